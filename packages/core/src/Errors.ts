@@ -1,0 +1,76 @@
+/**
+ * Every error of the library. Each is a Schema class, so it crosses a socket unchanged, and each carries what a person
+ * needs to act. Arguments and environment values never appear in one.
+ */
+import * as Schema from "effect/Schema"
+import { Level } from "./Containment.ts"
+import { describe, ExitStatus } from "./ExitStatus.ts"
+import { ProcessInfo } from "./ProcessIdentity.ts"
+
+/** Why a program could not be started; `execve(2)` and `chdir(2)` name the causes. */
+export const LaunchReason = Schema.Literals([
+  "NotFound",
+  "PermissionDenied",
+  "NotExecutable",
+  "InvalidArgument",
+  "BadWorkingDirectory",
+  "ResourceExhausted",
+  "Unknown"
+])
+export type LaunchReason = typeof LaunchReason.Type
+
+/** A program was not started. Nothing runs and nothing is left. `command` is the program's name without its arguments. */
+export class LaunchError extends Schema.TaggedError<LaunchError>()("LaunchError", {
+  command: Schema.String,
+  reason: LaunchReason,
+  detail: Schema.String
+}) {
+  override get message(): string {
+    return `could not start ${this.command}: ${this.detail} (${this.reason})`
+  }
+}
+
+/** The platform can't give the containment level that the launch requires. Nothing was started. */
+export class ContainmentUnavailable extends Schema.TaggedError<ContainmentUnavailable>()("ContainmentUnavailable", {
+  required: Level,
+  available: Schema.NullOr(Level),
+  reason: Schema.String
+}) {
+  override get message(): string {
+    return `containment "${this.required}" is required, ${
+      this.available === null ? "none is available" : `"${this.available}" is what there is`
+    }: ${this.reason}`
+  }
+}
+
+/** A specification has a field that can't be used. Nothing was started. */
+export class InvalidSpec extends Schema.TaggedError<InvalidSpec>()("InvalidSpec", {
+  field: Schema.String,
+  problem: Schema.String
+}) {
+  override get message(): string {
+    return `${this.field}: ${this.problem}`
+  }
+}
+
+/** A tree outlived its whole shutdown plan, the final kill and the cap; `survivors` are the processes still alive. */
+export class Unkillable extends Schema.TaggedError<Unkillable>()("Unkillable", {
+  command: Schema.String,
+  survivors: Schema.Array(ProcessInfo)
+}) {
+  override get message(): string {
+    return `${this.survivors.length} process(es) of ${this.command} could not be ended: ${
+      this.survivors.map((p) => `${p.pid} (${p.command}, state ${p.state})`).join(", ")
+    }`
+  }
+}
+
+/** A program that was expected to return an exit code ended in another way; `status` says which. */
+export class AbnormalExit extends Schema.TaggedError<AbnormalExit>()("AbnormalExit", {
+  command: Schema.String,
+  status: ExitStatus
+}) {
+  override get message(): string {
+    return `${this.command} was ${describe(this.status)}`
+  }
+}

@@ -1,0 +1,181 @@
+/**
+ * Drives a `ShutdownPlan` against an engine's tree: one teardown per tree, shared by all who ask for it.
+ */
+import * as Cause from "effect/Cause"
+import type * as Clock from "effect/Clock"
+import * as Deferred from "effect/Deferred"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import type * as ChildProcess from "effect/process/ChildProcess"
+import type { EngineTree, SignalReport } from "../Engine.ts"
+import type { ProcessInfo } from "../ProcessIdentity.ts"
+import * as ShutdownPlan from "../ShutdownPlan.ts"
+
+/** Signals that no process can catch; every other one is followed by SIGCONT, so that a stopped process sees it. */
+const uncatchable: ReadonlySet<ChildProcess.Signal> = new Set(["SIGKILL", "SIGSTOP", "SIGCONT"])
+
+/** Signals that stop a process; a SIGCONT after one would undo it. */
+const stopping: ReadonlySet<ChildProcess.Signal> = new Set(["SIGTSTP", "SIGTTIN", "SIGTTOU"])
+
+/** A signal for ending: followed by SIGCONT where it can be caught (systemd.kill(5), s6-svc do the same). */
+const signalToEnd = (
+  tree: EngineTree,
+  signal: ChildProcess.Signal,
+  target: ShutdownPlan.Target | ProcessInfo
+): Effect.Effect<SignalReport> =>
+  uncatchable.has(signal) || stopping.has(signal)
+    ? tree.signal(signal, target)
+    : Effect.tap(tree.signal(signal, target), () => tree.signal("SIGCONT", target))
+
+/** How often a tree that has been asked to end is looked at for processes that it has started since. */
+const latecomerPause = Duration.millis(25)
+
+/** What a teardown is doing, for whoever asks which child blocks a shutdown. */
+export interface State {
+  readonly step: string
+  /** ms on the platform's clock. */
+  readonly since: number
+}
+
+export class Teardown {
+  private progress: ShutdownPlan.Progress | undefined = undefined
+  private stepStartedAt = 0
+  /** Completed when a shorter plan took over, and replaced. */
+  private changed = Deferred.makeUnsafe<void>()
+  private readonly done = Deferred.makeUnsafe<ReadonlyArray<ProcessInfo>>()
+  private readonly tree: EngineTree
+  private readonly clock: Clock.Clock
+  private readonly closeStdin: Effect.Effect<void>
+
+  constructor(tree: EngineTree, clock: Clock.Clock, closeStdin: Effect.Effect<void>) {
+    this.tree = tree
+    this.clock = clock
+    this.closeStdin = closeStdin
+  }
+
+  private now(): number {
+    return Number(this.clock.monotonicTimeNanosUnsafe() / 1000n) / 1000
+  }
+
+  /** The step that is going on; undefined when no teardown runs. */
+  get state(): State | undefined {
+    return this.progress === undefined || Deferred.isDoneUnsafe(this.done)
+      ? undefined
+      : { step: ShutdownPlan.describeStep(this.progress), since: this.stepStartedAt }
+  }
+
+  /**
+   * Starts the teardown, or shortens the one that runs. Returns what still lives at its end; the teardown goes on when
+   * the caller is interrupted.
+   */
+  run(plan: ShutdownPlan.Validated): Effect.Effect<ReadonlyArray<ProcessInfo>> {
+    return Effect.suspend(() => {
+      if (this.progress !== undefined) {
+        const next = ShutdownPlan.shorten(this.progress, plan, this.now())
+        if (next !== this.progress) {
+          this.progress = next
+          const changed = this.changed
+          this.changed = Deferred.makeUnsafe<void>()
+          Deferred.doneUnsafe(changed, Effect.void)
+        }
+        return Deferred.await(this.done)
+      }
+      this.progress = ShutdownPlan.begin(plan, this.now())
+      return Effect.andThen(
+        Effect.forkDetach(
+          Effect.onExit(
+            this.drive,
+            (exit) =>
+              Effect.sync(() => Deferred.doneUnsafe(this.done, Exit.isSuccess(exit) ? exit : Effect.succeed([])))
+          ),
+          { startImmediately: true }
+        ),
+        Deferred.await(this.done)
+      )
+    })
+  }
+
+  /** Waits for the empty tree until `at`, or until a shorter plan takes over. */
+  private waitUntil(at: number): Effect.Effect<"empty" | "elapsed" | "changed"> {
+    return Effect.suspend(() => {
+      const rest = at - this.now()
+      const waits: Effect.Effect<"empty" | "elapsed" | "changed"> = Effect.raceFirst(
+        Effect.as(this.tree.awaitEmpty, "empty" as const),
+        Effect.as(Deferred.await(this.changed), "changed" as const)
+      )
+      return rest <= 0 ? Effect.succeed("elapsed" as const) : Effect.raceFirst(
+        waits,
+        Effect.as(this.clock.sleep(Duration.millis(rest)), "elapsed" as const)
+      )
+    })
+  }
+
+  /**
+   * Signals the group at once, then each member outside it, and what the tree starts from then on: a process that forks
+   * on SIGTERM is asked again and again.
+   */
+  private signalTree(signal: ChildProcess.Signal): Effect.Effect<void> {
+    return Effect.gen({ self: this }, function*() {
+      const leader = this.tree.identity.pid
+      const asked = new Set<string>()
+      const identify = (member: ProcessInfo) => `${member.pid}.${member.startTime}`
+      yield* signalToEnd(this.tree, signal, "group")
+      for (const member of yield* this.tree.members) {
+        asked.add(identify(member))
+        if (member.group !== leader && member.pid !== leader) yield* signalToEnd(this.tree, signal, member)
+      }
+      while (true) {
+        yield* this.clock.sleep(latecomerPause)
+        for (const member of yield* this.tree.members) {
+          if (asked.has(identify(member))) continue
+          asked.add(identify(member))
+          yield* signalToEnd(this.tree, signal, member)
+        }
+      }
+    })
+  }
+
+  private act(step: ShutdownPlan.Validated["steps"][number]): Effect.Effect<unknown> {
+    const { action } = step
+    switch (action._tag) {
+      case "Signal":
+        return action.target === "tree"
+          ? this.signalTree(action.signal)
+          : signalToEnd(this.tree, action.signal, action.target)
+      case "Interrupt":
+        return this.signalTree("SIGINT")
+      case "CloseStdin":
+        return this.closeStdin
+      case "RequestClose":
+        return this.tree.requestClose
+      case "Run":
+        return action.effect.pipe(
+          Effect.catchCause((cause) =>
+            Cause.hasInterruptsOnly(cause)
+              ? Effect.void
+              : Effect.logWarning(`shutdown step "${action.name}" failed, the plan goes on`, cause)
+          ),
+          Effect.interruptible
+        )
+    }
+  }
+
+  private readonly drive: Effect.Effect<ReadonlyArray<ProcessInfo>> = Effect.gen({ self: this }, function*() {
+    while (true) {
+      const current = this.progress!
+      const step = current.plan.steps[current.step]
+      this.stepStartedAt = this.now()
+      if (step === undefined) return yield* this.tree.kill(current.plan.cap)
+      const endsAt = ShutdownPlan.stepEndsAt(current, this.stepStartedAt)
+      // An action that takes time, such as an HTTP call, runs within its step and is interrupted at its end.
+      const acting = yield* Effect.forkChild(this.act(step), { startImmediately: true })
+      const outcome = yield* this.waitUntil(endsAt)
+      yield* Fiber.interrupt(acting)
+      if (outcome === "empty") return []
+      // A shorter plan may have taken over at the same instant; it starts at its own first step.
+      if (outcome === "elapsed" && this.progress === current) this.progress = ShutdownPlan.advance(current)
+    }
+  })
+}

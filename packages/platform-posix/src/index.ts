@@ -1,0 +1,2 @@
+export * as PortableEngine from "./PortableEngine.ts"
+export * as PosixPlatform from "./PosixPlatform.ts"

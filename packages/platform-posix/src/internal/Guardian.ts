@@ -1,0 +1,173 @@
+/**
+ * The host's side of its guardian: starts it with the first launch, tells it every leader, starts another when it dies.
+ */
+import * as child_process from "node:child_process"
+import * as fs from "node:fs"
+import { fileURLToPath } from "node:url"
+import { guardianScript } from "./guardianScript.ts"
+import type { HostRecord } from "./HostRecord.ts"
+import * as Ledger from "./Ledger.ts"
+import * as ProcTable from "./ProcTable.ts"
+import * as Tag from "./Tag.ts"
+
+/** The sweeper beside this module: TypeScript in the sources, JavaScript when published. */
+export const sweeperPath = fileURLToPath(
+  new URL(import.meta.url.endsWith(".ts") ? "../sweeper.ts" : "../sweeper.js", import.meta.url)
+)
+
+export interface GuardianOptions {
+  readonly shell: string
+  readonly host: Tag.TagHost
+  /** The tag can be set here. */
+  readonly tagged: boolean
+  /** How long the processes of a dead host have between SIGTERM and SIGKILL, in ms. */
+  readonly grace: number
+  readonly openRecord: () => HostRecord | undefined
+}
+
+type Leader = Ledger.Leader
+
+/** At most one new guardian in this time, so that a system that can't run one is not flooded, in ms. */
+const restartPause = 100
+
+export class Guardian {
+  private readonly options: GuardianOptions
+  private child: child_process.ChildProcess | undefined = undefined
+  private record: HostRecord | undefined = undefined
+  private recordOpened = false
+  private closing = false
+  private restart: NodeJS.Timeout | undefined = undefined
+  private readonly trees = new Map<number, Leader | undefined>()
+  private readonly kept = new Set<number>()
+  /** How many guardians were started; above 1 when one has died. */
+  starts = 0
+
+  constructor(options: GuardianOptions) {
+    this.options = options
+  }
+
+  /** The guardian's pid, while it lives. */
+  get pid(): number | undefined {
+    return this.child?.pid
+  }
+
+  /** Starts the guardian when none runs; called before every launch. */
+  ensure(): void {
+    if (this.child === undefined && this.restart === undefined) this.start()
+  }
+
+  private start(): void {
+    const { grace, host, shell, tagged } = this.options
+    this.restart = undefined
+    this.closing = false
+    if (!this.recordOpened) {
+      this.recordOpened = true
+      this.record = this.options.openRecord()
+    }
+    let child: child_process.ChildProcess
+    try {
+      // No environment but PATH: with the host's own it would look like a member of an outer tree. The program is
+      // passed by a variable, so that `ps` shows a short command.
+      child = child_process.spawn(shell, [
+        "-c",
+        "eval \"$TREELINE_GUARDIAN\"",
+        "treeline-guardian",
+        tagged ? Tag.encode(host, 0) : "-",
+        Tag.prefix(host),
+        String(host.pid),
+        String(host.start),
+        String(Math.round(grace)),
+        process.execPath,
+        sweeperPath,
+        this.record?.path ?? "-"
+      ], {
+        stdio: ["pipe", "ignore", "ignore"],
+        cwd: "/",
+        detached: true,
+        env: { PATH: process.env["PATH"] ?? "/bin:/usr/bin", TREELINE_GUARDIAN: guardianScript }
+      })
+    } catch {
+      return this.startLater()
+    }
+    this.starts++
+    this.child = child
+    const gone = () => {
+      if (this.child !== child) return
+      this.child = undefined
+      if (!this.closing) this.startLater()
+    }
+    child.on("error", gone)
+    child.on("exit", gone)
+    child.stdin!.on("error", () => {}) // it has died; `exit` follows
+    child.unref()
+    ;(child.stdin as unknown as { unref: () => void }).unref()
+    if (child.pid !== undefined) {
+      this.record?.write(Ledger.guardedBy({ pid: child.pid, start: ProcTable.readStat(child.pid)?.start ?? 0 }))
+    }
+    for (const [tree, leader] of this.trees) child.stdin!.write(Ledger.started(tree, leader))
+    for (const tree of this.kept) child.stdin!.write(Ledger.released(tree))
+  }
+
+  private startLater(): void {
+    this.restart = setTimeout(() => this.start(), restartPause)
+    this.restart.unref()
+  }
+
+  private tell(line: string): void {
+    this.record?.write(line)
+    this.child?.stdin?.write(line)
+  }
+
+  /** A tree is running; `leader` is absent where it has no group of its own. */
+  started(tree: number, leader: Leader | undefined): void {
+    this.trees.set(tree, leader)
+    this.tell(Ledger.started(tree, leader))
+  }
+
+  ended(tree: number): void {
+    if (this.trees.delete(tree)) this.tell(Ledger.ended(tree))
+  }
+
+  /** A tree that outlives the host on purpose: its group is nobody's business any more. */
+  released(tree: number): void {
+    this.ended(tree)
+    this.kept.add(tree)
+    this.tell(Ledger.released(tree))
+  }
+
+  takenBack(tree: number, leader: Leader | undefined): void {
+    this.kept.delete(tree)
+    this.tell(Ledger.takenBack(tree))
+    this.started(tree, leader)
+  }
+
+  /** Ends the guardian, when nothing is left to guard; else it stays until the host has gone. */
+  close(): void {
+    if (this.trees.size > 0) return
+    this.closing = true
+    clearTimeout(this.restart)
+    this.child?.stdin?.end("Q\n")
+    this.child = undefined
+    // A tree that lives on keeps the record, or the next host could not know that it was released.
+    if (this.kept.size === 0) this.record?.remove()
+    this.record = undefined
+    this.recordOpened = false
+  }
+}
+
+/** Sweeps what dead hosts have left, by the same program that the guardian uses; returns when it has ended. */
+export const sweepOrphaned = (
+  records: ReadonlyArray<{ readonly path: string; readonly host: Tag.TagHost }>,
+  grace: number
+): Promise<unknown> =>
+  Promise.all(records.map(({ host, path }) =>
+    new Promise<void>((resolve) => {
+      const args = [sweeperPath, String(host.pid), String(host.start), String(Math.round(grace)), path]
+      const child = child_process.execFile(process.execPath, args, { timeout: 30_000 }, (error) => {
+        // A record that makes the sweeper fail would be tried by every host for ever.
+        if (error !== null) fs.rmSync(path, { force: true })
+        resolve()
+      })
+      child.unref()
+    })
+  ))

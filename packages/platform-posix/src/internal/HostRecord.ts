@@ -1,0 +1,91 @@
+/**
+ * The ledger of a host on disk, in a folder that only the user can enter. Written with the first launch, removed when
+ * the host or its guardian has ended everything. A host that finds the record of a dead one sweeps what is left.
+ */
+import * as fs from "node:fs"
+import * as os from "node:os"
+import * as path from "node:path"
+import * as Ledger from "./Ledger.ts"
+import * as ProcTable from "./ProcTable.ts"
+import type { TagHost } from "./Tag.ts"
+
+/** The folder of this user's records; undefined where no safe one can be had. */
+export const folder = (): string | undefined => {
+  const directory = path.join(os.tmpdir(), `treeline-${process.getuid?.() ?? 0}`)
+  try {
+    fs.mkdirSync(directory, { mode: 0o700, recursive: true })
+    const stat = fs.lstatSync(directory)
+    const safe = stat.isDirectory() && stat.uid === process.getuid?.() && (stat.mode & 0o077) === 0
+    return safe ? directory : undefined
+  } catch {
+    return undefined
+  }
+}
+
+/** Names one host on this boot and in this pid namespace; records of others are not ours to judge. */
+const scopeName = (): string =>
+  `${ProcTable.bootId().slice(0, 8) || "boot"}-${ProcTable.pidNamespace().replace(/\D/g, "") || "0"}`
+
+const pattern = /^([0-9a-z]+-\d+)-(\d+)-(\d+)-(\d+)\.host$/
+
+/** An open record; a failing write only means that the next host can't use it. */
+export class HostRecord {
+  readonly path: string
+  private readonly fd: number
+
+  private constructor(file: string, fd: number) {
+    this.path = file
+    this.fd = fd
+  }
+
+  /** `instance` tells several platforms in one host apart. */
+  static open(host: TagHost, instance: number): HostRecord | undefined {
+    const directory = folder()
+    if (directory === undefined) return undefined
+    const file = path.join(directory, `${scopeName()}-${host.pid}-${host.start}-${instance}.host`)
+    try {
+      return new HostRecord(file, fs.openSync(file, "a", 0o600))
+    } catch {
+      return undefined
+    }
+  }
+
+  write(line: string): void {
+    try {
+      fs.writeSync(this.fd, line)
+    } catch {
+      // a full disk must not stop a launch
+    }
+  }
+
+  remove(): void {
+    fs.closeSync(this.fd)
+    fs.rmSync(this.path, { force: true })
+  }
+}
+
+/** A record whose host is dead. */
+export interface Orphaned {
+  readonly path: string
+  readonly host: TagHost
+}
+
+/** Records of dead hosts that no guardian is working on. `startOf` gives the start time of a living process. */
+export const orphaned = (startOf: (pid: number) => number | undefined): ReadonlyArray<Orphaned> => {
+  const directory = folder()
+  if (directory === undefined) return []
+  const scope = scopeName()
+  return fs.readdirSync(directory).flatMap((name) => {
+    const match = pattern.exec(name)
+    if (match === null || match[1] !== scope) return []
+    const host = { pid: Number(match[2]), start: Number(match[3]) }
+    if (startOf(host.pid) === host.start) return []
+    const file = path.join(directory, name)
+    try {
+      const { guardian } = Ledger.parse(fs.readFileSync(file, "utf8"))
+      return guardian !== undefined && startOf(guardian.pid) === guardian.start ? [] : [{ path: file, host }]
+    } catch {
+      return []
+    }
+  })
+}

@@ -1,0 +1,56 @@
+/**
+ * What a host has running, as lines of text: the guardian gets them by its pipe, a record on disk keeps them for the
+ * case that host and guardian die in the same instant (peer case 42).
+ *
+ * `+ TREE PID START` a tree was started; pid and start time are those of its leader, 0 where it has no group of its own.
+ * `- TREE` it is empty, `= TREE` it was released and lives on, `~ TREE` it was taken back, `G PID START` the guardian.
+ */
+
+export interface Leader {
+  readonly pid: number
+  readonly start: number
+}
+
+export const started = (tree: number, leader: Leader | undefined): string =>
+  `+ ${tree} ${leader?.pid ?? 0} ${leader?.start ?? 0}\n`
+export const ended = (tree: number): string => `- ${tree}\n`
+export const released = (tree: number): string => `= ${tree}\n`
+export const takenBack = (tree: number): string => `~ ${tree}\n`
+export const guardedBy = (guardian: Leader): string => `G ${guardian.pid} ${guardian.start}\n`
+
+/** The state that the lines add up to. */
+export interface Ledger {
+  /** Trees that have not been reported empty, each with its leader. */
+  readonly trees: Map<number, Leader>
+  readonly kept: Set<number>
+  guardian: Leader | undefined
+}
+
+/** Reads lines; a half-written last line and unknown ones are left out. */
+export const parse = (text: string): Ledger => {
+  const ledger: Ledger = { trees: new Map(), kept: new Set(), guardian: undefined }
+  for (const line of text.slice(0, text.lastIndexOf("\n") + 1).split("\n")) {
+    const match = /^(\+ \d+ \d+ \d+|[-=~] \d+|G \d+ \d+)$/.exec(line)
+    if (match === null) continue
+    const [kind, ...numbers] = line.split(" ")
+    const [a = 0, b = 0, c = 0] = numbers.map(Number)
+    switch (kind) {
+      case "+":
+        ledger.trees.set(a, { pid: b, start: c })
+        break
+      case "-":
+        ledger.trees.delete(a)
+        break
+      case "=":
+        ledger.kept.add(a)
+        break
+      case "~":
+        ledger.kept.delete(a)
+        break
+      case "G":
+        ledger.guardian = { pid: a, start: b }
+        break
+    }
+  }
+  return ledger
+}

@@ -1,0 +1,30 @@
+/** kill(2), guarded: never to pid 0 or 1, never to the host or its group. */
+import { isSignalable } from "@treeline/core/ProcessIdentity"
+import * as ProcTable from "./ProcTable.ts"
+
+export type Outcome = "sent" | "gone" | "denied" | "refused"
+
+const kill = (pid: number, signal: NodeJS.Signals): Outcome => {
+  try {
+    process.kill(pid, signal)
+    return "sent"
+  } catch (error) {
+    const code = (error as NodeJS.ErrnoException).code
+    // A process that ended between the look and the signal is no error (peer case 35).
+    return code === "ESRCH" ? "gone" : code === "EPERM" ? "denied" : "refused"
+  }
+}
+
+/** Signals one process that was seen just now. */
+export const sendTo = (pid: number | undefined, signal: NodeJS.Signals): Outcome =>
+  isSignalable(pid, process.pid) ? kill(pid, signal) : "refused"
+
+/** Signals the group of a leader that is not the host's own group. */
+export const sendToGroup = (group: number | undefined, signal: NodeJS.Signals): Outcome =>
+  isSignalable(group, process.pid) ? kill(-group, signal) : "refused"
+
+/** Signals a process that was seen some time ago, after its start time was read again. */
+export const sendVerified = (
+  process_: { readonly pid: number; readonly start: number },
+  signal: NodeJS.Signals
+): Outcome => ProcTable.readStat(process_.pid)?.start === process_.start ? sendTo(process_.pid, signal) : "gone"

@@ -1,0 +1,239 @@
+/**
+ * Looks at the process table for all trees of a platform at once: who belongs to which, which is empty, and kills.
+ *
+ * One pass serves every tree that waits, so N trees cost one scan, and nothing is scanned while nobody waits.
+ */
+import type { Entry } from "./Entry.ts"
+import { Attribution, type Host, type Key } from "./Membership.ts"
+import * as ProcTable from "./ProcTable.ts"
+import * as PsTable from "./PsTable.ts"
+import * as Signals from "./Signals.ts"
+
+/** A tree as the watcher sees it. */
+export interface Watched extends Key {
+  /** The leader's exit has been seen and its number given back to the system. */
+  leaderGone: boolean
+}
+
+/** Where the table comes from. */
+export type TableKind = "proc" | "ps"
+
+interface Waiter {
+  readonly tree: Watched
+  readonly done: () => void
+}
+
+/** Between two looks at a waiting tree, in ms: short at first, then longer, and never a large part of a scan's cost. */
+const firstPause = 1
+const lastPause = 20
+const pauseGrowth = 1.5
+const pausePerScan = 6
+
+/** A look that finds nothing is repeated, because a process that forks and ends may hide its child from one pass. */
+const emptyPasses = 2
+const maxPasses = 8
+
+export class Watcher {
+  readonly kind: TableKind
+  readonly attribution: Attribution<Watched>
+  private readonly waiters = new Set<Waiter>()
+  private looping = false
+  private timer: NodeJS.Timeout | undefined = undefined
+  private wake: (() => void) | undefined = undefined
+  private pause = firstPause
+  private nextCensus: Promise<Map<Watched, Array<Entry>>> | undefined = undefined
+
+  constructor(host: Host, kind: TableKind) {
+    this.kind = kind
+    this.attribution = new Attribution(host, kind === "proc" ? 0 : 2)
+  }
+
+  private since(): number {
+    let since = Number.POSITIVE_INFINITY
+    for (const key of this.attribution.keys()) since = Math.min(since, key.leader.start)
+    return since - (this.kind === "proc" ? 0 : 2)
+  }
+
+  /** One pass over the table; `visit` sees each process with its tree, right when it is read. */
+  private async pass(foreign: Set<number>, visit: (tree: Watched, entry: Entry) => void): Promise<boolean> {
+    const look = (entry: Entry): boolean => {
+      const tree = this.attribution.ownerOf(entry)
+      if (tree === undefined) return false
+      visit(tree, entry)
+      return true
+    }
+    if (this.kind === "proc") return ProcTable.scan({ since: this.since(), foreign }, look).vanished
+    for (const entry of await PsTable.read()) look(entry)
+    return false
+  }
+
+  /** The living members of every tree. Requests of one turn of the event loop share a look; it is always a fresh one. */
+  census(): Promise<ReadonlyMap<Watched, ReadonlyArray<Entry>>> {
+    this.nextCensus ??= new Promise((resolve, reject) => {
+      setImmediate(() => {
+        this.nextCensus = undefined
+        this.look().then(resolve, reject)
+      })
+    })
+    return this.nextCensus
+  }
+
+  private async look(): Promise<Map<Watched, Array<Entry>>> {
+    const foreign = new Set<number>()
+    let found = new Map<Watched, Array<Entry>>()
+    for (let passes = 1; passes <= maxPasses; passes++) {
+      found = new Map()
+      const numbersInUse = new Set<Watched>()
+      const vanished = await this.pass(foreign, (tree, entry) => {
+        if (entry.session === tree.leader.pid || entry.group === tree.leader.pid) numbersInUse.add(tree)
+        if (!entry.alive) return
+        const entries = found.get(tree)
+        if (entries === undefined) found.set(tree, [entry])
+        else entries.push(entry)
+      })
+      for (const tree of this.attribution.keys()) {
+        if (tree.leaderGone && !numbersInUse.has(tree)) this.attribution.retireNumber(tree)
+      }
+      if (this.kind === "ps" || (passes >= emptyPasses && !vanished)) break
+    }
+    return found
+  }
+
+  async members(tree: Watched): Promise<ReadonlyArray<Entry>> {
+    return (await this.census()).get(tree) ?? []
+  }
+
+  /** Calls `done` once when no member lives; returns how to stop waiting. */
+  onEmpty(tree: Watched, done: () => void): () => void {
+    const waiter: Waiter = { tree, done }
+    this.waiters.add(waiter)
+    this.hurry()
+    return () => void this.waiters.delete(waiter)
+  }
+
+  /** A leader has ended: look at once. */
+  hurry(): void {
+    this.pause = firstPause
+    if (!this.looping) void this.loop()
+    else this.wake?.()
+  }
+
+  /** Waiting makes sense only for trees whose leader has ended; the others are reported by their exit. */
+  private async loop(): Promise<void> {
+    this.looping = true
+    try {
+      while ([...this.waiters].some(({ tree }) => tree.leaderGone)) {
+        const startedAt = performance.now()
+        const found = await this.census()
+        for (const waiter of this.waiters) {
+          if (!waiter.tree.leaderGone || found.has(waiter.tree)) continue
+          this.waiters.delete(waiter)
+          waiter.done()
+        }
+        const cost = performance.now() - startedAt
+        await this.sleep(Math.max(this.pause, cost * pausePerScan))
+        this.pause = Math.min(lastPause, this.pause * pauseGrowth)
+      }
+    } finally {
+      this.looping = false
+    }
+  }
+
+  private sleep(ms: number): Promise<void> {
+    return new Promise((resolve) => {
+      this.wake = () => {
+        clearTimeout(this.timer)
+        this.wake = undefined
+        resolve()
+      }
+      this.timer = setTimeout(this.wake, ms)
+    })
+  }
+
+  /** The group may be signalled as one: its number can't be a stranger's. */
+  ownsGroup(tree: Watched, entries: ReadonlyArray<Entry>): boolean {
+    return tree.ownSession &&
+      (!tree.leaderGone ||
+        (this.attribution.ownsNumber(tree) && entries.some((entry) => entry.group === tree.leader.pid)))
+  }
+
+  private readonly killing = new Map<Watched, Kill>()
+
+  /**
+   * Kills every member that is found until two passes find none, for at most `cap` ms; returns who still lives. All
+   * trees that are being killed share the passes.
+   */
+  kill(tree: Watched, cap: number): Promise<ReadonlyArray<Entry>> {
+    const running = this.killing.get(tree)
+    if (running !== undefined) return running.promise
+    let finish: Kill["finish"] = () => {}
+    const promise = new Promise<ReadonlyArray<Entry>>((resolve) => {
+      finish = resolve
+    })
+    this.killing.set(tree, {
+      promise,
+      finish,
+      endsAt: performance.now() + cap,
+      quiet: 0,
+      living: [],
+      denied: new Set()
+    })
+    if (this.killing.size === 1) void this.killLoop()
+    return promise
+  }
+
+  private async killLoop(): Promise<void> {
+    let foreign = new Set<number>()
+    let foreignSince = performance.now()
+    let busySince = performance.now()
+    while (this.killing.size > 0) {
+      const now = performance.now()
+      // Pids come round in time; what was nobody's may be somebody's then.
+      if (now - foreignSince > 500) {
+        foreign = new Set()
+        foreignSince = now
+      }
+      const last = new Map<Watched, ReadonlyArray<Entry>>()
+      for (const [tree, kill] of this.killing) {
+        last.set(tree, kill.living)
+        if (this.ownsGroup(tree, kill.living)) Signals.sendToGroup(tree.leader.pid, "SIGKILL")
+        kill.living = []
+      }
+      let fresh = false
+      const vanished = await this.pass(foreign, (tree, entry) => {
+        const kill = this.killing.get(tree)
+        if (kill === undefined || !entry.alive) return
+        kill.living.push(entry)
+        const outcome = Signals.sendTo(entry.pid, "SIGKILL")
+        if (outcome === "denied") kill.denied.add(entry.pid)
+        else if (!last.get(tree)!.some((known) => known.pid === entry.pid)) fresh = true
+      })
+      for (const [tree, kill] of this.killing) {
+        kill.quiet = kill.living.length === 0 && !vanished ? kill.quiet + 1 : 0
+        const onlyDenied = kill.living.length > 0 && kill.living.every((entry) => kill.denied.has(entry.pid))
+        if (kill.quiet >= emptyPasses || onlyDenied || performance.now() >= kill.endsAt) {
+          this.killing.delete(tree)
+          kill.finish(kill.living)
+        }
+      }
+      // Who has been killed needs a moment to die; who is new is followed at once, but not so long that the loop stalls.
+      const searching = fresh || vanished || [...this.killing.values()].some((kill) => kill.living.length === 0)
+      if (!searching) {
+        await new Promise((resolve) => setTimeout(resolve, this.kind === "proc" ? 1 : 20))
+        busySince = performance.now()
+      } else if (performance.now() - busySince > 10) {
+        await new Promise((resolve) => setImmediate(resolve))
+        busySince = performance.now()
+      }
+    }
+  }
+}
+
+interface Kill {
+  readonly promise: Promise<ReadonlyArray<Entry>>
+  readonly finish: (living: ReadonlyArray<Entry>) => void
+  readonly endsAt: number
+  quiet: number
+  living: Array<Entry>
+  readonly denied: Set<number>
+}

@@ -1,0 +1,1 @@
+export * as WindowsPlatform from "./WindowsPlatform.ts"
