@@ -269,12 +269,21 @@ export const make = (options: MakeOptions): Effect.Effect<Owned> =>
         })
     }
 
-    const close = Effect.gen(function*() {
-      if (!referenced) return
+    /** A released tree lives on; what belongs to it is given back when it has ended by itself. */
+    const leave = Deferred.await(exited).pipe(
+      Effect.andThen(engine.members),
+      Effect.flatMap((members) => members.length === 0 ? engine.release : Effect.void),
+      Effect.forkDetach
+    )
+
+    const end = Effect.gen(function*() {
       const survivors = yield* shutdown(options.plan)
-      if (survivors.length > 0) yield* Effect.logError(new Unkillable({ command, survivors }))
-      // The leader is dead; that the system reports it is awaited, but never without a bound.
-      else yield* Effect.raceFirst(Deferred.await(exited), clock.sleep(Duration.millis(options.plan.cap)))
+      if (survivors.length > 0) {
+        yield* Effect.logError(new Unkillable({ command, survivors }))
+      } else {
+        // The leader is dead; that the system reports it is awaited, but never without a bound.
+        yield* Effect.raceFirst(Deferred.await(exited), clock.sleep(Duration.millis(options.plan.cap)))
+      }
       // The tree is gone, so the pipes end by themselves; a pipe handed to a stranger is cut by the drain policy.
       yield* Effect.raceFirst(Deferred.await(drained), clock.sleep(Duration.millis(options.drain.limit)))
       finishDrain(true)
@@ -286,5 +295,10 @@ export const make = (options: MakeOptions): Effect.Effect<Owned> =>
       yield* engine.release
     })
 
-    return { tree, close: Effect.onExit(close, (exit) => Exit.isSuccess(exit) ? Effect.void : engine.release) }
+    return {
+      tree,
+      close: Effect.suspend(() => referenced ? end : Effect.asVoid(leave)).pipe(
+        Effect.onExit((exit) => Exit.isSuccess(exit) ? Effect.void : engine.release)
+      )
+    }
   })

@@ -4,7 +4,7 @@
  *
  * It is the engine of macOS, the BSDs, of Workers, and of Linux without native code.
  */
-import type { Report } from "@treeline/core/Containment"
+import type { Level, Report } from "@treeline/core/Containment"
 import type { Engine, EngineTree, LaunchRequest, Pipe, SignalReport } from "@treeline/core/Engine"
 import { LaunchError } from "@treeline/core/Errors"
 import * as ExitStatus from "@treeline/core/ExitStatus"
@@ -90,17 +90,12 @@ export const make = Effect.fn("PortableEngine.make")(function*(
     if (records.length > 0) yield* Effect.promise(() => sweepOrphaned(records, options.hostDeathGrace ?? 500))
   }
 
-  /** Whether this system shows the environment of other processes; tried with the host's own at the first question. */
-  const marksReadable = yield* Effect.cached(Effect.gen(function*() {
-    if (kind === "proc") return true
-    const entries = yield* Effect.promise(() => PsTable.read().catch((): Array<Entry> => []))
-    return entries.some((entry) => entry.pid === process.pid && entry.mark.length > 0)
-  }))
+  const marksReadable = kind === "proc" ? true : yield* Effect.promise(PsTable.showsEnvironment)
+  // macOS shows the environment of the user's programs, but of none that came with the system, so it promises nothing.
+  const marked = marksReadable && process.platform !== "darwin"
+  const level: Level = tagger !== undefined ? "tagged" : marked ? "marked" : "group"
 
-  const level = tagger !== undefined ? "tagged" as const : kind === "proc" ? "marked" as const : "group" as const
-
-  const report: Effect.Effect<Report> = Effect.gen(function*() {
-    const marks = level === "group" ? yield* marksReadable : true
+  const report: Effect.Effect<Report> = Effect.sync(() => {
     return {
       platform: `${process.platform} (portable engine)`,
       level,
@@ -114,8 +109,8 @@ export const make = Effect.fn("PortableEngine.make")(function*(
         },
         {
           name: "mark",
-          available: marks,
-          detail: marks
+          available: marksReadable,
+          detail: marksReadable
             ? `${Mark.variable} in the environment of every process of a tree`
             : "this system does not show the environment of other processes"
         },

@@ -35,6 +35,8 @@ export class Guardian {
   private child: child_process.ChildProcess | undefined = undefined
   private record: HostRecord | undefined = undefined
   private recordOpened = false
+  /** Lines since the record was last written anew. */
+  private recordLines = 0
   private closing = false
   private restart: NodeJS.Timeout | undefined = undefined
   private readonly trees = new Map<number, Leader | undefined>()
@@ -101,11 +103,9 @@ export class Guardian {
     child.stdin!.on("error", () => {}) // it has died; `exit` follows
     child.unref()
     ;(child.stdin as unknown as { unref: () => void }).unref()
-    if (child.pid !== undefined) {
-      this.record?.write(Ledger.guardedBy({ pid: child.pid, start: ProcTable.readStat(child.pid)?.start ?? 0 }))
-    }
-    for (const [tree, leader] of this.trees) child.stdin!.write(Ledger.started(tree, leader))
-    for (const tree of this.kept) child.stdin!.write(Ledger.released(tree))
+    const state = this.state()
+    this.record?.write(state)
+    child.stdin!.write(state)
   }
 
   private startLater(): void {
@@ -113,9 +113,25 @@ export class Guardian {
     this.restart.unref()
   }
 
+  /** Everything that is true now. */
+  private state(): string {
+    const guardian = this.child?.pid
+    return [
+      ...(guardian === undefined
+        ? []
+        : [Ledger.guardedBy({ pid: guardian, start: ProcTable.readStat(guardian)?.start ?? 0 })]),
+      ...[...this.trees].map(([tree, leader]) => Ledger.started(tree, leader)),
+      ...[...this.kept].map(Ledger.released)
+    ].join("")
+  }
+
   private tell(line: string): void {
-    this.record?.write(line)
     this.child?.stdin?.write(line)
+    this.recordLines++
+    if (this.recordLines > 1000 + 4 * (this.trees.size + this.kept.size)) {
+      this.recordLines = 0
+      this.record?.rewrite(this.state())
+    } else this.record?.write(line)
   }
 
   /** A tree is running; `leader` is absent where it has no group of its own. */

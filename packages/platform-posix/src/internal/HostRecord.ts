@@ -31,7 +31,7 @@ const pattern = /^([0-9a-z]+-\d+)-(\d+)-(\d+)-(\d+)\.host$/
 /** An open record; a failing write only means that the next host can't use it. */
 export class HostRecord {
   readonly path: string
-  private readonly fd: number
+  private fd: number
 
   private constructor(file: string, fd: number) {
     this.path = file
@@ -50,11 +50,25 @@ export class HostRecord {
     }
   }
 
-  write(line: string): void {
+  write(lines: string): void {
     try {
-      fs.writeSync(this.fd, line)
+      fs.writeSync(this.fd, lines)
     } catch {
       // a full disk must not stop a launch
+    }
+  }
+
+  /** Replaces the record by what is true now, in one step, so that it does not grow with the number of launches. */
+  rewrite(lines: string): void {
+    const next = `${this.path}.new`
+    try {
+      fs.writeFileSync(next, lines, { mode: 0o600 })
+      fs.renameSync(next, this.path)
+      const fd = fs.openSync(this.path, "a")
+      fs.closeSync(this.fd)
+      this.fd = fd
+    } catch {
+      fs.rmSync(next, { force: true })
     }
   }
 
@@ -77,7 +91,12 @@ export const orphaned = (startOf: (pid: number) => number | undefined): Readonly
   const scope = scopeName()
   return fs.readdirSync(directory).flatMap((name) => {
     const match = pattern.exec(name)
-    if (match === null || match[1] !== scope) return []
+    if (match === null) return []
+    if (match[1] !== scope) {
+      // Of an earlier boot nothing can be left; of another pid namespace nothing can be told.
+      if (match[1]!.split("-", 1)[0] !== scope.split("-", 1)[0]) fs.rmSync(path.join(directory, name), { force: true })
+      return []
+    }
     const host = { pid: Number(match[2]), start: Number(match[3]) }
     if (startOf(host.pid) === host.start) return []
     const file = path.join(directory, name)

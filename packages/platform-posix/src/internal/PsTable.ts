@@ -57,6 +57,17 @@ export const read = (): Promise<Array<Entry>> =>
       error === null ? resolve(parse(stdout)) : reject(error))
   })
 
-/** The same, blocking: for the sweeper, which has nothing else to do, and for start-up. */
+/** The same, blocking: for the sweeper, which has nothing else to do. */
 export const readSync = (): Array<Entry> =>
   parse(child_process.execFileSync("ps", args, { ...options, stdio: ["ignore", "pipe", "ignore"] }))
+
+/** Whether `ps` shows the environment of other processes: it is given a mark and has to see it on itself. */
+export const showsEnvironment = (): Promise<boolean> =>
+  new Promise((resolve) => {
+    const mark = { hostPid: process.pid, hostStart: 0, tree: 0 }
+    const env = { ...environment, [Mark.variable]: Mark.extend(undefined, mark) }
+    child_process.execFile("ps", args, { ...options, env }, (error, stdout) =>
+      resolve(
+        error === null && parse(stdout).some((entry) => entry.mark.some((segment) => segment.hostPid === mark.hostPid))
+      ))
+  })

@@ -23,6 +23,16 @@ export const sendTo = (pid: number | undefined, signal: NodeJS.Signals): Outcome
 export const sendToGroup = (group: number | undefined, signal: NodeJS.Signals): Outcome =>
   isSignalable(group, process.pid) ? kill(-group, signal) : "refused"
 
+/** Whether a group has members; zombies count, and so do those that may not be signalled. */
+export const groupExists = (group: number): boolean => {
+  try {
+    process.kill(-group, 0)
+    return true
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === "EPERM"
+  }
+}
+
 /** Signals a process that was seen some time ago, after its start time was read again. */
 export const sendVerified = (
   process_: { readonly pid: number; readonly start: number },

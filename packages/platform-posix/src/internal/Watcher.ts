@@ -63,8 +63,22 @@ export class Watcher {
       return true
     }
     if (this.kind === "proc") return ProcTable.scan({ since: this.since(), foreign }, look).vanished
-    for (const entry of await PsTable.read()) look(entry)
+    try {
+      for (const entry of await PsTable.read()) look(entry)
+    } catch {
+      this.lookWithoutTable(visit)
+    }
     return false
+  }
+
+  /** Without a table (no `ps`, or it hangs) the existence of the group is all that can be known: kill(2), signal 0. */
+  private lookWithoutTable(visit: (tree: Watched, entry: Entry) => void): void {
+    for (const tree of this.attribution.keys()) {
+      const { pid, start } = tree.leader
+      if (tree.ownSession ? !Signals.groupExists(pid) : tree.leaderGone) continue
+      const known = { pid, parent: 0, group: pid, session: pid, start, state: "?", alive: true, command: "" }
+      visit(tree, { ...known, tag: undefined, mark: [] })
+    }
   }
 
   /** The living members of every tree. Requests of one turn of the event loop share a look; it is always a fresh one. */
