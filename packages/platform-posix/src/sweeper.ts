@@ -70,7 +70,7 @@ const pass = (found: (entry: Entry) => void): boolean => {
     return true
   }
   const vanished = useProc
-    ? ProcTable.scan({ since: hostStart, foreign }, visit).vanished
+    ? ProcTable.scan({ since: hostStart, foreign }, visit)
     : PsTable.readSync().filter(visit).length < 0
   return living === 0 && !vanished
 }

@@ -62,6 +62,9 @@ const checkImage = (file: string): Resolution => {
     : { _tag: "Found", file }
 }
 
+/** Whether a file that is no image is meant for the shell (exec(3p), ENOEXEC). */
+export const isScript = (file: string): boolean => checkImage(file)._tag === "Found"
+
 const check = (file: string): Resolution => {
   try {
     if (fs.statSync(file).isDirectory()) return failed("PermissionDenied", `${file} is a directory`)

@@ -142,6 +142,7 @@ export class Guardian {
 
   ended(tree: number): void {
     if (this.trees.delete(tree)) this.tell(Ledger.ended(tree))
+    if (this.kept.delete(tree)) this.tell(Ledger.takenBack(tree))
   }
 
   /** A tree that outlives the host on purpose: its group is nobody's business any more. */

@@ -18,8 +18,12 @@ const systemError = (method: string, error: unknown): PlatformError.PlatformErro
 /** A descriptor closed while a read was under way, or by a peer that went without reading: the end, and no failure. */
 const endCodes: ReadonlySet<unknown> = new Set(["ECONNRESET", "EPIPE", "ERR_STREAM_PREMATURE_CLOSE"])
 
-/** The end that the host reads. */
-export const reader = (socket: Socket, fd: number): PipeReader => ({
+/** The end that the host reads. `pending` tells what waits in the pipe, where the system can be asked. */
+export const reader = (
+  socket: Socket,
+  fd: number,
+  pending: PipeReader["pending"] = Effect.succeed(Option.none())
+): PipeReader => ({
   start: ({ onChunk, onEnd }) => {
     let ended = false
     const end = (error?: NodeJS.ErrnoException) => {
@@ -35,8 +39,7 @@ export const reader = (socket: Socket, fd: number): PipeReader => ({
   pause: () => void socket.pause(),
   resume: () => void socket.resume(),
   close: () => void socket.destroy(),
-  // Without native code there is no FIONREAD.
-  pending: Effect.succeed(Option.none()),
+  pending,
   // Two turns, because the first may belong to the poll phase that is going on.
   turn: Effect.callback<void>((resume) => {
     let immediate = setImmediate(() => {

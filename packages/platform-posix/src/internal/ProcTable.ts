@@ -7,6 +7,7 @@
 import * as fs from "node:fs"
 import type { Entry } from "./Entry.ts"
 import * as Mark from "./Mark.ts"
+import type { ScanOptions } from "./Table.ts"
 import * as Tag from "./Tag.ts"
 
 /** A thread of the kernel: no user process, never a member (PF_KTHREAD of linux/sched.h). */
@@ -100,25 +101,16 @@ export const entryOf = (stat: Stat): Entry => ({
   mark: readMark(stat.pid)
 })
 
-/** What a scan saw besides the entries. */
-export interface ScanResult {
-  /** A process that was listed and unknown had gone before it could be read: it may have left a child. */
-  readonly vanished: boolean
-}
-
-/** What a scan may leave out. */
-export interface ScanOptions {
-  /** Processes that started earlier can't be members. */
-  readonly since: number
-  /** Pids known to be no members; the scan adds to it. Keep one only for as long as pids can't come round. */
-  readonly foreign: Set<number>
+export const find = (pid: number): Entry | undefined => {
+  const stat = readStat(pid)
+  return stat === undefined ? undefined : entryOf(stat)
 }
 
 /**
  * Visits every process that could be a member, at once when it is found, so that a kill follows its discovery by
- * microseconds. `visit` returns false for a process that belongs to nobody.
+ * microseconds. `look` returns false for a process that belongs to nobody.
  */
-export const scan = (options: ScanOptions, visit: (entry: Entry) => boolean): ScanResult => {
+export const scan = (options: ScanOptions, look: (entry: Entry) => boolean): boolean => {
   let vanished = false
   for (const name of fs.readdirSync("/proc")) {
     const first = name.charCodeAt(0)
@@ -130,11 +122,11 @@ export const scan = (options: ScanOptions, visit: (entry: Entry) => boolean): Sc
       vanished = true
       continue
     }
-    if ((stat.flags & kernelThread) !== 0 || stat.start < options.since || !visit(entryOf(stat))) {
+    if ((stat.flags & kernelThread) !== 0 || stat.start < options.since || !look(entryOf(stat))) {
       options.foreign.add(pid)
     }
   }
-  return { vanished }
+  return vanished
 }
 
 /** The id of this boot, which start times are counted from. */

@@ -5,22 +5,41 @@
  */
 import type { Entry } from "./Entry.ts"
 import { Attribution, type Host, type Key } from "./Membership.ts"
-import * as ProcTable from "./ProcTable.ts"
-import * as PsTable from "./PsTable.ts"
 import * as Signals from "./Signals.ts"
+import type { Table } from "./Table.ts"
 
 /** A tree as the watcher sees it. */
 export interface Watched extends Key {
-  /** The leader's exit has been seen and its number given back to the system. */
-  leaderGone: boolean
+  /** The leader's exit has been seen. */
+  ended: boolean
+  /** The leader's number has been given back to the system and may become a stranger's. */
+  reaped: boolean
 }
 
-/** Where the table comes from. */
-export type TableKind = "proc" | "ps"
+/**
+ * The orphans of all trees, where the host adopts them (a subreaper, prctl(2)). Then a tree is empty when its leader has
+ * ended and none of its orphans lives, and no scan is needed to know it.
+ */
+export interface Orphans {
+  /** Takes in what has changed and reaps the dead. */
+  readonly look: () => void
+  /** The living orphans of a tree. */
+  readonly of: (tree: Watched) => ReadonlySet<number>
+  readonly entryOf: (pid: number) => Entry | undefined
+}
 
 interface Waiter {
   readonly tree: Watched
   readonly done: () => void
+}
+
+interface Kill {
+  readonly promise: Promise<ReadonlyArray<Entry>>
+  readonly finish: (living: ReadonlyArray<Entry>) => void
+  readonly endsAt: number
+  quiet: number
+  living: Array<Entry>
+  readonly denied: Set<number>
 }
 
 /** Between two looks at a waiting tree, in ms: short at first, then longer, and never a large part of a scan's cost. */
@@ -29,29 +48,37 @@ const lastPause = 20
 const pauseGrowth = 1.5
 const pausePerScan = 6
 
-/** A look that finds nothing is repeated, because a process that forks and ends may hide its child from one pass. */
-const emptyPasses = 2
-const maxPasses = 8
+const maxLooks = 8
+
+/** A search that does not wait lets the event loop run after this time, in ms. */
+const longestSearch = 10
 
 export class Watcher {
-  readonly kind: TableKind
+  readonly table: Table
   readonly attribution: Attribution<Watched>
+  private readonly orphans: Orphans | undefined
   private readonly waiters = new Set<Waiter>()
   private looping = false
   private timer: NodeJS.Timeout | undefined = undefined
   private wake: (() => void) | undefined = undefined
   private pause = firstPause
   private nextCensus: Promise<Map<Watched, Array<Entry>>> | undefined = undefined
+  private readonly killing = new Map<Watched, Kill>()
 
-  constructor(host: Host, kind: TableKind) {
-    this.kind = kind
-    this.attribution = new Attribution(host, kind === "proc" ? 0 : 2)
+  constructor(table: Table, attribution: Attribution<Watched>, orphans: Orphans | undefined) {
+    this.table = table
+    this.attribution = attribution
+    this.orphans = orphans
+  }
+
+  static attribution(host: Host, table: Table): Attribution<Watched> {
+    return new Attribution(host, table.tolerance)
   }
 
   private since(): number {
     let since = Number.POSITIVE_INFINITY
     for (const key of this.attribution.keys()) since = Math.min(since, key.leader.start)
-    return since - (this.kind === "proc" ? 0 : 2)
+    return since - this.table.tolerance
   }
 
   /** One pass over the table; `visit` sees each process with its tree, right when it is read. */
@@ -62,27 +89,27 @@ export class Watcher {
       visit(tree, entry)
       return true
     }
-    if (this.kind === "proc") return ProcTable.scan({ since: this.since(), foreign }, look).vanished
     try {
-      for (const entry of await PsTable.read()) look(entry)
+      const vanished = this.table.scan({ since: this.since(), foreign }, look)
+      return typeof vanished === "boolean" ? vanished : await vanished
     } catch {
-      this.lookWithoutTable(visit)
+      this.passWithoutTable(visit)
+      return false
     }
-    return false
   }
 
   /** Without a table (no `ps`, or it hangs) the existence of the group is all that can be known: kill(2), signal 0. */
-  private lookWithoutTable(visit: (tree: Watched, entry: Entry) => void): void {
+  private passWithoutTable(visit: (tree: Watched, entry: Entry) => void): void {
     for (const tree of this.attribution.keys()) {
       const { pid, start } = tree.leader
-      if (tree.ownSession ? !Signals.groupExists(pid) : tree.leaderGone) continue
+      if (tree.ownSession ? !Signals.groupExists(pid) : tree.ended) continue
       const known = { pid, parent: 0, group: pid, session: pid, start, state: "?", alive: true, command: "" }
       visit(tree, { ...known, tag: undefined, mark: [] })
     }
   }
 
   /** The living members of every tree. Requests of one turn of the event loop share a look; it is always a fresh one. */
-  census(): Promise<ReadonlyMap<Watched, ReadonlyArray<Entry>>> {
+  private census(): Promise<ReadonlyMap<Watched, ReadonlyArray<Entry>>> {
     this.nextCensus ??= new Promise((resolve, reject) => {
       setImmediate(() => {
         this.nextCensus = undefined
@@ -95,7 +122,7 @@ export class Watcher {
   private async look(): Promise<Map<Watched, Array<Entry>>> {
     const foreign = new Set<number>()
     let found = new Map<Watched, Array<Entry>>()
-    for (let passes = 1; passes <= maxPasses; passes++) {
+    for (let looks = 1; looks <= maxLooks; looks++) {
       found = new Map()
       const numbersInUse = new Set<Watched>()
       const vanished = await this.pass(foreign, (tree, entry) => {
@@ -106,14 +133,21 @@ export class Watcher {
         else entries.push(entry)
       })
       for (const tree of this.attribution.keys()) {
-        if (tree.leaderGone && !numbersInUse.has(tree)) this.attribution.retireNumber(tree)
+        if (tree.reaped && !numbersInUse.has(tree)) this.attribution.retireNumber(tree)
       }
-      if (this.kind === "ps" || (passes >= emptyPasses && !vanished)) break
+      if (looks >= this.table.looks && !vanished) break
     }
     return found
   }
 
+  /** True when nothing lives, by what the host has adopted; undefined where that is not known. */
+  private isEmptyExactly(tree: Watched): boolean | undefined {
+    return this.orphans === undefined ? undefined : tree.ended && this.orphans.of(tree).size === 0
+  }
+
   async members(tree: Watched): Promise<ReadonlyArray<Entry>> {
+    this.orphans?.look()
+    if (this.isEmptyExactly(tree) === true) return []
     return (await this.census()).get(tree) ?? []
   }
 
@@ -125,25 +159,33 @@ export class Watcher {
     return () => void this.waiters.delete(waiter)
   }
 
-  /** A leader has ended: look at once. */
+  /** A leader or an orphan has ended: look at once. */
   hurry(): void {
+    if (this.orphans !== undefined) {
+      if (this.waiters.size > 0) this.tellEmpty((tree) => this.isEmptyExactly(tree) === true)
+      return
+    }
     this.pause = firstPause
     if (!this.looping) void this.loop()
     else this.wake?.()
+  }
+
+  private tellEmpty(isEmpty: (tree: Watched) => boolean): void {
+    for (const waiter of this.waiters) {
+      if (!waiter.tree.ended || !isEmpty(waiter.tree)) continue
+      this.waiters.delete(waiter)
+      waiter.done()
+    }
   }
 
   /** Waiting makes sense only for trees whose leader has ended; the others are reported by their exit. */
   private async loop(): Promise<void> {
     this.looping = true
     try {
-      while ([...this.waiters].some(({ tree }) => tree.leaderGone)) {
+      while ([...this.waiters].some(({ tree }) => tree.ended)) {
         const startedAt = performance.now()
         const found = await this.census()
-        for (const waiter of this.waiters) {
-          if (!waiter.tree.leaderGone || found.has(waiter.tree)) continue
-          this.waiters.delete(waiter)
-          waiter.done()
-        }
+        this.tellEmpty((tree) => !found.has(tree))
         const cost = performance.now() - startedAt
         await this.sleep(Math.max(this.pause, cost * pausePerScan))
         this.pause = Math.min(lastPause, this.pause * pauseGrowth)
@@ -167,14 +209,12 @@ export class Watcher {
   /** The group may be signalled as one: its number can't be a stranger's. */
   ownsGroup(tree: Watched, entries: ReadonlyArray<Entry>): boolean {
     return tree.ownSession &&
-      (!tree.leaderGone ||
+      (!tree.reaped ||
         (this.attribution.ownsNumber(tree) && entries.some((entry) => entry.group === tree.leader.pid)))
   }
 
-  private readonly killing = new Map<Watched, Kill>()
-
   /**
-   * Kills every member that is found until two passes find none, for at most `cap` ms; returns who still lives. All
+   * Kills every member that is found until nothing is found any more, for at most `cap` ms; returns who still lives. All
    * trees that are being killed share the passes.
    */
   kill(tree: Watched, cap: number): Promise<ReadonlyArray<Entry>> {
@@ -184,14 +224,8 @@ export class Watcher {
     const promise = new Promise<ReadonlyArray<Entry>>((resolve) => {
       finish = resolve
     })
-    this.killing.set(tree, {
-      promise,
-      finish,
-      endsAt: performance.now() + cap,
-      quiet: 0,
-      living: [],
-      denied: new Set()
-    })
+    const endsAt = performance.now() + cap
+    this.killing.set(tree, { promise, finish, endsAt, quiet: 0, living: [], denied: new Set() })
     if (this.killing.size === 1) void this.killLoop()
     return promise
   }
@@ -200,7 +234,7 @@ export class Watcher {
     let foreign = new Set<number>()
     let foreignSince = performance.now()
     let busySince = performance.now()
-    while (this.killing.size > 0) {
+    for (let round = 0; this.killing.size > 0; round++) {
       const now = performance.now()
       // Pids come round in time; what was nobody's may be somebody's then.
       if (now - foreignSince > 500) {
@@ -213,41 +247,60 @@ export class Watcher {
         if (this.ownsGroup(tree, kill.living)) Signals.sendToGroup(tree.leader.pid, "SIGKILL")
         kill.living = []
       }
-      let fresh = false
-      const vanished = await this.pass(foreign, (tree, entry) => {
-        const kill = this.killing.get(tree)
-        if (kill === undefined || !entry.alive) return
-        kill.living.push(entry)
-        const outcome = Signals.sendTo(entry.pid, "SIGKILL")
-        if (outcome === "denied") kill.denied.add(entry.pid)
-        else if (!last.get(tree)!.some((known) => known.pid === entry.pid)) fresh = true
-      })
-      for (const [tree, kill] of this.killing) {
-        kill.quiet = kill.living.length === 0 && !vanished ? kill.quiet + 1 : 0
-        const onlyDenied = kill.living.length > 0 && kill.living.every((entry) => kill.denied.has(entry.pid))
-        if (kill.quiet >= emptyPasses || onlyDenied || performance.now() >= kill.endsAt) {
-          this.killing.delete(tree)
-          kill.finish(kill.living)
-        }
+      let fresh = this.killOrphans()
+      let vanished = false
+      // A group and its orphans are gone without any scan; who is in neither is found by one.
+      if (this.orphans === undefined || round > 0) {
+        vanished = await this.pass(foreign, (tree, entry) => {
+          const kill = this.killing.get(tree)
+          if (kill === undefined || !entry.alive) return
+          kill.living.push(entry)
+          const outcome = Signals.sendTo(entry.pid, "SIGKILL")
+          if (outcome === "denied") kill.denied.add(entry.pid)
+          else if (!last.get(tree)!.some((known) => known.pid === entry.pid)) fresh = true
+        })
       }
+      this.finishKills(vanished)
       // Who has been killed needs a moment to die; who is new is followed at once, but not so long that the loop stalls.
-      const searching = fresh || vanished || [...this.killing.values()].some((kill) => kill.living.length === 0)
-      if (!searching) {
-        await new Promise((resolve) => setTimeout(resolve, this.kind === "proc" ? 1 : 20))
-        busySince = performance.now()
-      } else if (performance.now() - busySince > 10) {
-        await new Promise((resolve) => setImmediate(resolve))
+      if (fresh || vanished || (this.orphans === undefined && this.someSeemGone())) {
+        if (performance.now() - busySince > longestSearch) {
+          await new Promise((resolve) => setImmediate(resolve))
+          busySince = performance.now()
+        }
+      } else if (this.killing.size > 0) {
+        await new Promise((resolve) => setTimeout(resolve, this.table.killPause))
         busySince = performance.now()
       }
     }
   }
-}
 
-interface Kill {
-  readonly promise: Promise<ReadonlyArray<Entry>>
-  readonly finish: (living: ReadonlyArray<Entry>) => void
-  readonly endsAt: number
-  quiet: number
-  living: Array<Entry>
-  readonly denied: Set<number>
+  /** Kills the orphans of all trees that are being killed; returns whether there were any. */
+  private killOrphans(): boolean {
+    if (this.orphans === undefined) return false
+    this.orphans.look()
+    let found = false
+    for (const [tree, kill] of this.killing) {
+      for (const pid of this.orphans.of(tree)) {
+        if (Signals.sendTo(pid, "SIGKILL") === "denied") kill.denied.add(pid)
+        else found = true
+      }
+    }
+    return found
+  }
+
+  private someSeemGone(): boolean {
+    for (const kill of this.killing.values()) if (kill.living.length === 0) return true
+    return false
+  }
+
+  private finishKills(vanished: boolean): void {
+    for (const [tree, kill] of this.killing) {
+      kill.quiet = kill.living.length === 0 && !vanished ? kill.quiet + 1 : 0
+      const gone = this.isEmptyExactly(tree) ?? kill.quiet >= 2
+      const onlyDenied = kill.living.length > 0 && kill.living.every((entry) => kill.denied.has(entry.pid))
+      if (!gone && !onlyDenied && performance.now() < kill.endsAt) continue
+      this.killing.delete(tree)
+      kill.finish(gone ? [] : kill.living)
+    }
+  }
 }

@@ -9,6 +9,7 @@ type Pointer = Uint8Array | BigUint64Array | Int32Array | null
 /** The functions that are used. Each returns what the C function returns; `errno` is read right after a call. */
 export interface Libc {
   readonly pipe2: (fds: Int32Array, flags: number) => number
+  readonly socketpair: (domain: number, type: number, protocol: number, fds: Int32Array) => number
   readonly close: (fd: number) => number
   readonly fcntl: (fd: number, command: number, argument: number) => number
   readonly ioctl: (fd: number, request: number, value: Int32Array) => number
@@ -43,6 +44,9 @@ export interface Libc {
 }
 
 export const O_CLOEXEC = 0o2000000
+export const AF_UNIX = 1
+/** SOCK_STREAM | SOCK_CLOEXEC */
+export const STREAM_CLOEXEC = 1 | 0o2000000
 export const F_DUPFD_CLOEXEC = 1030
 export const FIONREAD = 0x541b
 export const RLIMIT_LOCKS = 10
@@ -79,6 +83,7 @@ const open = (): Libc => {
   }
   return {
     pipe2: bind("int pipe2(void *fds, int flags)"),
+    socketpair: bind("int socketpair(int domain, int type, int protocol, void *fds)"),
     close: bind("int close(int fd)"),
     fcntl: bind("int fcntl(int fd, int cmd, int arg)"),
     ioctl: bind("int ioctl(int fd, unsigned long request, void *value)"),

@@ -1,0 +1,86 @@
+/**
+ * The engine of Linux: native launches, orphans adopted and reaped, and a tag that no descendant shakes off.
+ *
+ * It calls the C library through koffi, an optional dependency. Without it, in a Worker, or where the tag can't be set,
+ * there is no such engine and the portable one takes over.
+ */
+import type { Report } from "@treeline/core/Containment"
+import type { Engine } from "@treeline/core/Engine"
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import { isMainThread } from "node:worker_threads"
+import * as Base from "./internal/Base.ts"
+import * as Mark from "./internal/Mark.ts"
+import type { Options } from "./internal/Options.ts"
+import * as PosixEngine from "./internal/PosixEngine.ts"
+import * as ProcTable from "./internal/ProcTable.ts"
+import { Watcher } from "./internal/Watcher.ts"
+import * as Libc from "./linux/Libc.ts"
+import * as NativeLauncher from "./linux/NativeLauncher.ts"
+import * as NativeTable from "./linux/NativeTable.ts"
+import { Reaper } from "./linux/Reaper.ts"
+
+/** Why the engine can't be had here; undefined when it can. */
+export const unavailable = (): string | undefined => {
+  if (process.platform !== "linux") return "it is for Linux"
+  if (!isMainThread) return "a Worker sees no SIGCHLD"
+  if (!ProcTable.isAvailable()) return "there is no /proc"
+  const libc = Libc.load()
+  if (libc instanceof Error) return `koffi could not be loaded: ${libc.message.split("\n", 1)[0]}`
+  if (!Reaper.isAvailable()) return "the kernel does not list children (CONFIG_PROC_CHILDREN)"
+  return canTag(libc) ? undefined : "RLIMIT_LOCKS can't be set"
+}
+
+/** Sets the tag on this process, reads it back, and restores what was there. */
+const canTag = (libc: Libc.Libc): boolean => {
+  const before = new BigUint64Array(2)
+  const after = new BigUint64Array(2)
+  if (libc.prlimit(0, Libc.RLIMIT_LOCKS, null, before) !== 0) return false
+  const probe = new BigUint64Array([7_999_999_999_990_000_001n, before[1]!])
+  const set = libc.prlimit(0, Libc.RLIMIT_LOCKS, probe, null) === 0
+  libc.prlimit(0, Libc.RLIMIT_LOCKS, null, after)
+  libc.prlimit(0, Libc.RLIMIT_LOCKS, before, null)
+  return set && after[0] === probe[0]
+}
+
+const reportOf = (shell: string, subreaper: boolean): Report => ({
+  platform: "linux (native engine)",
+  level: "tagged",
+  mechanisms: [
+    { name: "session", available: true, detail: "each child leads a session and process group of its own" },
+    { name: "guardian", available: true, detail: `${shell} ends every tree when the host has gone` },
+    { name: "process table", available: true, detail: "/proc and prlimit(2)" },
+    { name: "mark", available: true, detail: `${Mark.variable} in the environment of every process of a tree` },
+    { name: "tag", available: true, detail: "RLIMIT_LOCKS, set by setrlimit(2)" },
+    { name: "native launch", available: true, detail: "posix_spawn(3) through koffi" },
+    {
+      name: "subreaper",
+      available: subreaper,
+      detail: subreaper ? "orphans come to the host and are reaped" : "prctl(2) refused PR_SET_CHILD_SUBREAPER"
+    }
+  ],
+  raise: "\"sealed\" needs the kernel's own containers (cgroup v2, pid namespace), which are not used yet"
+})
+
+/** The engine, or undefined where it can't be had; its guardian ends with the scope. */
+export const make = (options: Options): Effect.Effect<Engine, never, Scope.Scope> | undefined => {
+  const libc = unavailable() === undefined ? Libc.load() : undefined
+  if (libc === undefined || libc instanceof Error) return undefined
+  return Effect.gen(function*() {
+    const { guardian, host, shell } = yield* Base.make(options, { linux: true, tagged: true })
+    const subreaper = libc.prctl(Libc.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) === 0
+    const table = NativeTable.make(libc)
+    const attribution = Watcher.attribution(host, table)
+    const reaper = new Reaper(libc, host.pid, attribution, () => watcher.hurry())
+    const watcher: Watcher = new Watcher(table, attribution, subreaper ? reaper : undefined)
+    yield* Effect.acquireRelease(Effect.sync(() => reaper.start()), () => Effect.sync(() => reaper.stop()))
+    return PosixEngine.make({
+      host,
+      shell,
+      guardian,
+      launcher: NativeLauncher.make(libc, reaper),
+      watcher,
+      report: reportOf(shell, subreaper)
+    })
+  })
+}

@@ -1,0 +1,46 @@
+/** What both engines start with: who the host is, its guardian, and the end of what dead hosts have left. */
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import { Guardian, sweepOrphaned } from "./Guardian.ts"
+import * as HostRecord from "./HostRecord.ts"
+import * as Numbers from "./Numbers.ts"
+import type { Options } from "./Options.ts"
+import * as ProcTable from "./ProcTable.ts"
+import type { TagHost } from "./Tag.ts"
+
+export interface Base {
+  readonly host: TagHost
+  readonly shell: string
+  readonly guardian: Guardian
+}
+
+const defaultGrace = 500
+
+/** The guardian ends with the scope. */
+export const make = (
+  options: Options,
+  parts: { readonly linux: boolean; readonly tagged: boolean }
+): Effect.Effect<Base, never, Scope.Scope> =>
+  Effect.gen(function*() {
+    const shell = options.shell ?? "/bin/sh"
+    const grace = options.hostDeathGrace ?? defaultGrace
+    const host: TagHost = {
+      pid: process.pid,
+      start: (parts.linux ? ProcTable.readStat(process.pid)?.start : undefined) ??
+        Math.floor(Date.now() / 1000 - process.uptime())
+    }
+    const instance = Numbers.instance()
+    const guardian = new Guardian({
+      shell,
+      host,
+      tagged: parts.tagged,
+      grace,
+      openRecord: () => HostRecord.HostRecord.open(host, instance)
+    })
+    yield* Effect.addFinalizer(() => Effect.sync(() => guardian.close()))
+    if (options.sweepOrphaned !== false && parts.linux) {
+      const records = HostRecord.orphaned((pid) => ProcTable.readStat(pid)?.start)
+      if (records.length > 0) yield* Effect.promise(() => sweepOrphaned(records, grace))
+    }
+    return { host, shell, guardian }
+  })

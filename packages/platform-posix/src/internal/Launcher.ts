@@ -1,0 +1,47 @@
+/** How a process is started and its end is seen: the part in which the engines differ. */
+import type { LaunchRequest, Pipe } from "@treeline/core/Engine"
+import type { ExitStatus } from "@treeline/core/ExitStatus"
+import type * as Effect from "effect/Effect"
+
+export type Environment = Readonly<Record<string, string | undefined>>
+
+/** A program that has been found, with everything it gets. */
+export interface Program {
+  /** The name it was called by, which it sees as its own. */
+  readonly name: string
+  /** The file, absolute. */
+  readonly file: string
+  readonly args: ReadonlyArray<string>
+  readonly env: Environment
+  readonly cwd: string | undefined
+  readonly stdio: LaunchRequest["stdio"]
+  readonly ownSession: boolean
+  /** The digits of the tag; undefined where there is none. */
+  readonly tag: string | undefined
+}
+
+export interface Launched {
+  readonly pid: number
+  readonly pipes: ReadonlyMap<number, Pipe>
+  /** Called once, when the leader has ended. */
+  readonly onExit: (listener: (status: ExitStatus) => void) => void
+  /** Whether the child keeps the event loop of the host alive. */
+  readonly setReferenced: (referenced: boolean) => void
+  /** The tree is empty: the leader's number may be given back to the system. */
+  readonly reap: () => void
+}
+
+/** Why the system did not start a program; `code` is its errno name. */
+export interface LaunchProblem {
+  readonly code: string | undefined
+}
+
+export interface Launcher {
+  /** For people. */
+  readonly name: string
+  /** How the tag is set; undefined where it can't be. */
+  readonly tagging: string | undefined
+  /** The leader stays a zombie until `reap`, so that its pid, group and session can't become a stranger's. */
+  readonly holdsNumber: boolean
+  readonly launch: (program: Program) => Effect.Effect<Launched, LaunchProblem>
+}

@@ -1,0 +1,71 @@
+/** Starts programs through Node's child_process. */
+import type { LaunchRequest, Pipe } from "@treeline/core/Engine"
+import * as ExitStatus from "@treeline/core/ExitStatus"
+import * as Effect from "effect/Effect"
+import * as child_process from "node:child_process"
+import type { Socket } from "node:net"
+import type { Launched, Launcher, LaunchProblem } from "./Launcher.ts"
+import * as NodePipes from "./NodePipes.ts"
+import type { Tagger } from "./Tagging.ts"
+
+const launched = (child: child_process.ChildProcess, pid: number, stdio: LaunchRequest["stdio"]): Launched => {
+  child.on("error", () => {}) // a failed kill or message; the outcome is read elsewhere
+  const pipes = new Map<number, Pipe>()
+  const sockets: Array<Socket> = []
+  for (const [fd, descriptor] of stdio.entries()) {
+    const socket = child.stdio[fd] as Socket | null | undefined
+    if (descriptor._tag !== "pipe" || socket === null || socket === undefined) continue
+    const { direction } = descriptor
+    // A duplex descriptor stays writable after the child has closed its side.
+    if (direction === "duplex") socket.allowHalfOpen = true
+    sockets.push(socket)
+    pipes.set(fd, {
+      reader: direction === "write" ? undefined : NodePipes.reader(socket, fd),
+      writer: direction === "read" ? undefined : NodePipes.writer(socket, fd)
+    })
+  }
+  return {
+    pid,
+    pipes,
+    onExit: (listener) =>
+      void child.once("exit", (code, signal) =>
+        listener(
+          code !== null ? ExitStatus.exited(code) : signal !== null ? ExitStatus.signaled(signal) : ExitStatus.unknown
+        )),
+    setReferenced: (referenced) => {
+      const change = referenced ? "ref" : "unref"
+      child[change]()
+      for (const socket of sockets) socket[change]()
+    },
+    reap: () => {} // Node has done it
+  }
+}
+
+/** `tagger` sets the tag; without one there is none. */
+export const make = (tagger: Tagger | undefined): Launcher => ({
+  name: "Node's child_process",
+  tagging: tagger?.name,
+  holdsNumber: false,
+  launch: (program) =>
+    Effect.suspend((): Effect.Effect<Launched, LaunchProblem> => {
+      const { args, cwd, env, name, ownSession, stdio, tag } = program
+      const command = tagger === undefined || tag === undefined
+        ? { file: name, args }
+        : tagger.wrap(tag, name, args, env)
+      let child: child_process.ChildProcess
+      try {
+        child = child_process.spawn(command.file, command.args, {
+          cwd,
+          env,
+          detached: ownSession,
+          stdio: stdio.map((descriptor) => descriptor._tag)
+        })
+      } catch (error) {
+        return Effect.fail({ code: (error as NodeJS.ErrnoException).code })
+      }
+      if (child.pid !== undefined) return Effect.succeed(launched(child, child.pid, stdio))
+      return Effect.callback<never, LaunchProblem>((resume) => {
+        child.once("error", (error: NodeJS.ErrnoException) => resume(Effect.fail({ code: error.code })))
+      })
+    })
+})

@@ -1,0 +1,234 @@
+/**
+ * What every engine of a POSIX system does alike: finds the program, numbers and marks the tree, registers it with the
+ * guardian, signals it, and gives everything back. Starting a process is a launcher's work, finding it a watcher's.
+ */
+import type { Report } from "@treeline/core/Containment"
+import type { Engine, EngineTree, LaunchRequest, SignalReport } from "@treeline/core/Engine"
+import { LaunchError } from "@treeline/core/Errors"
+import type * as ExitStatus from "@treeline/core/ExitStatus"
+import type { ProcessIdentity, ProcessInfo } from "@treeline/core/ProcessIdentity"
+import * as Clock from "effect/Clock"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import { type Entry, toInfo } from "./Entry.ts"
+import * as Executable from "./Executable.ts"
+import type { Guardian } from "./Guardian.ts"
+import type { Launched, Launcher } from "./Launcher.ts"
+import * as Mark from "./Mark.ts"
+import * as Numbers from "./Numbers.ts"
+import * as ProcTable from "./ProcTable.ts"
+import * as Signals from "./Signals.ts"
+import * as Tag from "./Tag.ts"
+import type { Watched, Watcher } from "./Watcher.ts"
+
+/** The parts of an engine. */
+export interface Parts {
+  readonly host: Tag.TagHost
+  readonly shell: string
+  readonly launcher: Launcher
+  readonly watcher: Watcher
+  readonly guardian: Guardian
+  readonly report: Report
+}
+
+const environmentOf = (request: LaunchRequest): Record<string, string | undefined> => {
+  const env: Record<string, string | undefined> = request.extendEnv ? { ...process.env } : {}
+  for (const [name, value] of Object.entries(request.env)) {
+    if (value === undefined) delete env[name]
+    else env[name] = value
+  }
+  return env
+}
+
+/** The host's working directory; it may have been removed. */
+const currentDirectory = (): string => {
+  try {
+    return process.cwd()
+  } catch {
+    return "/"
+  }
+}
+
+/** The program that a request means: the command itself, or a shell with a script. */
+const programOf = (request: LaunchRequest, shell: string) =>
+  request.shell === false
+    ? { name: request.command, args: request.args, shown: request.command }
+    : { name: request.shell === true ? shell : request.shell, args: ["-c", request.command], shown: "shell" }
+
+/** The engine from its parts. */
+export const make = (parts: Parts): Engine => {
+  const { guardian, host, launcher, report, shell, watcher } = parts
+  const { table } = watcher
+  const boot = ProcTable.bootId()
+  const outerMark = process.env[Mark.variable]
+
+  const spawn = (request: LaunchRequest): Effect.Effect<EngineTree, LaunchError> =>
+    Effect.suspend(() => {
+      const { args, name, shown } = programOf(request, shell)
+      const fail = (reason: LaunchError["reason"], detail: string) =>
+        Effect.fail(new LaunchError({ command: shown, reason, detail }))
+
+      if (request.cwd !== undefined) {
+        const problem = Executable.checkDirectory(request.cwd)
+        if (problem?._tag === "Failed") return fail(problem.reason, problem.detail)
+      }
+      const env = environmentOf(request)
+      const found = Executable.resolve(name, request.cwd ?? currentDirectory(), env["PATH"])
+      if (found._tag === "Failed") return fail(found.reason, found.detail)
+      const number = Numbers.take()
+      if (number === undefined) return fail("ResourceExhausted", "too many living trees in one process")
+      guardian.ensure()
+      env[Mark.variable] = Mark.extend(outerMark, { hostPid: host.pid, hostStart: host.start, tree: number })
+      const program = {
+        name,
+        file: found.file,
+        args,
+        env,
+        cwd: request.cwd,
+        stdio: request.stdio,
+        ownSession: request.session === "own",
+        tag: launcher.tagging === undefined ? undefined : Tag.encode(host, number)
+      }
+      return launcher.launch(program).pipe(
+        Effect.map((launched) => treeOf(launched, number, program.ownSession)),
+        Effect.catch(({ code }) => {
+          Numbers.giveBack(number)
+          // What Node says of its arguments may quote them.
+          const detail = code?.startsWith("ERR_") === true ? "an argument or option can't be used" : code ?? "unknown"
+          return fail(Executable.reasonOf(code), detail)
+        })
+      )
+    })
+
+  const treeOf = (launched: Launched, number: number, ownSession: boolean): EngineTree => {
+    const { pid } = launched
+    // Nothing has been reaped since the spawn: this is the child, living or not.
+    const leader = { pid, start: table.startOf(pid) }
+    const watched: Watched = { tree: number, leader, ownSession, ended: false, reaped: false }
+    watcher.attribution.add(watched)
+    const guarded = ownSession ? leader : undefined
+    guardian.started(number, guarded)
+
+    let settled = false
+    /** Nothing of the tree lives: nobody has to look for it any more. */
+    const settle = () => {
+      if (settled) return
+      settled = true
+      launched.reap()
+      watched.reaped = true
+      watcher.attribution.delete(watched)
+      guardian.ended(number)
+      Numbers.giveBack(number)
+    }
+
+    const exited = Deferred.makeUnsafe<ExitStatus.ExitStatus>()
+    launched.onExit((status) => {
+      watched.ended = true
+      watched.reaped = !launcher.holdsNumber
+      Deferred.doneUnsafe(exited, Effect.succeed(status))
+      watcher.hurry()
+    })
+
+    const members: Effect.Effect<ReadonlyArray<Entry>> = Effect.promise(async () => {
+      if (settled) return []
+      const entries = await watcher.members(watched)
+      if (watched.ended && entries.length === 0) settle()
+      return entries
+    })
+
+    const count = (outcomes: ReadonlyArray<readonly [Entry | undefined, Signals.Outcome]>): SignalReport => ({
+      delivered: outcomes.filter(([, outcome]) => outcome === "sent").length,
+      denied: outcomes.flatMap(([entry, outcome]) => outcome === "denied" && entry !== undefined ? [toInfo(entry)] : [])
+    })
+
+    const signalGroup = (signal: NodeJS.Signals) => (entries: ReadonlyArray<Entry>): SignalReport => {
+      if (settled || !watcher.ownsGroup(watched, entries)) return count([])
+      const outcome = Signals.sendToGroup(pid, signal)
+      if (outcome !== "denied") return count([[undefined, outcome]])
+      // One member that the host may not signal, or only zombies (macOS): ask each one.
+      const inGroup = entries.filter((entry) => entry.group === pid)
+      return count(inGroup.map((entry) => [entry, Signals.sendTo(entry.pid, signal)] as const))
+    }
+
+    const signal: EngineTree["signal"] = (signal, target) => {
+      const name: NodeJS.Signals = signal
+      if (typeof target !== "string") {
+        return Effect.sync(() =>
+          count(
+            table.isSame(target.pid, Number(target.startTime)) ? [[undefined, Signals.sendTo(target.pid, name)]] : []
+          )
+        )
+      }
+      if (target === "leader" || (target === "group" && !ownSession)) {
+        return Effect.sync(() => count(watched.ended ? [] : [[undefined, Signals.sendTo(pid, name)]]))
+      }
+      if (target === "group") {
+        return watched.reaped ? Effect.map(members, signalGroup(name)) : Effect.sync(() => signalGroup(name)([]))
+      }
+      return Effect.map(members, (entries) => {
+        const group = ownSession ? signalGroup(name)(entries) : count([])
+        const others = entries.filter((entry) => !ownSession || entry.group !== pid)
+        const rest = count(others.map((entry) => [entry, Signals.sendTo(entry.pid, name)] as const))
+        return { delivered: group.delivered + rest.delivered, denied: [...group.denied, ...rest.denied] }
+      })
+    }
+
+    return {
+      identity: { pid, startTime: String(leader.start), boot },
+      level: report.level,
+      pipes: launched.pipes,
+      exited: Deferred.await(exited),
+      awaitEmpty: Effect.callback<void>((resume) => {
+        if (settled) return resume(Effect.void)
+        const stop = watcher.onEmpty(watched, () => {
+          settle()
+          resume(Effect.void)
+        })
+        return Effect.sync(stop)
+      }),
+      members: Effect.map(members, (entries) => entries.map(toInfo)),
+      signal,
+      requestClose: Effect.succeed(false),
+      kill: (cap) =>
+        Effect.promise(async () => {
+          if (settled) return []
+          const entries = await watcher.kill(watched, cap)
+          if (watched.ended && entries.length === 0) settle()
+          return entries.map(toInfo)
+        }),
+      setReferenced: (referenced) =>
+        Effect.sync(() => {
+          launched.setReferenced(referenced)
+          if (settled) return
+          if (referenced) guardian.takenBack(number, guarded)
+          else guardian.released(number)
+        }),
+      release: Effect.sync(settle)
+    }
+  }
+
+  const processes: Effect.Effect<ReadonlyArray<ProcessInfo>> = Effect.promise(async () => {
+    const entries: Array<ProcessInfo> = []
+    await table.scan({ since: 0, foreign: new Set() }, (entry) => entries.push(toInfo(entry)) > 0)
+    return entries
+  })
+
+  const find = (identity: ProcessIdentity): Effect.Effect<Option.Option<ProcessInfo>> =>
+    Effect.promise(async () => {
+      const entry = identity.boot === boot ? await table.find(identity.pid) : undefined
+      return entry !== undefined && entry.alive &&
+          Math.abs(entry.start - Number(identity.startTime)) <= table.tolerance
+        ? Option.some(toInfo(entry))
+        : Option.none()
+    })
+
+  return {
+    report: Effect.succeed(report),
+    // The live clock, also under TestClock: real processes take real time.
+    clock: Effect.succeed(Clock.Clock.defaultValue()),
+    spawn,
+    find,
+    processes
+  }
+}

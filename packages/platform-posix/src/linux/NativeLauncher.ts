@@ -1,0 +1,244 @@
+/**
+ * Starts programs by posix_spawn(3), which shares the host's memory with the child until it executes, instead of copying
+ * its page tables as fork does: the cost does not grow with the host.
+ *
+ * Pipes are pipes and no sockets, so a child can open /dev/stdout; every descriptor that was not asked for is closed;
+ * signal mask and dispositions are the defaults.
+ */
+import type { Pipe } from "@treeline/core/Engine"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import * as fs from "node:fs"
+import * as net from "node:net"
+import { constants } from "node:os"
+import { getSystemErrorName } from "node:util"
+import * as Executable from "../internal/Executable.ts"
+import type { Environment, Launched, Launcher, LaunchProblem, Program } from "../internal/Launcher.ts"
+import * as NodePipes from "../internal/NodePipes.ts"
+import * as Libc from "./Libc.ts"
+import type { Reaper } from "./Reaper.ts"
+
+/** Strings for C: an array of pointers into one block. Both must stay referenced during the call. */
+interface Strings {
+  readonly pointers: BigUint64Array
+  readonly block: Buffer
+}
+
+const toStrings = (libc: Libc.Libc, strings: ReadonlyArray<string>): Strings => {
+  const block = Buffer.from(`${strings.join("\0")}\0`)
+  const pointers = new BigUint64Array(strings.length + 1)
+  if (strings.length > 0) {
+    const base = libc.address(block)
+    let offset = 0
+    for (let index = 0; index < strings.length; index++) {
+      pointers[index] = base + BigInt(offset)
+      offset = block.indexOf(0, offset) + 1
+    }
+  }
+  return { pointers, block }
+}
+
+const environmentStrings = (env: Environment): ReadonlyArray<string> => {
+  const strings: Array<string> = []
+  for (const name in env) if (env[name] !== undefined) strings.push(`${name}=${env[name]}`)
+  return strings
+}
+
+const cString = (text: string): Buffer => Buffer.from(`${text}\0`)
+
+/** An error of a system call; no exception, because launches fail in the ordinary course of things. */
+class Failed {
+  readonly code: string
+  constructor(errno: number) {
+    this.code = getSystemErrorName(-errno)
+  }
+}
+
+const attributesOf = (libc: Libc.Libc, ownSession: boolean): Buffer => {
+  const attributes = Buffer.alloc(Libc.sizes.attributes)
+  libc.attrInit(attributes)
+  const all = Buffer.alloc(Libc.sizes.signalSet, 0xff)
+  for (const signal of [constants.signals.SIGKILL, constants.signals.SIGSTOP]) {
+    all[(signal - 1) >> 3]! &= ~(1 << ((signal - 1) & 7))
+  }
+  libc.attrSetFlags(
+    attributes,
+    Libc.POSIX_SPAWN_SETSIGDEF | Libc.POSIX_SPAWN_SETSIGMASK | (ownSession ? Libc.POSIX_SPAWN_SETSID : 0)
+  )
+  libc.attrSetSigDefault(attributes, all)
+  libc.attrSetSigMask(attributes, Buffer.alloc(Libc.sizes.signalSet))
+  return attributes
+}
+
+/** The host's and the child's end of one descriptor. */
+interface Ends {
+  readonly host: number | undefined
+  readonly child: number
+  /** The child's end was opened for this launch and is closed after it. */
+  readonly owned: boolean
+}
+
+export const make = (libc: Libc.Libc, reaper: Reaper): Launcher => {
+  const ownSession = attributesOf(libc, true)
+  const sharedSession = attributesOf(libc, false)
+  const actions = Buffer.alloc(Libc.sizes.actions)
+  const pidOut = new Int32Array(1)
+  const pair = new Int32Array(2)
+  const baseLimit = new BigUint64Array(2)
+  const tagLimit = new BigUint64Array(2)
+  const pendingOut = new Int32Array(1)
+  const nullDevice = fs.openSync("/dev/null", "r+")
+  /** The strings of the call that is going on: C has only their addresses, so the collector must not move in. */
+  const held: { strings: ReadonlyArray<Strings> } = { strings: [] }
+
+  /** A copy of the child's end above all target numbers. */
+  const lift = (child: number, host: number | undefined, above: number): Ends | Failed => {
+    const lifted = libc.fcntl(child, Libc.F_DUPFD_CLOEXEC, above)
+    if (lifted >= 0) return { host, child: lifted, owned: true }
+    const failed = new Failed(libc.errno())
+    if (host !== undefined) libc.close(host)
+    return failed
+  }
+
+  /** Opens both ends; the child's is moved above all target numbers, so that no target overwrites a source. */
+  const open = (descriptor: Program["stdio"][number], fd: number, above: number): Ends | Failed => {
+    if (descriptor._tag === "inherit") return { host: undefined, child: fd, owned: false }
+    if (descriptor._tag === "ignore") {
+      return nullDevice >= above
+        ? { host: undefined, child: nullDevice, owned: false }
+        : lift(nullDevice, undefined, above)
+    }
+    const failed = descriptor.direction === "duplex"
+      ? libc.socketpair(Libc.AF_UNIX, Libc.STREAM_CLOEXEC, 0, pair) !== 0
+      : libc.pipe2(pair, Libc.O_CLOEXEC) !== 0
+    if (failed) return new Failed(libc.errno())
+    const [host, child] = descriptor.direction === "write" ? [pair[1]!, pair[0]!] : [pair[0]!, pair[1]!]
+    if (child >= above) return { host, child, owned: true }
+    const ends = lift(child, host, above)
+    libc.close(child)
+    return ends
+  }
+
+  const closeAll = (ends: ReadonlyArray<Ends>, hostToo: boolean): void => {
+    for (const { child, host, owned } of ends) {
+      if (owned) libc.close(child)
+      if (hostToo && host !== undefined) libc.close(host)
+    }
+  }
+
+  const spawnWith = (
+    program: Program,
+    ends: ReadonlyArray<Ends>,
+    file: string,
+    args: ReadonlyArray<string>
+  ): number => {
+    const argv = toStrings(libc, args)
+    const envp = toStrings(libc, environmentStrings(program.env))
+    const path = cString(file)
+    held.strings = [argv, envp]
+    libc.actionsInit(actions)
+    // Each target is written once, and a source is the target itself or above all targets.
+    for (const [fd, end] of ends.entries()) libc.actionsAddDup2(actions, end.child, fd)
+    if (program.cwd !== undefined) libc.actionsAddChdir(actions, cString(program.cwd))
+    libc.actionsAddCloseFrom?.(actions, ends.length)
+    const attributes = program.ownSession ? ownSession : sharedSession
+    // From here to the restored limit nothing else of this thread runs, so no other child can get the tag.
+    if (program.tag !== undefined) {
+      libc.prlimit(0, Libc.RLIMIT_LOCKS, null, baseLimit)
+      tagLimit[0] = BigInt(program.tag)
+      tagLimit[1] = baseLimit[1]!
+      libc.prlimit(0, Libc.RLIMIT_LOCKS, tagLimit, null)
+    }
+    const errno = libc.posix_spawn(pidOut, path, actions, attributes, argv.pointers, envp.pointers)
+    if (program.tag !== undefined) libc.prlimit(0, Libc.RLIMIT_LOCKS, baseLimit, null)
+    libc.actionsDestroy(actions)
+    held.strings = []
+    return errno
+  }
+
+  const pending = (fd: number) =>
+    Effect.sync(() => libc.ioctl(fd, Libc.FIONREAD, pendingOut) === 0 ? Option.some(pendingOut[0]!) : Option.none())
+
+  const pipesOf = (program: Program, ends: ReadonlyArray<Ends>) => {
+    const pipes = new Map<number, Pipe>()
+    const sockets: Array<net.Socket> = []
+    for (const [fd, { host }] of ends.entries()) {
+      const descriptor = program.stdio[fd]!
+      if (host === undefined || descriptor._tag !== "pipe") continue
+      const { direction } = descriptor
+      const readable = direction !== "write"
+      const writable = direction !== "read"
+      const socket = new net.Socket({ fd: host, readable, writable, allowHalfOpen: direction === "duplex" })
+      sockets.push(socket)
+      pipes.set(fd, {
+        reader: readable ? NodePipes.reader(socket, fd, pending(host)) : undefined,
+        writer: writable ? NodePipes.writer(socket, fd) : undefined
+      })
+    }
+    return { pipes, sockets }
+  }
+
+  const launch = (program: Program): Launched | LaunchProblem => {
+    const above = program.stdio.length
+    const ends: Array<Ends> = []
+    for (const [fd, descriptor] of program.stdio.entries()) {
+      const end = open(descriptor, fd, above)
+      if (end instanceof Failed) {
+        closeAll(ends, true)
+        return end
+      }
+      ends.push(end)
+    }
+    let errno = spawnWith(program, ends, program.file, [program.name, ...program.args])
+    // A script without `#!`: the shell runs it, as execvp(3) does.
+    if (errno === constants.errno.ENOEXEC && Executable.isScript(program.file)) {
+      errno = spawnWith(program, ends, "/bin/sh", ["/bin/sh", program.file, ...program.args])
+    }
+    closeAll(ends, errno !== 0)
+    if (errno !== 0) return new Failed(errno)
+
+    const pid = pidOut[0]!
+    const { pipes, sockets } = pipesOf(program, ends)
+    let referenced = true
+    let ended = false
+    reaper.reference()
+    const unreference = () => {
+      if (!referenced) return
+      referenced = false
+      reaper.unreference()
+    }
+    return {
+      pid,
+      pipes,
+      onExit: (listener) =>
+        reaper.watch(pid, (status) => {
+          ended = true
+          unreference()
+          listener(status)
+        }),
+      setReferenced: (next) => {
+        for (const socket of sockets) socket[next ? "ref" : "unref"]()
+        if (!next) unreference()
+        else if (!referenced && !ended) {
+          referenced = true
+          reaper.reference()
+        }
+      },
+      reap: () => {
+        unreference()
+        reaper.reap(pid)
+      }
+    }
+  }
+
+  return {
+    name: "posix_spawn",
+    tagging: "setrlimit(2)",
+    holdsNumber: true,
+    launch: (program) =>
+      Effect.suspend(() => {
+        const outcome = launch(program)
+        return "pid" in outcome ? Effect.succeed(outcome) : Effect.fail(outcome)
+      })
+  }
+}

@@ -1,0 +1,254 @@
+/**
+ * Sees the end of children without taking it away: leaders stay zombies until their trees are empty, orphans of trees
+ * come to the host, which is a subreaper (prctl(2), PR_SET_CHILD_SUBREAPER), and are reaped when they die.
+ *
+ * Nothing is waited for but pids that this host started or adopted: Node's own children stay Node's.
+ */
+import * as ExitStatus from "@treeline/core/ExitStatus"
+import { channel } from "node:diagnostics_channel"
+import * as fs from "node:fs"
+import { constants } from "node:os"
+import type { Entry } from "../internal/Entry.ts"
+import type { Attribution } from "../internal/Membership.ts"
+import * as ProcTable from "../internal/ProcTable.ts"
+import * as Tag from "../internal/Tag.ts"
+import type { Orphans, Watched } from "../internal/Watcher.ts"
+import * as Libc from "./Libc.ts"
+
+/** Offsets in siginfo_t on 64-bit Linux. */
+const siCode = 8
+const siPid = 16
+const siStatus = 24
+const CLD_EXITED = 1
+const CLD_DUMPED = 3
+
+const signalNames = new Map(Object.entries(constants.signals).map(([name, number]) => [number, name]))
+
+/** If a signal is lost, exits are seen after this time all the same, in ms. */
+const safetyPoll = 500
+
+/** A zombie that nobody has taken for this long has no one who will, in ms. */
+const unclaimedAfter = 2000
+
+const none: ReadonlySet<number> = new Set()
+
+interface Foreign {
+  /** Since when it has been a zombie; undefined while it lives. */
+  zombieSince: number | undefined
+}
+
+export class Reaper implements Orphans {
+  private readonly libc: Libc.Libc
+  private readonly hostPid: number
+  private readonly attribution: Attribution<Watched>
+  private readonly onChange: () => void
+  /** Leaders whose exit has not been seen. */
+  private readonly running = new Map<number, (status: ExitStatus.ExitStatus) => void>()
+  /** Leaders that are held or run: never taken for orphans. */
+  private readonly leaders = new Set<number>()
+  private readonly adopted = new Map<number, Watched>()
+  private readonly byTree = new Map<Watched, Set<number>>()
+  private readonly foreign = new Map<number, Foreign>()
+  /** Children that Node started, which Node will reap. */
+  private readonly nodeChildren = new Set<WeakRef<{ readonly pid?: number }>>()
+  private readonly info = Buffer.alloc(Libc.sizes.signalInfo)
+  private readonly limits = new BigUint64Array(2)
+  private scheduled = false
+  private referenced = 0
+  private timer: NodeJS.Timeout | undefined = undefined
+  private readonly onSignal = () => this.schedule()
+  private readonly onNodeChild = (message: unknown) => {
+    const { process: child } = message as { readonly process: { readonly pid?: number } }
+    this.nodeChildren.add(new WeakRef(child))
+  }
+
+  constructor(libc: Libc.Libc, hostPid: number, attribution: Attribution<Watched>, onChange: () => void) {
+    this.libc = libc
+    this.hostPid = hostPid
+    this.attribution = attribution
+    this.onChange = onChange
+  }
+
+  /** Whether this system lists the children of a process, without which orphans can't be known. */
+  static isAvailable(): boolean {
+    return fs.existsSync(`/proc/self/task/${process.pid}/children`)
+  }
+
+  start(): void {
+    process.on("SIGCHLD", this.onSignal)
+    channel("child_process").subscribe(this.onNodeChild)
+    this.timer = setInterval(() => this.tick(), safetyPoll)
+    this.timer.unref()
+  }
+
+  stop(): void {
+    process.off("SIGCHLD", this.onSignal)
+    channel("child_process").unsubscribe(this.onNodeChild)
+    clearInterval(this.timer)
+  }
+
+  /** A leader keeps the event loop of the host alive, which Node's listener for SIGCHLD does not. */
+  reference(): void {
+    if (++this.referenced === 1) this.timer?.ref()
+  }
+
+  unreference(): void {
+    if (--this.referenced === 0) this.timer?.unref()
+  }
+
+  watch(pid: number, onExit: (status: ExitStatus.ExitStatus) => void): void {
+    this.leaders.add(pid)
+    this.running.set(pid, onExit)
+    // It may have ended before anybody listened.
+    this.schedule()
+  }
+
+  /** Gives a leader's number back to the system. */
+  reap(pid: number): void {
+    this.running.delete(pid)
+    if (!this.leaders.delete(pid)) return
+    this.info.fill(0)
+    this.libc.waitid(Libc.P_PID, pid, this.info, Libc.WEXITED | Libc.WNOHANG)
+    // One that still runs (unkillable) becomes an orphan like others.
+  }
+
+  /** A burst of exits is taken in once per turn of the event loop. */
+  private schedule(): void {
+    if (this.scheduled) return
+    this.scheduled = true
+    setImmediate(() => {
+      this.scheduled = false
+      this.tick()
+    })
+  }
+
+  private tick(): void {
+    for (const [pid, onExit] of this.running) {
+      const status = this.peek(pid)
+      if (status === undefined) continue
+      this.running.delete(pid)
+      onExit(status)
+    }
+    this.look()
+    this.onChange()
+  }
+
+  /** How a child ended, if it has; it stays a zombie (waitid(2), WNOWAIT). */
+  private peek(pid: number): ExitStatus.ExitStatus | undefined {
+    const { info } = this
+    info.writeInt32LE(0, siPid)
+    if (this.libc.waitid(Libc.P_PID, pid, info, Libc.WEXITED | Libc.WNOHANG | Libc.WNOWAIT) !== 0) {
+      return ExitStatus.unknown // somebody else has taken it
+    }
+    if (info.readInt32LE(siPid) !== pid) return undefined
+    const code = info.readInt32LE(siCode)
+    const status = info.readInt32LE(siStatus)
+    return code === CLD_EXITED
+      ? ExitStatus.exited(status)
+      : ExitStatus.signaled(signalNames.get(status) ?? `SIG${status}`, code === CLD_DUMPED)
+  }
+
+  /** The children of this process, of whichever thread. */
+  private children(): ReadonlyArray<number> {
+    const pids: Array<number> = []
+    for (const thread of fs.readdirSync("/proc/self/task")) {
+      let text: string
+      try {
+        text = fs.readFileSync(`/proc/self/task/${thread}/children`, "latin1")
+      } catch {
+        continue // the thread has ended
+      }
+      for (const word of text.split(" ")) if (word !== "") pids.push(Number(word))
+    }
+    return pids
+  }
+
+  look(): void {
+    const seen = new Set<number>()
+    for (const pid of this.children()) {
+      seen.add(pid)
+      if (this.leaders.has(pid)) continue
+      const tree = this.adopted.get(pid) ?? this.adopt(pid)
+      if (tree === undefined) this.considerForeign(pid)
+      else if (this.hasEnded(pid)) this.forget(pid, tree)
+    }
+    for (const [pid, tree] of this.adopted) if (!seen.has(pid)) this.forget(pid, tree)
+    for (const pid of this.foreign.keys()) if (!seen.has(pid)) this.foreign.delete(pid)
+  }
+
+  /** Takes an orphan in, by its tag, which a zombie still has; else by session and mark. */
+  private adopt(pid: number): Watched | undefined {
+    if (this.foreign.has(pid)) return undefined
+    const tree = this.attribution.ownerOf(this.tagOnly(pid)) ?? this.ownerByAll(pid)
+    if (tree === undefined) return undefined
+    this.adopted.set(pid, tree)
+    const orphans = this.byTree.get(tree)
+    if (orphans === undefined) this.byTree.set(tree, new Set([pid]))
+    else orphans.add(pid)
+    return tree
+  }
+
+  private ownerByAll(pid: number): Watched | undefined {
+    const entry = ProcTable.find(pid)
+    return entry === undefined ? undefined : this.attribution.ownerOf(entry)
+  }
+
+  private tagOnly(pid: number): Entry {
+    const tag = this.libc.prlimit(pid, Libc.RLIMIT_LOCKS, null, this.limits) === 0
+      ? Tag.decode(String(this.limits[0]))
+      : undefined
+    const unknown = { parent: this.hostPid, group: 0, session: 0, start: 0, state: "?", alive: true, command: "" }
+    return { ...unknown, pid, tag, mark: [] }
+  }
+
+  /** Reaps an orphan of ours that has ended. */
+  private hasEnded(pid: number): boolean {
+    this.info.writeInt32LE(0, siPid)
+    const result = this.libc.waitid(Libc.P_PID, pid, this.info, Libc.WEXITED | Libc.WNOHANG)
+    return result !== 0 || this.info.readInt32LE(siPid) === pid
+  }
+
+  private forget(pid: number, tree: Watched): void {
+    this.adopted.delete(pid)
+    const orphans = this.byTree.get(tree)
+    orphans?.delete(pid)
+    if (orphans?.size === 0) this.byTree.delete(tree)
+  }
+
+  /**
+   * A child that belongs to no tree: Node's, or a daemon that the user started and that came to the host because it is a
+   * subreaper. Nobody waits for the latter, so it would stay a zombie for as long as the host lives.
+   */
+  private considerForeign(pid: number): void {
+    const known = this.foreign.get(pid)
+    if (known === undefined) {
+      this.foreign.set(pid, { zombieSince: undefined })
+      return
+    }
+    if (known.zombieSince === undefined) {
+      const stat = ProcTable.readStat(pid)
+      if (stat !== undefined && !ProcTable.isAlive(stat)) known.zombieSince = performance.now()
+    } else if (performance.now() - known.zombieSince > unclaimedAfter && !this.isNodes(pid)) {
+      this.hasEnded(pid)
+      this.foreign.delete(pid)
+    }
+  }
+
+  private isNodes(pid: number): boolean {
+    let found = false
+    for (const reference of this.nodeChildren) {
+      const child = reference.deref()
+      if (child === undefined) this.nodeChildren.delete(reference)
+      else if (child.pid === pid) found = true
+    }
+    return found
+  }
+
+  of(tree: Watched): ReadonlySet<number> {
+    return this.byTree.get(tree) ?? none
+  }
+
+  entryOf(pid: number): Entry | undefined {
+    return ProcTable.find(pid)
+  }
+}
