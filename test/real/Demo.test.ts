@@ -1,8 +1,8 @@
 import { strictEqual } from "node:assert"
 import { spawn } from "node:child_process"
-import { readFileSync } from "node:fs"
 import { fileURLToPath } from "node:url"
 import { describe, expect, it } from "vitest"
+import { identify } from "../support/Processes.ts"
 
 const demo = fileURLToPath(new URL("../../examples/demo/main.ts", import.meta.url))
 
@@ -18,22 +18,6 @@ const run = () =>
     child.stdout.setEncoding("utf8").on("data", (text: string) => (output += text))
     child.once("close", (code) => resolve({ code, output, ms: performance.now() - startedAt }))
   })
-
-/** True for a process that runs; a zombie does not. */
-const runs = (pid: number): boolean => {
-  try {
-    process.kill(pid, 0)
-  } catch {
-    return false
-  }
-  if (process.platform !== "linux") return true
-  try {
-    const stat = readFileSync(`/proc/${pid}/stat`, "latin1")
-    return stat.slice(stat.lastIndexOf(")") + 2, stat.lastIndexOf(")") + 3) !== "Z"
-  } catch {
-    return false
-  }
-}
 
 describe("the demo", () => {
   it("ends everything through Treeline, shows what child_process leaves, and leaves nothing itself", async () => {
@@ -70,7 +54,7 @@ describe("the demo", () => {
       Number(pid)
     )
     strictEqual(pids.length, 16)
-    expect(pids.filter(runs)).toEqual([])
+    expect(pids.filter((pid) => identify(pid) !== undefined)).toEqual([])
     strictEqual(code, 0)
     expect(ms).toBeLessThan(20_000)
   })
