@@ -148,8 +148,9 @@ export const make = (options: MakeOptions): Effect.Effect<Owned> =>
     const allPumps = [...pumps.values()]
     const bytes = () => allPumps.reduce((sum, pump) => sum + pump.count, 0)
     const finishDrain = (truncated: boolean) => {
-      for (const pump of allPumps) pump.cut()
+      // First the outcome: the cut wakes whoever waits for the ends of all pumps, and they are not the same.
       Deferred.doneUnsafe(drained, Effect.succeed({ bytes: bytes(), truncated }))
+      for (const pump of allPumps) pump.cut()
     }
 
     const closeStdin = Effect.suspend(() => engine.pipes.get(0)?.writer?.end ?? Effect.void)

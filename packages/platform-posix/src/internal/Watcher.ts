@@ -63,11 +63,9 @@ export class Watcher {
       return true
     }
     if (this.kind === "proc") return ProcTable.scan({ since: this.since(), foreign }, look).vanished
-    try {
-      for (const entry of await PsTable.read()) look(entry)
-    } catch {
-      this.lookWithoutTable(visit)
-    }
+    const entries = await PsTable.read().catch(() => undefined)
+    if (entries === undefined) this.lookWithoutTable(visit)
+    else for (const entry of entries) look(entry)
     return false
   }
 
@@ -220,9 +218,11 @@ export class Watcher {
         kill.living.push(entry)
         const outcome = Signals.sendTo(entry.pid, "SIGKILL")
         if (outcome === "denied") kill.denied.add(entry.pid)
-        else if (!last.get(tree)!.some((known) => known.pid === entry.pid)) fresh = true
+        else if (last.get(tree)?.some((known) => known.pid === entry.pid) !== true) fresh = true
       })
       for (const [tree, kill] of this.killing) {
+        // One that came during the pass is judged by the next one: the table may be older than its kill.
+        if (!last.has(tree)) continue
         kill.quiet = kill.living.length === 0 && !vanished ? kill.quiet + 1 : 0
         const onlyDenied = kill.living.length > 0 && kill.living.every((entry) => kill.denied.has(entry.pid))
         if (kill.quiet >= emptyPasses || onlyDenied || performance.now() >= kill.endsAt) {
