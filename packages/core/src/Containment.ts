@@ -44,6 +44,8 @@ export type Mechanism = typeof Mechanism.Type
 export const Report = Schema.Struct({
   platform: Schema.String,
   level: Level,
+  /** The highest level that a launch can require. */
+  highest: Level,
   mechanisms: Schema.Array(Mechanism),
   /** What would raise the level here; absent at the highest. */
   raise: Schema.optionalKey(Schema.String)

@@ -11,8 +11,9 @@ import type * as PlatformError from "effect/PlatformError"
 import type * as ChildProcess from "effect/process/ChildProcess"
 import type * as Sink from "effect/Sink"
 import type { Level, Report } from "./Containment.ts"
-import type { LaunchError } from "./Errors.ts"
+import type { ContainmentUnavailable, LaunchError } from "./Errors.ts"
 import type { ExitStatus } from "./ExitStatus.ts"
+import type { Limits, Usage } from "./Limits.ts"
 import type { ProcessIdentity, ProcessInfo } from "./ProcessIdentity.ts"
 import type { Target } from "./ShutdownPlan.ts"
 
@@ -43,6 +44,9 @@ export interface LaunchRequest {
   readonly stdio: ReadonlyArray<Descriptor>
   readonly session: Session
   readonly windowsHide: boolean
+  /** The level that the tree must have. */
+  readonly require: Level | undefined
+  readonly limits: Limits | undefined
 }
 
 /** What a signal met: how many deliveries the system accepted (a group counts once), and who may not be signalled. */
@@ -97,6 +101,7 @@ export interface EngineTree {
   readonly awaitEmpty: Effect.Effect<void>
   /** The living processes of the tree, the leader included. */
   readonly members: Effect.Effect<ReadonlyArray<ProcessInfo>>
+  readonly usage: Effect.Effect<Usage>
   /**
    * To the leader, its group (only the leader where it shares the host's), every living member, or one process that was
    * a member a moment ago.
@@ -117,8 +122,7 @@ export interface Engine {
   readonly report: Effect.Effect<Report>
   /** The clock of real processes: the live one on a real platform, the ambient one under simulation. */
   readonly clock: Effect.Effect<Clock.Clock>
-  /** The program that `shell: true` means. */
-  readonly spawn: (request: LaunchRequest) => Effect.Effect<EngineTree, LaunchError>
+  readonly spawn: (request: LaunchRequest) => Effect.Effect<EngineTree, LaunchError | ContainmentUnavailable>
   readonly find: (identity: ProcessIdentity) => Effect.Effect<Option.Option<ProcessInfo>>
   readonly processes: Effect.Effect<ReadonlyArray<ProcessInfo>>
 }

@@ -16,6 +16,7 @@ import type { Engine, LaunchRequest, Session } from "./Engine.ts"
 import { ContainmentUnavailable, type InvalidSpec, LaunchError } from "./Errors.ts"
 import * as Siblings from "./internal/Siblings.ts"
 import * as Stdio from "./internal/Stdio.ts"
+import * as Limits from "./Limits.ts"
 import * as Output from "./Output.ts"
 import type { ProcessIdentity, ProcessInfo } from "./ProcessIdentity.ts"
 import * as ProcessTree from "./ProcessTree.ts"
@@ -25,6 +26,8 @@ import * as ShutdownPlan from "./ShutdownPlan.ts"
 export interface LaunchOptions {
   /** The level that the tree must have; without it the best level of the platform is taken. */
   readonly require?: Containment.Level | undefined
+  /** Upper bounds for the whole tree. They need a platform that can seal. */
+  readonly limits?: Limits.Limits | undefined
   /** How the tree ends when its scope closes. Default: SIGTERM to the tree, 5 s, kill. */
   readonly shutdown?: ShutdownPlan.ShutdownPlan | undefined
   /** What happens to output that nobody reads. Default: the last 64 KiB are kept. */
@@ -116,7 +119,8 @@ const argumentProblem = (command: ChildProcess.StandardCommand): string | undefi
 const toRequest = (
   command: ChildProcess.StandardCommand,
   stdio: ReadonlyArray<Stdio.Resolved>,
-  session: Session
+  session: Session,
+  launchOptions: LaunchOptions
 ): LaunchRequest => {
   const { options } = command
   const env: Record<string, string | undefined> = {}
@@ -132,7 +136,9 @@ const toRequest = (
     shell: options.shell ?? false,
     stdio: Stdio.table(stdio),
     session,
-    windowsHide: options.windowsHide ?? true
+    windowsHide: options.windowsHide ?? true,
+    require: launchOptions.require,
+    limits: launchOptions.limits
   }
 }
 
@@ -154,15 +160,16 @@ export const make = (engine: Engine): ProcessPlatform["Service"] => {
     const plan = yield* Effect.fromResult(ShutdownPlan.validate(options.shutdown ?? ShutdownPlan.default))
     const policy = yield* Effect.fromResult(Output.validatePolicy("output", options.output ?? Output.ring()))
     const drain = yield* Effect.fromResult(Output.validateDrain(options.drain ?? Output.defaultDrain))
+    if (options.limits !== undefined) yield* Effect.fromResult(Limits.validate(options.limits))
     const stdio = Stdio.resolve(command.options)
     const session = options.session ?? (command.options.detached === false ? "shared" : "own")
     const clock = yield* engine.clock
     if (options.require !== undefined) {
       const report = yield* engine.report
-      if (!Containment.atLeast(report.level, options.require)) {
+      if (!Containment.atLeast(report.highest, options.require)) {
         return yield* new ContainmentUnavailable({
           required: options.require,
-          available: report.level,
+          available: report.highest,
           reason: report.raise ?? "the platform has no higher level"
         })
       }
@@ -172,7 +179,7 @@ export const make = (engine: Engine): ProcessPlatform["Service"] => {
     // From the spawn to the registered close nothing can be interrupted, so there is no instant at which a process is
     // running and nobody will end it.
     const tree = yield* Effect.uninterruptible(Effect.gen(function*() {
-      const launched = yield* engine.spawn(toRequest(command, stdio, session))
+      const launched = yield* engine.spawn(toRequest(command, stdio, session, options))
       const owned = yield* ProcessTree.make({
         engine: launched,
         clock,

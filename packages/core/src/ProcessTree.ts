@@ -22,6 +22,7 @@ import { type ExitStatus, isSuccess } from "./ExitStatus.ts"
 import { Pump } from "./internal/Pump.ts"
 import type * as Stdio from "./internal/Stdio.ts"
 import { type State, Teardown } from "./internal/Teardown.ts"
+import type { Usage } from "./Limits.ts"
 import type { Drained, Output, Policy } from "./Output.ts"
 import type { ProcessIdentity, ProcessInfo } from "./ProcessIdentity.ts"
 import * as ShutdownPlan from "./ShutdownPlan.ts"
@@ -63,6 +64,8 @@ export interface ProcessTree {
 
   /** The living processes of the tree. */
   readonly members: Effect.Effect<ReadonlyArray<ProcessInfo>>
+  /** What the tree uses now. */
+  readonly usage: Effect.Effect<Usage>
   /** Sends a signal, and nothing else: no waiting, no SIGCONT. A tree that has ended takes none. Default: the group. */
   readonly signal: (signal: ChildProcess.Signal, target?: ShutdownPlan.Target) => Effect.Effect<SignalReport>
   /**
@@ -108,6 +111,8 @@ const endingPoll = 20
 
 const emptyOutput: Output = { stream: Stream.empty, tail: Effect.succeed(new Uint8Array()), bytes: Effect.succeed(0) }
 
+const noUsage: Usage = { processes: 0, memory: 0, cpu: 0 }
+
 /** Builds the tree around what an engine launched, and starts what runs beside it. */
 export const make = (options: MakeOptions): Effect.Effect<Owned> =>
   Effect.gen(function*() {
@@ -148,8 +153,9 @@ export const make = (options: MakeOptions): Effect.Effect<Owned> =>
     const allPumps = [...pumps.values()]
     const bytes = () => allPumps.reduce((sum, pump) => sum + pump.count, 0)
     const finishDrain = (truncated: boolean) => {
-      for (const pump of allPumps) pump.cut()
+      // First the outcome: the cut wakes whoever waits for the ends of all pumps, and they are not the same.
       Deferred.doneUnsafe(drained, Effect.succeed({ bytes: bytes(), truncated }))
+      for (const pump of allPumps) pump.cut()
     }
 
     const closeStdin = Effect.suspend(() => engine.pipes.get(0)?.writer?.end ?? Effect.void)
@@ -251,6 +257,7 @@ export const make = (options: MakeOptions): Effect.Effect<Owned> =>
       ),
       drained: Deferred.await(drained),
       members: Effect.suspend(() => Deferred.isDoneUnsafe(empty) ? Effect.succeed([]) : engine.members),
+      usage: Effect.suspend(() => Deferred.isDoneUnsafe(empty) ? Effect.succeed(noUsage) : engine.usage),
       signal: Effect.fn("ProcessTree.signal")((signal, target = "group") =>
         Deferred.isDoneUnsafe(empty)
           ? Effect.succeed({ delivered: 0, denied: [] })

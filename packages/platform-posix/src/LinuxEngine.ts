@@ -14,7 +14,9 @@ import * as Mark from "./internal/Mark.ts"
 import type { Options } from "./internal/Options.ts"
 import * as PosixEngine from "./internal/PosixEngine.ts"
 import * as ProcTable from "./internal/ProcTable.ts"
+import { type Sealer, SealProblem } from "./internal/Seal.ts"
 import { Watcher } from "./internal/Watcher.ts"
+import { HostGroup } from "./linux/Cgroup.ts"
 import * as Libc from "./linux/Libc.ts"
 import * as NativeLauncher from "./linux/NativeLauncher.ts"
 import * as NativeTable from "./linux/NativeTable.ts"
@@ -43,36 +45,63 @@ const canTag = (libc: Libc.Libc): boolean => {
   return set && after[0] === probe[0]
 }
 
-const reportOf = (shell: string, subreaper: boolean): Report => ({
-  platform: "linux (native engine)",
-  level: "tagged",
-  mechanisms: [
-    { name: "session", available: true, detail: "each child leads a session and process group of its own" },
-    { name: "guardian", available: true, detail: `${shell} ends every tree when the host has gone` },
-    { name: "process table", available: true, detail: "/proc and prlimit(2)" },
-    { name: "mark", available: true, detail: `${Mark.variable} in the environment of every process of a tree` },
-    { name: "tag", available: true, detail: "RLIMIT_LOCKS, set by setrlimit(2)" },
-    { name: "native launch", available: true, detail: "posix_spawn(3) through koffi" },
-    {
-      name: "subreaper",
-      available: subreaper,
-      detail: subreaper ? "orphans come to the host and are reaped" : "prctl(2) refused PR_SET_CHILD_SUBREAPER"
-    }
-  ],
-  raise: "\"sealed\" needs the kernel's own containers (cgroup v2, pid namespace), which are not used yet"
-})
+const reportOf = (shell: string, subreaper: boolean, sealer: Sealer | SealProblem): Report => {
+  const sealed = !(sealer instanceof SealProblem)
+  const report: Report = {
+    platform: "linux (native engine)",
+    level: "tagged",
+    highest: sealed ? "sealed" : "tagged",
+    mechanisms: [
+      { name: "session", available: true, detail: "each child leads a session and process group of its own" },
+      { name: "guardian", available: true, detail: `${shell} ends every tree when the host has gone` },
+      { name: "process table", available: true, detail: "/proc and prlimit(2)" },
+      { name: "mark", available: true, detail: `${Mark.variable} in the environment of every process of a tree` },
+      { name: "tag", available: true, detail: "RLIMIT_LOCKS, set by setrlimit(2)" },
+      { name: "native launch", available: true, detail: "posix_spawn(3) through koffi" },
+      {
+        name: "subreaper",
+        available: subreaper,
+        detail: subreaper ? "orphans come to the host and are reaped" : "prctl(2) refused PR_SET_CHILD_SUBREAPER"
+      },
+      {
+        name: "cgroup",
+        available: sealed,
+        detail: sealed ? `${sealer.name}, for launches that require "sealed" or have limits` : sealer.detail
+      }
+    ]
+  }
+  return {
+    ...report,
+    raise: sealed
+      ? "require \"sealed\" at a launch that needs it; it costs about a millisecond"
+      : "\"sealed\" needs a cgroup v2 group that this user may make groups in (root, or systemd with Delegate=yes)"
+  }
+}
 
 /** The engine, or undefined where it can't be had; its guardian ends with the scope. */
 export const make = (options: Options): Effect.Effect<Engine, never, Scope.Scope> | undefined => {
   const libc = unavailable() === undefined ? Libc.load() : undefined
   if (libc === undefined || libc instanceof Error) return undefined
   return Effect.gen(function*() {
-    const { guardian, host, shell } = yield* Base.make(options, { linux: true, tagged: true })
+    const { guardian, host, instance, shell } = yield* Base.make(options, { linux: true, tagged: true })
     const subreaper = libc.prctl(Libc.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) === 0
     const table = NativeTable.make(libc)
     const attribution = Watcher.attribution(host, table)
     const reaper = new Reaper(libc, host.pid, attribution, () => watcher.hurry())
     const watcher: Watcher = new Watcher(table, attribution, subreaper ? reaper : undefined)
+    let sealer: HostGroup | SealProblem | undefined = undefined
+    const getSealer = (): HostGroup | SealProblem => {
+      if (sealer === undefined) {
+        sealer = HostGroup.make(host, instance)
+        if (!(sealer instanceof SealProblem)) guardian.sealedIn(sealer.folder)
+      }
+      return sealer
+    }
+    yield* Effect.addFinalizer(() =>
+      Effect.sync(() => {
+        if (sealer instanceof HostGroup) sealer.remove()
+      })
+    )
     yield* Effect.acquireRelease(Effect.sync(() => reaper.start()), () => Effect.sync(() => reaper.stop()))
     return PosixEngine.make({
       host,
@@ -80,7 +109,9 @@ export const make = (options: Options): Effect.Effect<Engine, never, Scope.Scope
       guardian,
       launcher: NativeLauncher.make(libc, reaper),
       watcher,
-      report: reportOf(shell, subreaper)
+      level: "tagged",
+      sealer: getSealer,
+      report: () => reportOf(shell, subreaper, getSealer())
     })
   })
 }

@@ -15,6 +15,7 @@ import type { Options } from "./internal/Options.ts"
 import * as PosixEngine from "./internal/PosixEngine.ts"
 import * as ProcTable from "./internal/ProcTable.ts"
 import * as PsTable from "./internal/PsTable.ts"
+import { SealProblem } from "./internal/Seal.ts"
 import * as Table from "./internal/Table.ts"
 import * as Tagging from "./internal/Tagging.ts"
 import { Watcher } from "./internal/Watcher.ts"
@@ -52,6 +53,7 @@ const reportOf = (parts: {
   return {
     platform: `${process.platform} (portable engine)`,
     level: parts.level,
+    highest: parts.level,
     mechanisms: [
       { name: "session", available: true, detail: "each child leads a session and process group of its own" },
       { name: "guardian", available: true, detail: `${parts.shell} ends every tree when the host has gone` },
@@ -81,6 +83,8 @@ export const make = Effect.fn("PortableEngine.make")(function*(
     guardian,
     launcher: NodeLauncher.make(tagger),
     watcher: new Watcher(table, Watcher.attribution(host, table), undefined),
-    report: reportOf({ level, shell, table, marksReadable, tagger: tagger?.name })
+    level,
+    sealer: () => new SealProblem("the portable engine has no part in the kernel's own containers"),
+    report: () => reportOf({ level, shell, table, marksReadable, tagger: tagger?.name })
   })
 })

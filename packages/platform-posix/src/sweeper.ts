@@ -11,6 +11,7 @@ import { RemainsAttribution } from "./internal/Membership.ts"
 import * as ProcTable from "./internal/ProcTable.ts"
 import * as PsTable from "./internal/PsTable.ts"
 import { sendTo } from "./internal/Signals.ts"
+import { removeGroups } from "./linux/ControlGroups.ts"
 
 const [hostPid, hostStart, grace] = process.argv.slice(2, 5).map(Number) as [number, number, number]
 const record = process.argv[5]
@@ -110,4 +111,6 @@ while (now() < capEnds && (passes < quietPasses || now() - quietSince < quietMs)
     quietSince = now()
   }
 }
+// Whoever has shaken off everything else is still in the control group of its tree.
+if (ledger.groups !== undefined) removeGroups(ledger.groups, (tree) => attribution.ends(tree))
 if (record !== undefined && record !== "-") fs.rmSync(record, { force: true })

@@ -20,6 +20,7 @@ export const layer: Layer.Layer<ProcessPlatform.ProcessPlatform> = Layer.succeed
     containment: Effect.succeed({
       platform: "win32",
       level: "group",
+      highest: "group",
       mechanisms: [{ name: "job object", available: false, detail: reason }],
       raise: reason
     }),

@@ -1,1 +1,4 @@
-// Nothing is exported yet.
+export * from "@treeline/core"
+export { PosixPlatform } from "@treeline/platform-posix"
+export * as CommandReport from "./CommandReport.ts"
+export * as Treeline from "./Treeline.ts"

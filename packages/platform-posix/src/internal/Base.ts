@@ -11,6 +11,8 @@ import type { TagHost } from "./Tag.ts"
 export interface Base {
   readonly host: TagHost
   readonly shell: string
+  /** Tells this platform from others in the same process. */
+  readonly instance: number
   readonly guardian: Guardian
 }
 
@@ -42,5 +44,5 @@ export const make = (
       const records = HostRecord.orphaned((pid) => ProcTable.readStat(pid)?.start)
       if (records.length > 0) yield* Effect.promise(() => sweepOrphaned(records, grace))
     }
-    return { host, shell, guardian }
+    return { host, shell, instance, guardian }
   })

@@ -41,6 +41,7 @@ export class Guardian {
   private restart: NodeJS.Timeout | undefined = undefined
   private readonly trees = new Map<number, Leader | undefined>()
   private readonly kept = new Set<number>()
+  private groups: string | undefined = undefined
   /** How many guardians were started; above 1 when one has died. */
   starts = 0
 
@@ -121,7 +122,8 @@ export class Guardian {
         ? []
         : [Ledger.guardedBy({ pid: guardian, start: ProcTable.readStat(guardian)?.start ?? 0 })]),
       ...[...this.trees].map(([tree, leader]) => Ledger.started(tree, leader)),
-      ...[...this.kept].map(Ledger.released)
+      ...[...this.kept].map(Ledger.released),
+      ...(this.groups === undefined ? [] : [Ledger.sealedIn(this.groups)])
     ].join("")
   }
 
@@ -156,6 +158,12 @@ export class Guardian {
     this.kept.delete(tree)
     this.tell(Ledger.takenBack(tree))
     this.started(tree, leader)
+  }
+
+  /** Trees may be held in control groups below this folder. */
+  sealedIn(folder: string): void {
+    this.groups = folder
+    this.tell(Ledger.sealedIn(folder))
   }
 
   /** Ends the guardian, when nothing is left to guard; else it stays until the host has gone. */

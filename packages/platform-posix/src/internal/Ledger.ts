@@ -3,7 +3,8 @@
  * case that host and guardian die in the same instant (peer case 42).
  *
  * `+ TREE PID START` a tree was started; pid and start time are those of its leader, 0 where it has no group of its own.
- * `- TREE` it is empty, `= TREE` it was released and lives on, `~ TREE` it was taken back, `G PID START` the guardian.
+ * `- TREE` it is empty, `= TREE` it was released and lives on, `~ TREE` it was taken back, `G PID START` the guardian,
+ * `C PATH` the folder of the control groups, one for each tree.
  */
 
 export interface Leader {
@@ -18,18 +19,22 @@ export const released = (tree: number): string => `= ${tree}\n`
 export const takenBack = (tree: number): string => `~ ${tree}\n`
 export const guardedBy = (guardian: Leader): string => `G ${guardian.pid} ${guardian.start}\n`
 
+export const sealedIn = (folder: string): string => `C ${folder}\n`
+
 /** The state that the lines add up to. */
 export interface Ledger {
   /** Trees that have not been reported empty, each with its leader. */
   readonly trees: Map<number, Leader>
   readonly kept: Set<number>
   guardian: Leader | undefined
+  groups: string | undefined
 }
 
 /** Reads lines; a half-written last line and unknown ones are left out. */
 export const parse = (text: string): Ledger => {
-  const ledger: Ledger = { trees: new Map(), kept: new Set(), guardian: undefined }
+  const ledger: Ledger = { trees: new Map(), kept: new Set(), guardian: undefined, groups: undefined }
   for (const line of text.slice(0, text.lastIndexOf("\n") + 1).split("\n")) {
+    if (line.startsWith("C /")) ledger.groups = line.slice(2)
     const match = /^(\+ \d+ \d+ \d+|[-=~] \d+|G \d+ \d+)$/.exec(line)
     if (match === null) continue
     const [kind, ...numbers] = line.split(" ")

@@ -142,7 +142,8 @@ export class RemainsAttribution {
     return member
   }
 
-  private ends(tree: number): boolean {
+  /** Whether a tree of the host has to end. */
+  ends(tree: number): boolean {
     const { kept, only } = this.remains
     return !kept.has(tree) && (only === undefined || only.has(tree))
   }

@@ -2,9 +2,9 @@
  * What every engine of a POSIX system does alike: finds the program, numbers and marks the tree, registers it with the
  * guardian, signals it, and gives everything back. Starting a process is a launcher's work, finding it a watcher's.
  */
-import type { Report } from "@treeline/core/Containment"
+import { atLeast, type Level, type Report } from "@treeline/core/Containment"
 import type { Engine, EngineTree, LaunchRequest, SignalReport } from "@treeline/core/Engine"
-import { LaunchError } from "@treeline/core/Errors"
+import { ContainmentUnavailable, LaunchError } from "@treeline/core/Errors"
 import type * as ExitStatus from "@treeline/core/ExitStatus"
 import type { ProcessIdentity, ProcessInfo } from "@treeline/core/ProcessIdentity"
 import * as Clock from "effect/Clock"
@@ -14,10 +14,11 @@ import * as Option from "effect/Option"
 import { type Entry, toInfo } from "./Entry.ts"
 import * as Executable from "./Executable.ts"
 import type { Guardian } from "./Guardian.ts"
-import type { Launched, Launcher } from "./Launcher.ts"
+import type { Launched, Launcher, Program } from "./Launcher.ts"
 import * as Mark from "./Mark.ts"
 import * as Numbers from "./Numbers.ts"
 import * as ProcTable from "./ProcTable.ts"
+import { type Seal, type Sealer, SealProblem } from "./Seal.ts"
 import * as Signals from "./Signals.ts"
 import * as Tag from "./Tag.ts"
 import type { Watched, Watcher } from "./Watcher.ts"
@@ -29,7 +30,11 @@ export interface Parts {
   readonly launcher: Launcher
   readonly watcher: Watcher
   readonly guardian: Guardian
-  readonly report: Report
+  /** The level of an ordinary launch. */
+  readonly level: Level
+  /** What holds a tree by the kernel, or why nothing does; asked when a launch needs it, and by `report`. */
+  readonly sealer: () => Sealer | SealProblem
+  readonly report: () => Report
 }
 
 const environmentOf = (request: LaunchRequest): Record<string, string | undefined> => {
@@ -56,15 +61,29 @@ const programOf = (request: LaunchRequest, shell: string) =>
     ? { name: request.command, args: request.args, shown: request.command }
     : { name: request.shell === true ? shell : request.shell, args: ["-c", request.command], shown: "shell" }
 
+/** How often a kernel's container is looked at while its end is awaited, in ms. */
+const sealPoll = 5
+
+const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms))
+
 /** The engine from its parts. */
 export const make = (parts: Parts): Engine => {
-  const { guardian, host, launcher, report, shell, watcher } = parts
+  const { guardian, host, launcher, shell, watcher } = parts
   const { table } = watcher
   const boot = ProcTable.bootId()
   const outerMark = process.env[Mark.variable]
 
-  const spawn = (request: LaunchRequest): Effect.Effect<EngineTree, LaunchError> =>
-    Effect.suspend(() => {
+  /** The seal of a launch that needs one: by its level, or because limits are the kernel's to keep. */
+  const sealOf = (request: LaunchRequest, number: number): Seal | SealProblem | undefined => {
+    if (request.limits === undefined && (request.require === undefined || atLeast(parts.level, request.require))) {
+      return undefined
+    }
+    const sealer = parts.sealer()
+    return sealer instanceof SealProblem ? sealer : sealer.seal(number, request.limits ?? {})
+  }
+
+  const spawn = (request: LaunchRequest): Effect.Effect<EngineTree, LaunchError | ContainmentUnavailable> =>
+    Effect.suspend((): Effect.Effect<EngineTree, LaunchError | ContainmentUnavailable> => {
       const { args, name, shown } = programOf(request, shell)
       const fail = (reason: LaunchError["reason"], detail: string) =>
         Effect.fail(new LaunchError({ command: shown, reason, detail }))
@@ -78,9 +97,16 @@ export const make = (parts: Parts): Engine => {
       if (found._tag === "Failed") return fail(found.reason, found.detail)
       const number = Numbers.take()
       if (number === undefined) return fail("ResourceExhausted", "too many living trees in one process")
+      const seal = sealOf(request, number)
+      if (seal instanceof SealProblem) {
+        Numbers.giveBack(number)
+        return Effect.fail(
+          new ContainmentUnavailable({ required: "sealed", available: parts.level, reason: seal.detail })
+        )
+      }
       guardian.ensure()
       env[Mark.variable] = Mark.extend(outerMark, { hostPid: host.pid, hostStart: host.start, tree: number })
-      const program = {
+      const program: Program = {
         name,
         file: found.file,
         args,
@@ -90,9 +116,10 @@ export const make = (parts: Parts): Engine => {
         ownSession: request.session === "own",
         tag: launcher.tagging === undefined ? undefined : Tag.encode(host, number)
       }
-      return launcher.launch(program).pipe(
-        Effect.map((launched) => treeOf(launched, number, program.ownSession)),
+      return launcher.launch(seal?.wrap(program) ?? program).pipe(
+        Effect.map((launched) => treeOf(launched, number, program.ownSession, seal)),
         Effect.catch(({ code }) => {
+          seal?.remove()
           Numbers.giveBack(number)
           // What Node says of its arguments may quote them.
           const detail = code?.startsWith("ERR_") === true ? "an argument or option can't be used" : code ?? "unknown"
@@ -101,7 +128,12 @@ export const make = (parts: Parts): Engine => {
       )
     })
 
-  const treeOf = (launched: Launched, number: number, ownSession: boolean): EngineTree => {
+  const treeOf = (
+    launched: Launched,
+    number: number,
+    ownSession: boolean,
+    seal: Seal | undefined
+  ): EngineTree => {
     const { pid } = launched
     // Nothing has been reaped since the spawn: this is the child, living or not.
     const leader = { pid, start: table.startOf(pid) }
@@ -118,6 +150,7 @@ export const make = (parts: Parts): Engine => {
       launched.reap()
       watched.reaped = true
       watcher.attribution.delete(watched)
+      seal?.remove()
       guardian.ended(number)
       Numbers.giveBack(number)
     }
@@ -130,12 +163,50 @@ export const make = (parts: Parts): Engine => {
       watcher.hurry()
     })
 
+    /** Living processes that only the seal still holds: they have shaken off everything else. */
+    const onlySealed = async (found: ReadonlyArray<Entry>): Promise<ReadonlyArray<Entry>> => {
+      if (seal === undefined || !seal.populated()) return []
+      const known = new Set(found.map((entry) => entry.pid))
+      const entries: Array<Entry> = []
+      for (const pid of seal.pids()) {
+        const entry = known.has(pid) ? undefined : await table.find(pid)
+        if (entry?.alive === true) entries.push(entry)
+      }
+      return entries
+    }
+
     const members: Effect.Effect<ReadonlyArray<Entry>> = Effect.promise(async () => {
       if (settled) return []
-      const entries = await watcher.members(watched)
+      const found = await watcher.members(watched)
+      const entries = [...found, ...await onlySealed(found)]
       if (watched.ended && entries.length === 0) settle()
       return entries
     })
+
+    const kill = async (cap: number): Promise<ReadonlyArray<Entry>> => {
+      if (settled) return []
+      const endsAt = performance.now() + cap
+      seal?.kill()
+      let entries = await watcher.kill(watched, cap)
+      while (seal?.populated() === true && performance.now() < endsAt) {
+        seal.kill()
+        await pause(sealPoll)
+      }
+      entries = [...entries, ...await onlySealed(entries)]
+      if (watched.ended && entries.length === 0) settle()
+      return entries
+    }
+
+    const awaitEmpty = Effect.callback<void>((resume) => {
+      if (settled) return resume(Effect.void)
+      const stop = watcher.onEmpty(watched, () => resume(Effect.void))
+      return Effect.sync(stop)
+    }).pipe(
+      Effect.andThen(Effect.promise(async (signal) => {
+        while (seal?.populated() === true && !signal.aborted) await pause(sealPoll)
+        if (!signal.aborted) settle()
+      }))
+    )
 
     const count = (outcomes: ReadonlyArray<readonly [Entry | undefined, Signals.Outcome]>): SignalReport => ({
       delivered: outcomes.filter(([, outcome]) => outcome === "sent").length,
@@ -176,27 +247,24 @@ export const make = (parts: Parts): Engine => {
 
     return {
       identity: { pid, startTime: String(leader.start), boot },
-      level: report.level,
+      level: seal === undefined ? parts.level : "sealed",
       pipes: launched.pipes,
       exited: Deferred.await(exited),
-      awaitEmpty: Effect.callback<void>((resume) => {
-        if (settled) return resume(Effect.void)
-        const stop = watcher.onEmpty(watched, () => {
-          settle()
-          resume(Effect.void)
-        })
-        return Effect.sync(stop)
-      }),
+      awaitEmpty,
       members: Effect.map(members, (entries) => entries.map(toInfo)),
       signal,
       requestClose: Effect.succeed(false),
-      kill: (cap) =>
+      kill: (cap) => Effect.map(Effect.promise(() => kill(cap)), (entries) => entries.map(toInfo)),
+      usage: Effect.flatMap(members, (entries) =>
         Effect.promise(async () => {
-          if (settled) return []
-          const entries = await watcher.kill(watched, cap)
-          if (watched.ended && entries.length === 0) settle()
-          return entries.map(toInfo)
-        }),
+          const living = await table.usageOf(entries.map((entry) => entry.pid))
+          const counted = seal?.usage()
+          return {
+            processes: entries.length,
+            memory: counted?.memory ?? living.memory,
+            cpu: counted?.cpu ?? living.cpu
+          }
+        })),
       setReferenced: (referenced) =>
         Effect.sync(() => {
           launched.setReferenced(referenced)
@@ -224,7 +292,7 @@ export const make = (parts: Parts): Engine => {
     })
 
   return {
-    report: Effect.succeed(report),
+    report: Effect.sync(parts.report),
     // The live clock, also under TestClock: real processes take real time.
     clock: Effect.succeed(Clock.Clock.defaultValue()),
     spawn,

@@ -39,6 +39,8 @@ export interface Stat {
   readonly flags: number
   readonly threads: number
   readonly start: number
+  /** Time in user and kernel mode, in clock ticks. */
+  readonly cpuTicks: number
 }
 
 /** Parses /proc/PID/stat; the name may hold spaces and parentheses, so fields are counted from the last `)`. */
@@ -57,7 +59,8 @@ export const parseStat = (text: string): Stat | undefined => {
     session: Number(fields[3]),
     flags: Number(fields[6]),
     threads: Number(fields[17]),
-    start: Number(fields[19])
+    start: Number(fields[19]),
+    cpuTicks: Number(fields[11]) + Number(fields[12])
   }
 }
 
@@ -127,6 +130,20 @@ export const scan = (options: ScanOptions, look: (entry: Entry) => boolean): boo
     }
   }
   return vanished
+}
+
+/** Clock ticks in a second: USER_HZ, which is 100 in the interface of every Linux that Node runs on (times(2)). */
+const msPerTick = 10
+
+/** Memory (bytes, resident) and processor time (ms) of some processes together. */
+export const usageOf = (pids: ReadonlyArray<number>): { readonly memory: number; readonly cpu: number } => {
+  let memory = 0
+  let cpu = 0
+  for (const pid of pids) {
+    cpu += (readStat(pid)?.cpuTicks ?? 0) * msPerTick
+    memory += Number(/^VmRSS:\s+(\d+) kB/m.exec(readText(`/proc/${pid}/status`) ?? "")?.[1] ?? 0) * 1024
+  }
+  return { memory, cpu }
 }
 
 /** The id of this boot, which start times are counted from. */

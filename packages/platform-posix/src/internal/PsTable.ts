@@ -71,3 +71,27 @@ export const showsEnvironment = (): Promise<boolean> =>
         error === null && parse(stdout).some((entry) => entry.mark.some((segment) => segment.hostPid === mark.hostPid))
       ))
   })
+
+/** Seconds in `[[dd-]hh:]mm:ss[.cc]`, as `ps` prints processor time. */
+export const parseTime = (text: string): number => {
+  const [days, clock] = text.includes("-") ? text.split("-") as [string, string] : ["0", text]
+  return clock.split(":").reduce((sum, part) => sum * 60 + Number(part), 0) + Number(days) * 86_400
+}
+
+/** Memory (bytes, resident) and processor time (ms) of some processes together. */
+export const usageOf = (pids: ReadonlyArray<number>): Promise<{ readonly memory: number; readonly cpu: number }> =>
+  new Promise((resolve) => {
+    const only = ["-o", "rss=", "-o", "time=", "-p", pids.join(",")]
+    // An error means that some of them have ended; the others are listed all the same.
+    child_process.execFile("ps", only, options, (_error, stdout) => {
+      let memory = 0
+      let cpu = 0
+      for (const line of stdout.split("\n")) {
+        const [rss, time] = line.trim().split(/\s+/)
+        if (rss === undefined || time === undefined) continue
+        memory += Number(rss) * 1024
+        cpu += parseTime(time) * 1000
+      }
+      resolve({ memory, cpu })
+    })
+  })

@@ -11,6 +11,11 @@ export interface ScanOptions {
   readonly foreign: Set<number>
 }
 
+export interface Consumed {
+  readonly memory: number
+  readonly cpu: number
+}
+
 export interface Table {
   /** For people: `/proc`, `ps`. */
   readonly name: string
@@ -26,6 +31,8 @@ export interface Table {
   readonly find: (pid: number) => Entry | undefined | Promise<Entry | undefined>
   /** Whether a process that was seen some time ago is still the same one. */
   readonly isSame: (pid: number, start: number) => boolean
+  /** Memory (bytes) and processor time (ms) of some processes together. */
+  readonly usageOf: (pids: ReadonlyArray<number>) => Consumed | Promise<Consumed>
   /**
    * Shows every process that could be a member, as soon as it is read; `look` returns false for one that belongs to
    * nobody. Returns whether an unknown process vanished before it could be read: it may have left a child. Throws, or
@@ -42,6 +49,7 @@ export const proc: Table = {
   looks: 2,
   startOf: (pid) => ProcTable.readStat(pid)?.start ?? 0,
   find: ProcTable.find,
+  usageOf: ProcTable.usageOf,
   isSame: (pid, start) => ProcTable.readStat(pid)?.start === start,
   scan: ProcTable.scan
 }
@@ -54,6 +62,7 @@ export const ps: Table = {
   looks: 1,
   startOf: () => Math.floor(Date.now() / 1000),
   find: async (pid) => (await PsTable.read()).find((entry) => entry.pid === pid),
+  usageOf: PsTable.usageOf,
   // A call of `ps` would take longer than the look from which the process is known is old.
   isSame: () => true,
   scan: async ({ foreign }, look) => {

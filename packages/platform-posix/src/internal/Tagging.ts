@@ -25,7 +25,7 @@ const prlimit = (path: string): Tagger => ({
 })
 
 /** Variables that shells set by themselves. */
-const shellVariables = ["PWD", "OLDPWD", "SHLVL", "_"]
+export const shellVariables = ["PWD", "OLDPWD", "SHLVL", "_"]
 
 const shell = (path: string): Tagger => ({
   name: path,

@@ -257,10 +257,10 @@ export class Watcher {
           kill.living.push(entry)
           const outcome = Signals.sendTo(entry.pid, "SIGKILL")
           if (outcome === "denied") kill.denied.add(entry.pid)
-          else if (!last.get(tree)!.some((known) => known.pid === entry.pid)) fresh = true
+          else if (last.get(tree)?.some((known) => known.pid === entry.pid) !== true) fresh = true
         })
       }
-      this.finishKills(vanished)
+      this.finishKills(vanished, last)
       // Who has been killed needs a moment to die; who is new is followed at once, but not so long that the loop stalls.
       if (fresh || vanished || (this.orphans === undefined && this.someSeemGone())) {
         if (performance.now() - busySince > longestSearch) {
@@ -293,8 +293,10 @@ export class Watcher {
     return false
   }
 
-  private finishKills(vanished: boolean): void {
+  private finishKills(vanished: boolean, judged: ReadonlyMap<Watched, unknown>): void {
     for (const [tree, kill] of this.killing) {
+      // One that came during the pass is judged by the next one: the table may be older than its kill.
+      if (!judged.has(tree)) continue
       kill.quiet = kill.living.length === 0 && !vanished ? kill.quiet + 1 : 0
       const gone = this.isEmptyExactly(tree) ?? kill.quiet >= 2
       const onlyDenied = kill.living.length > 0 && kill.living.every((entry) => kill.denied.has(entry.pid))

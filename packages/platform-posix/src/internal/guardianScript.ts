@@ -12,6 +12,7 @@ trap '' INT TERM HUP QUIT PIPE TSTP TTIN TTOU USR1 USR2 ALRM
 self=$1 prefix=$2 host=$3 start=$4 grace=$5 node=$6 sweeper=$7 record=$8
 [ "$self" = - ] || ulimit -S -x "$self" 2>/dev/null || ulimit -S -w "$self" 2>/dev/null
 trees=
+groups=
 kept=' '
 while read -r op a b c; do
   case $op in
@@ -19,6 +20,7 @@ while read -r op a b c; do
     -) case $trees in *"|$a:"*) rest=\${trees#*"|$a:"}; trees="\${trees%%"|$a:"*}\${rest#*"|"}" ;; esac ;;
     =) kept="$kept$a " ;;
     '~') kept="\${kept%%" $a "*} \${kept#*" $a "}" ;;
+    C) groups=$a ;;
     Q) exit 0 ;;
   esac
 done
@@ -57,5 +59,12 @@ while [ "$rounds" -lt 200 ] && [ "$quiet" -lt 3 ]; do
   for pid in $(members); do quiet=0; kill -KILL "$pid" 2>/dev/null; done
   rounds=$((rounds + 1))
 done
+if [ -n "$groups" ]; then
+  for group in "$groups"/*/; do
+    tree=\${group%/}; tree=\${tree##*/}
+    case $kept in *" $tree "*) ;; *) echo 1 > "$group/cgroup.kill"; rmdir "$group" || { sleep 0.05; rmdir "$group"; } ;; esac
+  done 2>/dev/null
+  rmdir "$groups" 2>/dev/null
+fi
 [ "$record" = - ] || rm -f "$record"
 `

@@ -2,20 +2,16 @@
  * Control groups, version 2 (cgroups(7)): a group per tree, from which no descendant can leave without the right to write
  * to the hierarchy. It is what seals a tree, limits it, and kills all of it in one write.
  */
+import type { Limits } from "@treeline/core/Limits"
+import * as child_process from "node:child_process"
 import * as fs from "node:fs"
 import * as path from "node:path"
+import type { Program } from "../internal/Launcher.ts"
 import * as ProcTable from "../internal/ProcTable.ts"
+import { type Seal, type Sealer, SealProblem } from "../internal/Seal.ts"
 import type { TagHost } from "../internal/Tag.ts"
-
-/** Limits of a tree; what is undefined is not limited. */
-export interface Limits {
-  /** Bytes of memory. */
-  readonly memory?: number | undefined
-  /** Processes and threads. */
-  readonly processes?: number | undefined
-  /** Processors, such as 0.5. */
-  readonly cpu?: number | undefined
-}
+import { shellVariables } from "../internal/Tagging.ts"
+import { removeGroup, removeGroups } from "./ControlGroups.ts"
 
 const read = (file: string): string | undefined => {
   try {
@@ -37,12 +33,15 @@ const mountOf = (mountinfo: string): { readonly point: string; readonly root: st
 }
 
 /** The folder of a group named in /proc/PID/cgroup (`0::/path`); undefined when it lies outside of the mount. */
-export const folderOf = (mountinfo: string, cgroup: string): { readonly point: string; readonly own: string } | undefined => {
+export const folderOf = (
+  mountinfo: string,
+  cgroup: string
+): { readonly point: string; readonly own: string } | undefined => {
   const mount = mountOf(mountinfo)
   const own = /^0::(.*)$/m.exec(cgroup)?.[1]
   if (mount === undefined || own === undefined) return undefined
   const relative = mount.root === "/" ? own : own.startsWith(mount.root) ? own.slice(mount.root.length) : undefined
-  return relative === undefined ? undefined : { point: mount.point, own: path.join(mount.point, relative) }
+  return relative === undefined ? undefined : { point: mount.point, own: path.resolve(mount.point, `.${relative}`) }
 }
 
 /** Names of the groups that hosts make: pid, start time and number of the platform in the host. */
@@ -50,59 +49,38 @@ const pattern = /^treeline-(\d+)-(\d+)-\d+$/
 
 const controllersOf = (text: string): ReadonlyArray<string> => text.trim().split(" ").filter((name) => name !== "")
 
-/** Why a group could not be made or used. */
-export class CgroupProblem {
-  readonly detail: string
-  constructor(detail: string) {
-    this.detail = detail
-  }
-}
+/** Names that every shell hands on to the programs it starts; some drop the others. */
+const identifier = /^[A-Za-z_][A-Za-z0-9_]*$/
 
-/** Removes a group that nothing lives in; dying tasks may hold it for a moment (EBUSY). */
-const remove = (folder: string): void => {
-  for (let tries = 0; tries < 50; tries++) {
-    try {
-      fs.rmdirSync(folder)
-      return
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== "EBUSY") return
-      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1)
-    }
-  }
-}
-
-/** Kills everything in a group of a dead host, and removes it with its subgroups. */
-const removeDead = (folder: string): void => {
-  try {
-    fs.writeFileSync(path.join(folder, "cgroup.kill"), "1")
-    for (const entry of fs.readdirSync(folder, { withFileTypes: true })) {
-      if (entry.isDirectory()) remove(path.join(folder, entry.name))
-    }
-  } catch {
-    // another host of the same user may be at it
-  }
-  remove(folder)
-}
+const quote = (text: string): string => `'${text.replaceAll("'", "'\\''")}'`
 
 /** The group of one tree. */
-export class TreeGroup {
-  readonly folder: string
+class TreeGroup implements Seal {
+  private readonly folder: string
   constructor(folder: string) {
     this.folder = folder
   }
 
-  /** The file that a process writes 0 to in order to join. */
-  get joinFile(): string {
+  private get joinFile(): string {
     return path.join(this.folder, "cgroup.procs")
   }
 
-  /** Host pids of all processes in the group. */
+  /** A shell joins the group and then becomes the program, so that nothing of the tree ever runs outside. */
+  wrap(program: Program): Program {
+    const { args, env, name } = program
+    const added = shellVariables.filter((variable) => env[variable] === undefined)
+    const unset = added.length > 0 ? `unset ${added.join(" ")}; ` : ""
+    // bash hands on every variable; a smaller shell is faster and does as well where all names are identifiers.
+    const shell = Object.keys(env).every((variable) => identifier.test(variable)) ? "/bin/sh" : "/bin/bash"
+    const script = `echo 0 > ${quote(this.joinFile)} && ${unset}exec "$@"`
+    return { ...program, name: shell, file: shell, args: ["-c", script, "sh", name, ...args] }
+  }
+
   pids(): ReadonlyArray<number> {
     return (read(this.joinFile) ?? "").split("\n").filter((line) => line !== "").map(Number)
   }
 
-  /** Whether a living process is in the group; zombies do not count. */
-  get populated(): boolean {
+  populated(): boolean {
     return /^populated 1$/m.test(read(path.join(this.folder, "cgroup.events")) ?? "")
   }
 
@@ -116,7 +94,6 @@ export class TreeGroup {
     }
   }
 
-  /** Memory in bytes and processor time in ms, where the controllers count them. */
   usage(): { readonly memory: number | undefined; readonly cpu: number | undefined } {
     const memory = read(path.join(this.folder, "memory.current"))
     const cpu = /^usage_usec (\d+)$/m.exec(read(path.join(this.folder, "cpu.stat")) ?? "")?.[1]
@@ -127,12 +104,13 @@ export class TreeGroup {
   }
 
   remove(): void {
-    remove(this.folder)
+    removeGroup(this.folder)
   }
 }
 
 /** The group of a host, in which each tree gets one of its own. */
-export class HostGroup {
+export class HostGroup implements Sealer {
+  readonly name = "cgroup v2"
   readonly folder: string
   /** The controllers that trees can be limited by. */
   readonly controllers: ReadonlyArray<string>
@@ -143,9 +121,9 @@ export class HostGroup {
   }
 
   /** Makes the host's group where it may be made, after removing those of dead hosts; else says why not. */
-  static make(host: TagHost, instance: number): HostGroup | CgroupProblem {
+  static make(host: TagHost, instance: number): HostGroup | SealProblem {
     const places = folderOf(read("/proc/self/mountinfo") ?? "", read("/proc/self/cgroup") ?? "")
-    if (places === undefined) return new CgroupProblem("cgroup v2 is not mounted, or not for this process")
+    if (places === undefined) return new SealProblem("cgroup v2 is not mounted, or not for this process")
     let problem = "no place"
     // Beside the host's own group controllers can be had; inside it they can't, because the host is in it.
     for (const parent of places.own === places.point ? [places.own] : [path.dirname(places.own), places.own]) {
@@ -154,7 +132,7 @@ export class HostGroup {
         for (const name of fs.readdirSync(parent)) {
           const match = pattern.exec(name)
           if (match !== null && ProcTable.readStat(Number(match[1]))?.start !== Number(match[2])) {
-            removeDead(path.join(parent, name))
+            removeGroups(path.join(parent, name), () => true)
           }
         }
         fs.mkdirSync(folder)
@@ -163,18 +141,24 @@ export class HostGroup {
         continue
       }
       if (!fs.existsSync(path.join(folder, "cgroup.kill"))) {
-        remove(folder)
-        return new CgroupProblem("the kernel has no cgroup.kill (Linux 5.14)")
+        removeGroup(folder)
+        return new SealProblem("the kernel has no cgroup.kill (Linux 5.14)")
       }
-      return new HostGroup(folder, HostGroup.enable(folder))
+      const group = new HostGroup(folder, HostGroup.enable(folder))
+      const joined = group.tryJoin()
+      if (joined === undefined) return group
+      removeGroup(folder)
+      problem = joined
     }
-    return new CgroupProblem(problem)
+    return new SealProblem(problem)
   }
 
   /** Hands the controllers that limits need down to the trees; returns those that are there. */
   private static enable(folder: string): ReadonlyArray<string> {
     const wanted = ["cpu", "memory", "pids"]
-    const present = controllersOf(read(path.join(folder, "cgroup.controllers")) ?? "").filter((name) => wanted.includes(name))
+    const present = controllersOf(read(path.join(folder, "cgroup.controllers")) ?? "").filter((name) =>
+      wanted.includes(name)
+    )
     const enabled: Array<string> = []
     for (const name of present) {
       try {
@@ -187,8 +171,20 @@ export class HostGroup {
     return enabled
   }
 
+  /** Moves a process of its own into a group, as every launch will; says what went wrong. */
+  private tryJoin(): string | undefined {
+    const probe = this.seal(0, {})
+    if (probe instanceof SealProblem) return probe.detail
+    const stdio = "ignore" as const
+    const program = { name: "true", file: "true", args: [], env: {}, cwd: undefined, stdio: [], ownSession: false }
+    const { args, file } = probe.wrap({ ...program, tag: undefined })
+    const result = child_process.spawnSync(file, args, { stdio, timeout: 5000 })
+    probe.remove()
+    return result.status === 0 ? undefined : `a process can't be moved into ${this.folder}`
+  }
+
   /** Why these limits can't be given; undefined when they can. */
-  problemWith(limits: Limits): string | undefined {
+  private problemWith(limits: Limits): string | undefined {
     const needed = [
       limits.memory === undefined ? [] : ["memory"],
       limits.processes === undefined ? [] : ["pids"],
@@ -201,20 +197,24 @@ export class HostGroup {
   }
 
   /** A group for a tree. */
-  tree(number: number, limits: Limits): TreeGroup | CgroupProblem {
-    const folder = path.join(this.folder, String(number))
+  seal(tree: number, limits: Limits): Seal | SealProblem {
+    const problem = this.problemWith(limits)
+    if (problem !== undefined) return new SealProblem(problem)
+    const folder = path.join(this.folder, String(tree))
     try {
       fs.mkdirSync(folder)
       for (const [file, value] of limitFiles(limits)) fs.writeFileSync(path.join(folder, file), value)
       return new TreeGroup(folder)
     } catch (error) {
-      remove(folder)
-      return new CgroupProblem(`the group of the tree can't be set up (${(error as NodeJS.ErrnoException).code ?? "unknown"})`)
+      removeGroup(folder)
+      return new SealProblem(
+        `the group of the tree can't be set up (${(error as NodeJS.ErrnoException).code ?? "unknown"})`
+      )
     }
   }
 
   remove(): void {
-    remove(this.folder)
+    removeGroup(this.folder)
   }
 }
 

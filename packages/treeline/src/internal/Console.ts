@@ -1,0 +1,39 @@
+/**
+ * Writes to the standard descriptors without `process.stdout` and its kin: those make the descriptor non-blocking, and
+ * the program that shares it with this one would fail with EAGAIN.
+ */
+import * as fs from "node:fs"
+import * as tty from "node:tty"
+
+/** A look again at a full pipe that someone has made non-blocking, in ms. */
+const pause = 5
+
+/** Writes all of it; a reader that has gone is no failure. */
+export const writeAll = async (fd: number, bytes: Uint8Array): Promise<void> => {
+  let offset = 0
+  while (offset < bytes.length) {
+    const outcome = await new Promise<number | string | undefined>((resolve) => {
+      fs.write(fd, bytes, offset, (error, written) => resolve(error === null ? written : error.code))
+    })
+    if (typeof outcome === "number") offset += outcome
+    else if (outcome === "EAGAIN") await new Promise((resolve) => setTimeout(resolve, pause))
+    else return
+  }
+}
+
+export const print = (fd: 1 | 2, line: string): Promise<void> => writeAll(fd, Buffer.from(`${line}\n`))
+
+/** Whether text on this descriptor may have colours (https://no-color.org). */
+export const canColor = (fd: 1 | 2): boolean =>
+  (process.env["NO_COLOR"] ?? "") === "" && process.env["TERM"] !== "dumb" && tty.isatty(fd)
+
+/** One of the standard descriptors is a terminal, and this process belongs to a terminal's session (tty(4)). */
+export const inTerminal = (): boolean => {
+  if (![0, 1, 2].some((fd) => tty.isatty(fd))) return false
+  try {
+    fs.closeSync(fs.openSync("/dev/tty", fs.constants.O_RDONLY | fs.constants.O_NOCTTY))
+    return true
+  } catch {
+    return false
+  }
+}

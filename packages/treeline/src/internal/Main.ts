@@ -1,0 +1,240 @@
+/** The `treeline` command line. */
+import * as Containment from "@treeline/core/Containment"
+import type { ProcessPlatform } from "@treeline/core/ProcessPlatform"
+import * as Cause from "effect/Cause"
+import * as Argument from "effect/cli/Argument"
+import * as CliConfig from "effect/cli/CliConfig"
+import type * as CliError from "effect/cli/CliError"
+import * as CliOutput from "effect/cli/CliOutput"
+import * as Command from "effect/cli/Command"
+import * as Flag from "effect/cli/Flag"
+import * as GlobalFlag from "effect/cli/GlobalFlag"
+import * as Effect from "effect/Effect"
+import * as FileSystem from "effect/FileSystem"
+import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import * as Path from "effect/Path"
+import * as ChildProcessSpawner from "effect/process/ChildProcessSpawner"
+import * as Schema from "effect/Schema"
+import * as Stdio from "effect/Stdio"
+import * as Terminal from "effect/Terminal"
+import * as fs from "node:fs"
+import { exitCodeOf, Failure, type FailureReason, InternalError, UsageError } from "../CommandReport.ts"
+import * as Treeline from "../Treeline.ts"
+import * as Console from "./Console.ts"
+import { doctor } from "./Doctor.ts"
+import * as Ending from "./Ending.ts"
+import * as Grace from "./Grace.ts"
+import { guard } from "./Guard.ts"
+import { run } from "./Run.ts"
+
+const version: string = JSON.parse(fs.readFileSync(new URL("../../package.json", import.meta.url), "utf8")).version
+
+const reasonOf = (error: unknown): string => error instanceof Error ? error.message : String(error)
+
+const json = Flag.Boolean("json").pipe(Flag.withDefault(false))
+
+/** A descriptor that the parent has opened. */
+const descriptor = (name: string, description: string) =>
+  Flag.Int(name).pipe(Flag.withMetavar("N"), Flag.withDescription(description))
+
+/** The command tree; each handler hands over how the process ends. */
+const commands = (ends: (ending: Ending.Ending) => void) => {
+  const ended = <E>(effect: Effect.Effect<Ending.Ending, E>) => Effect.map(effect, ends)
+  const on = <A, E>(effect: Effect.Effect<A, E, ProcessPlatform>, options: Treeline.Options = {}) =>
+    Effect.provide(effect, Treeline.layerWith(options))
+
+  const runCommand = Command.make(
+    "run",
+    {
+      grace: Flag.String("grace").pipe(
+        Flag.withMetavar("TIME"),
+        Flag.withDescription("From the first signal to the kill: 5s, 500ms, \"2 minutes\"; 0 kills at once (5s)"),
+        Flag.mapTryCatch(Grace.parse, reasonOf),
+        Flag.withDefault(5000)
+      ),
+      require: Flag.Literals("require", Containment.Level.literals).pipe(
+        Flag.withMetavar("LEVEL"),
+        Flag.withDescription("Start nothing unless this is promised: group, marked, tagged, sealed"),
+        Flag.optional
+      ),
+      json: json.pipe(
+        Flag.withDescription("One JSON object on stdout at the end; the command's own stdout goes to stderr")
+      ),
+      report: Flag.String("report").pipe(
+        Flag.withMetavar("FILE"),
+        Flag.withDescription("Write the same object to a file, such as /dev/fd/3; stdout stays the command's"),
+        Flag.optional
+      ),
+      command: Argument.String("CMD").pipe(Argument.withDescription("The program, after --")),
+      args: Argument.String("ARGS").pipe(Argument.variadic(), Argument.withDescription("Its arguments, as they are"))
+    },
+    ({ grace, report, require, ...options }) =>
+      ended(on(
+        run({
+          ...options,
+          grace,
+          require: Option.getOrUndefined(require),
+          report: Option.getOrUndefined(report)
+        }),
+        { hostDeathGrace: grace }
+      ))
+  ).pipe(
+    Command.withShortDescription("Run one command; its whole process tree ends with it"),
+    Command.withDescription(`Runs a command with this terminal or these pipes, and ends its whole process tree when it
+has ended, when this process is asked to end, or when this process dies.
+
+A first SIGTERM, SIGINT, SIGHUP or SIGQUIT is sent on to the tree, and after the
+grace time the tree is killed; a second one kills it at once. In a terminal,
+Ctrl-C and Ctrl-Z are for the command; Ctrl-C twice within 1 s kills the tree.
+
+Exit codes:
+  the command's own     when it has ended
+  128 + N               when signal N ended it; of SIGHUP, SIGINT and SIGTERM
+                        treeline dies itself, so that a calling script stops
+  2                     the arguments can't be used
+  125                   containment is not available, or treeline has failed
+  126, 127              the command can't be executed, or is not there`),
+    Command.withExamples([
+      { command: "treeline run -- npm test", description: "Nothing of it is left afterwards" },
+      { command: "treeline run --grace 30s -- ./server --port 80", description: "30 s to stop, then the kill" },
+      { command: "treeline run --require tagged -- ./untrusted.sh", description: "Or not at all" },
+      { command: "treeline run --json -- make >result.json", description: "How it ended, for a script" }
+    ])
+  )
+
+  const doctorCommand = Command.make(
+    "doctor",
+    { json: json.pipe(Flag.withDescription("The report as one JSON object")) },
+    (options) => ended(on(doctor({ ...options, version })))
+  ).pipe(
+    Command.withShortDescription("Show what can be promised on this system"),
+    Command.withDescription("Shows the containment level here, what it stands on, and what would raise it."),
+    Command.withExamples([{ command: "treeline doctor", description: "For people" }])
+  )
+
+  const guardCommand = Command.make(
+    "guard",
+    {
+      lifelineFd: descriptor("lifeline-fd", "Read end of a pipe; when it ends, the program's tree ends"),
+      configFd: descriptor("config-fd", "Read to its end: {\"command\": [...], \"popen_kwargs\": {...}}"),
+      statusFd: descriptor("status-fd", "Gets {\"ok\":true} or {\"ok\":false,\"error\":\"...\"} and is closed"),
+      grace: Flag.String("termination-grace-period").pipe(
+        Flag.withMetavar("SECONDS"),
+        Flag.withDescription("From SIGTERM to SIGKILL; 0 kills at once (5.0)"),
+        Flag.mapTryCatch(Grace.parseSeconds, reasonOf),
+        Flag.withDefault(5000)
+      )
+    },
+    (options) => ended(guard(options, Treeline.layerWith({ hostDeathGrace: options.grace })))
+  ).pipe(
+    Command.withShortDescription("Guard one program for a parent in another language"),
+    Command.withDescription(`Starts the program that is described on one descriptor, reports on another whether it
+runs, and ends its whole process tree when the lifeline ends, that is when the
+parent has closed it or has died. What the program leaves behind ends with it.
+
+popen_kwargs may have cwd, env (the whole environment), and stdin, stdout and
+stderr ("inherit" or "devnull"). The program gets none of the three descriptors.
+
+Exit codes:
+  the program's own     when it has ended; 128 + N when signal N ended it
+  2                     it was not started, or its tree could not be ended;
+                        the status descriptor tells this from the program's 2`),
+    Command.withExamples([
+      { command: "treeline guard --lifeline-fd 3 --config-fd 4 --status-fd 5", description: "See examples/guard" }
+    ])
+  )
+
+  return Command.make("treeline").pipe(
+    Command.withDescription("Runs programs so that their whole process trees end."),
+    Command.withSubcommands([runCommand, doctorCommand, guardCommand]),
+    Command.withExamples([
+      { command: "treeline run -- npm test", description: "Run a command, leave nothing behind" },
+      { command: "treeline doctor", description: "What is promised here" }
+    ])
+  )
+}
+
+/** No command reads a file or asks a question by itself; `process.stdin` must not even be looked at (see Console). */
+const environment = Layer.mergeAll(
+  FileSystem.layerNoop({}),
+  Path.layer,
+  Stdio.layerTest({}),
+  Layer.succeed(
+    Terminal.Terminal,
+    Terminal.make({
+      columns: Effect.succeed(80),
+      rows: Effect.succeed(24),
+      size: Effect.die("there is no prompt"),
+      readInput: Effect.die("there is no prompt"),
+      readLine: Effect.die("there is no prompt"),
+      display: () => Effect.void
+    })
+  ),
+  Layer.succeed(
+    ChildProcessSpawner.ChildProcessSpawner,
+    ChildProcessSpawner.make(() => Effect.die("commands are launched by the platform"))
+  ),
+  CliConfig.layer({ builtIns: [GlobalFlag.Help, GlobalFlag.Version, GlobalFlag.Completions] })
+)
+
+/** One clear line for each thing that is wrong, and where to read on. */
+const usage = (path: ReadonlyArray<string>, errors: ReadonlyArray<CliError.CliError>): string => {
+  const unknown = errors.filter(({ _tag }) => _tag === "UnrecognizedOption")
+  const hint = path.includes("run") && unknown.length > 0 ? " (options of the command go after --)" : ""
+  return `${errors.map(({ message }) => message.replaceAll(/\s*\n\s*/g, " ")).join("; ")}${hint}`
+}
+
+const presenter = CliOutput.layerPresenter({
+  present: (event) => {
+    const formatter = CliOutput.defaultFormatter({ colors: Console.canColor(1) })
+    switch (event._tag) {
+      case "Help":
+        return Effect.promise(() =>
+          Console.print(event.reason === "Requested" ? 1 : 2, formatter.formatHelpDoc(event.helpDoc).trimEnd())
+        )
+      case "Version":
+        return Effect.promise(() => Console.print(1, `${event.name} ${event.version}`))
+      // Told with every other failure, in `failed`.
+      case "InvalidInvocation":
+        return Effect.void
+    }
+  }
+})
+
+const failed = async (argv: ReadonlyArray<string>, error: unknown): Promise<Ending.Ending> => {
+  let path: ReadonlyArray<string> = []
+  let reason: FailureReason
+  if (error instanceof Error && "_tag" in error && error._tag === "ShowHelp") {
+    const help = error as CliError.ShowHelp
+    path = help.commandPath
+    if (help.errors.length === 0) return Ending.code(2) // a command is missing; the help has been shown
+    reason = new UsageError({ problem: usage(path, help.errors) })
+  } else reason = error as FailureReason
+  const guarding = argv[0] === "guard"
+  const exitCode = guarding ? 2 : exitCodeOf(reason)
+  const ownArguments = argv.includes("--") ? argv.slice(0, argv.indexOf("--")) : argv
+  if (ownArguments.includes("--json")) {
+    const text = Schema.encodeSync(Schema.fromJsonString(Failure))({ error: reason, message: reason.message, exitCode })
+    await Console.print(2, text)
+  } else {
+    const more = path.length > 0 ? `\nSee: ${path.join(" ")} --help` : ""
+    await Console.print(2, `treeline: ${reason.message}${more}`)
+  }
+  return Ending.code(exitCode)
+}
+
+/** Does what the arguments say, then ends the process. */
+export const main = async (argv: ReadonlyArray<string>): Promise<never> => {
+  let ending: Ending.Ending = Ending.code(0)
+  const program = Command.runWith(commands((value) => ending = value), { version })(argv)
+  const exit = await Effect.runPromiseExit(Effect.provide(program, Layer.mergeAll(environment, presenter)))
+  if (exit._tag === "Failure") {
+    const error = Option.getOrElse(
+      Cause.findErrorOption(exit.cause),
+      () => new InternalError({ detail: Cause.pretty(exit.cause) })
+    )
+    ending = await failed(argv, error)
+  }
+  return Ending.end(ending)
+}

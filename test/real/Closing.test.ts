@@ -1,0 +1,75 @@
+/**
+ * How long a close takes, on the trees of the benchmark. Nothing is compared with the clock alone: the tree's own dying
+ * time, or Effect's own layer, is measured beside it.
+ */
+import { strictEqual } from "node:assert"
+import { afterAll, describe, expect, it } from "vitest"
+import { type Contender, effectLayer, treeline } from "../../bench/Contenders.ts"
+import { median } from "../../bench/Report.ts"
+import * as Trees from "../../bench/Trees.ts"
+
+const contenders = treeline()
+const control = effectLayer()
+afterAll(() => Promise.all([...contenders, control].map((contender) => contender.dispose())))
+
+/** Closes one tree and shows that nothing of it lives. */
+const close = async (contender: Contender, tree: Trees.Tree, count = 1, grace = 5000): Promise<number> => {
+  const { left, ms } = await Trees.measureClose(await contender.open(grace), tree, count)
+  strictEqual(left, 0)
+  return ms
+}
+
+/** The medians of the closes and of the tree's own dying time, measured in turn. */
+const measure = async (contender: Contender, tree: Trees.Tree) => {
+  const own: Array<number> = []
+  const closed: Array<number> = []
+  for (let round = 0; round < 7; round++) {
+    own.push(await Trees.measureOwnDyingTime(tree))
+    closed.push(await close(contender, tree))
+  }
+  return { own: median(own), closed: median(closed) }
+}
+
+/** The best of at most three measurements: other work on the machine only makes them longer. */
+const bestOfThree = async (enough: number, ask: () => Promise<number>): Promise<number> => {
+  let best = Number.POSITIVE_INFINITY
+  for (let round = 0; round < 3 && best > enough; round++) best = Math.min(best, await ask())
+  return best
+}
+
+describe.each(contenders)("$name", (contender) => {
+  it("peer 10: a tree whose zombies nobody collects closes at most 40 ms after it is dead", async () => {
+    const above = await bestOfThree(40, async () => {
+      const { closed, own } = await measure(contender, Trees.orphaning)
+      return closed - own
+    })
+    expect(above).toBeLessThanOrEqual(40)
+  })
+
+  it("peer 10: a tree that collects its own zombies closes at most 40 ms after it is dead", async () => {
+    const above = await bestOfThree(40, async () => {
+      const { closed, own } = await measure(contender, Trees.obedient)
+      return closed - own
+    })
+    expect(above).toBeLessThanOrEqual(40)
+  })
+
+  it("peer 30: 20 children that ignore SIGTERM for 300 ms close together in at most 450 ms", async () => {
+    const ms = await bestOfThree(450, () => close(contender, Trees.stubborn, 20, 300))
+    // Less than the grace period would mean that the children were not given it.
+    expect(ms).toBeGreaterThanOrEqual(295)
+    expect(ms).toBeLessThanOrEqual(450)
+  })
+})
+
+describe("Effect's own layer, the control", () => {
+  // Where the first process collects orphans at once there is nothing to see.
+  it("peer 10: waits for zombies that nobody collects", async ({ skip }) => {
+    if (!await Trees.leavesZombies(Trees.orphaning)) skip("the first process of this system collects orphans at once")
+    expect(await close(control, Trees.orphaning)).toBeGreaterThanOrEqual(900)
+  })
+
+  it("peer 30: closes children that ignore SIGTERM one after another", async () => {
+    expect(await close(control, Trees.stubborn, 3, 300)).toBeGreaterThanOrEqual(880)
+  })
+})
