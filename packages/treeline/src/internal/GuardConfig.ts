@@ -63,8 +63,13 @@ export const parse = (text: string): Result.Result<GuardConfig, string> => {
   }
   const owned = lifecycleOwned.find((name) => name in fieldsOf(fieldsOf(json)["popen_kwargs"]))
   if (owned !== undefined) return Result.fail(`popen_kwargs.${owned} is set by the guard and can't be overridden`)
-  return Result.mapError(decode(json, { onExcessProperty: "error" }), ({ issue }) =>
-    describe(SchemaIssue.makeFormatterStandardSchemaV1()(issue).issues[0]?.path?.map((part) =>
-      typeof part === "object" ? part.key : part
-    ) ?? []))
+  return Result.mapError(
+    decode(json, { onExcessProperty: "error" }),
+    ({ issue }) =>
+      describe(
+        SchemaIssue.makeFormatterStandardSchemaV1()(issue).issues[0]?.path?.map((part) =>
+          typeof part === "object" ? part.key : part
+        ) ?? []
+      )
+  )
 }
