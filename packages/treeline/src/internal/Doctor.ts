@@ -5,6 +5,7 @@ import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import * as Console from "./Console.ts"
 import * as Ending from "./Ending.ts"
+import * as Text from "./Text.ts"
 
 /** What each level means for a person. */
 const promises: Readonly<Record<Containment.Level, string>> = {
@@ -16,29 +17,15 @@ const promises: Readonly<Record<Containment.Level, string>> = {
   sealed: "The kernel itself holds every process of a tree; none gets away."
 }
 
-/** Text in lines of at most `width` characters, each after `indent` spaces; a longer word has a line of its own. */
-export const wrap = (text: string, indent: number, width = 79): string => {
-  const lines: Array<string> = []
-  let line = ""
-  for (const word of text.split(" ")) {
-    if (line !== "" && indent + line.length + 1 + word.length > width) {
-      lines.push(line)
-      line = word
-    } else line = line === "" ? word : `${line} ${word}`
-  }
-  lines.push(line)
-  return lines.join(`\n${" ".repeat(indent)}`)
-}
-
 /** The report for people. */
 export const render = (report: Containment.Report, version: string, colors: boolean): string => {
-  const paint = (code: number, text: string) => colors ? `\x1b[${code}m${text}\x1b[0m` : text
-  const column = 8 + Math.max(...report.mechanisms.map(({ name }) => name.length))
+  const paint = Text.painter(colors)
+  const column = 9 + Math.max(...report.mechanisms.map(({ name }) => name.length))
   return [
     `treeline ${version}, Node ${process.versions.node}, ${report.platform}`,
     "",
     `Containment here: ${paint(1, report.level)}`,
-    `  ${wrap(promises[report.level], 2)}`,
+    `  ${Text.wrap(promises[report.level], 2)}`,
     "",
     "Levels, each includes those before it:",
     `  ${
@@ -53,9 +40,9 @@ export const render = (report: Containment.Report, version: string, colors: bool
     "",
     "Mechanisms:",
     ...report.mechanisms.map(({ available, detail, name }) =>
-      `  ${available ? paint(32, "yes") : paint(33, "no ")}  ${name.padEnd(column - 7)}${wrap(detail, column)}`
+      `  ${available ? paint(32, "yes") : paint(33, "no ")}  ${name.padEnd(column - 7)}${Text.wrap(detail, column)}`
     ),
-    ...report.raise === undefined ? [] : ["", "To raise it:", `  ${wrap(report.raise, 2)}`]
+    ...report.raise === undefined ? [] : ["", "To raise it:", `  ${Text.wrap(report.raise, 2)}`]
   ].join("\n")
 }
 

@@ -26,6 +26,7 @@ import { doctor } from "./Doctor.ts"
 import * as Ending from "./Ending.ts"
 import * as Grace from "./Grace.ts"
 import { guard } from "./Guard.ts"
+import * as Help from "./Help.ts"
 import { run } from "./Run.ts"
 
 const version: string = JSON.parse(fs.readFileSync(new URL("../../package.json", import.meta.url), "utf8")).version
@@ -55,7 +56,7 @@ const commands = (ends: (ending: Ending.Ending) => void) => {
       ),
       require: Flag.Literals("require", Containment.Level.literals).pipe(
         Flag.withMetavar("LEVEL"),
-        Flag.withDescription("Start nothing unless this is promised: group, marked, tagged, sealed"),
+        Flag.withDescription("Start nothing unless this containment is promised"),
         Flag.optional
       ),
       json: json.pipe(
@@ -81,11 +82,12 @@ const commands = (ends: (ending: Ending.Ending) => void) => {
       ))
   ).pipe(
     Command.withShortDescription("Run one command; its whole process tree ends with it"),
-    Command.withDescription(`Runs a command with this terminal or these pipes, and ends its whole process tree when it
-has ended, when this process is asked to end, or when this process dies.
+    Command.withDescription(`Runs a command with this terminal or these pipes, and ends its whole process
+tree when it has ended, when this process is asked to end, or when this process
+dies. What the command leaves behind is ended and named on stderr.
 
-A first SIGTERM, SIGINT, SIGHUP or SIGQUIT is sent on to the tree, and after the
-grace time the tree is killed; a second one kills it at once. In a terminal,
+A first SIGTERM, SIGINT, SIGHUP or SIGQUIT is sent on to the tree, which is
+killed after the grace time; a second one kills it at once. In a terminal,
 Ctrl-C and Ctrl-Z are for the command; Ctrl-C twice within 1 s kills the tree.
 
 Exit codes:
@@ -129,19 +131,22 @@ Exit codes:
     (options) => ended(guard(options, Treeline.layerWith({ hostDeathGrace: options.grace })))
   ).pipe(
     Command.withShortDescription("Guard one program for a parent in another language"),
-    Command.withDescription(`Starts the program that is described on one descriptor, reports on another whether it
-runs, and ends its whole process tree when the lifeline ends, that is when the
+    Command.withDescription(`Starts the program that is described on one descriptor, reports on another
+whether it runs, and ends its whole process tree when the lifeline ends: when the
 parent has closed it or has died. What the program leaves behind ends with it.
 
-popen_kwargs may have cwd, env (the whole environment), and stdin, stdout and
-stderr ("inherit" or "devnull"). The program gets none of the three descriptors.
+popen_kwargs may have cwd, env (the whole environment), stdin, stdout and stderr
+("inherit" or "devnull"). The program gets none of the three descriptors.
 
 Exit codes:
   the program's own     when it has ended; 128 + N when signal N ended it
   2                     it was not started, or its tree could not be ended;
                         the status descriptor tells this from the program's 2`),
     Command.withExamples([
-      { command: "treeline guard --lifeline-fd 3 --config-fd 4 --status-fd 5", description: "See examples/guard" }
+      {
+        command: "treeline guard --lifeline-fd 3 --config-fd 4 --status-fd 5",
+        description: "A client in Python is in examples/guard"
+      }
     ])
   )
 
@@ -187,12 +192,12 @@ const usage = (path: ReadonlyArray<string>, errors: ReadonlyArray<CliError.CliEr
 
 const presenter = CliOutput.layerPresenter({
   present: (event) => {
-    const formatter = CliOutput.defaultFormatter({ colors: Console.canColor(1) })
     switch (event._tag) {
       case "Help":
-        return Effect.promise(() =>
-          Console.print(event.reason === "Requested" ? 1 : 2, formatter.formatHelpDoc(event.helpDoc).trimEnd())
-        )
+        return Effect.promise(() => {
+          const fd = event.reason === "Requested" ? 1 : 2
+          return Console.print(fd, Help.render(event.helpDoc, Console.canColor(fd)))
+        })
       case "Version":
         return Effect.promise(() => Console.print(1, `${event.name} ${event.version}`))
       // Told with every other failure, in `failed`.
@@ -227,7 +232,9 @@ const failed = async (argv: ReadonlyArray<string>, error: unknown): Promise<Endi
 /** Does what the arguments say, then ends the process. */
 export const main = async (argv: ReadonlyArray<string>): Promise<never> => {
   let ending: Ending.Ending = Ending.code(0)
-  const program = Command.runWith(commands((value) => ending = value), { version })(argv)
+  const program = Command.runWith(commands((value) => ending = value), { version })(
+    Grace.joinNegative(argv, new Set(["--grace", "--termination-grace-period"]))
+  )
   const exit = await Effect.runPromiseExit(Effect.provide(program, Layer.mergeAll(environment, presenter)))
   if (exit._tag === "Failure") {
     const error = Option.getOrElse(
