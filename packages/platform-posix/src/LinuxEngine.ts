@@ -15,11 +15,13 @@ import type { Options } from "./internal/Options.ts"
 import * as PosixEngine from "./internal/PosixEngine.ts"
 import * as ProcTable from "./internal/ProcTable.ts"
 import { type Sealer, SealProblem } from "./internal/Seal.ts"
+import type { TagHost } from "./internal/Tag.ts"
 import { Watcher } from "./internal/Watcher.ts"
 import { HostGroup } from "./linux/Cgroup.ts"
 import * as Libc from "./linux/Libc.ts"
 import * as NativeLauncher from "./linux/NativeLauncher.ts"
 import * as NativeTable from "./linux/NativeTable.ts"
+import * as PidNamespace from "./linux/PidNamespace.ts"
 import { Reaper } from "./linux/Reaper.ts"
 
 /** Why the engine can't be had here; undefined when it can. */
@@ -64,7 +66,7 @@ const reportOf = (shell: string, subreaper: boolean, sealer: Sealer | SealProble
         detail: subreaper ? "orphans come to the host and are reaped" : "prctl(2) refused PR_SET_CHILD_SUBREAPER"
       },
       {
-        name: "cgroup",
+        name: "seal",
         available: sealed,
         detail: sealed ? `${sealer.name}, for launches that require "sealed" or have limits` : sealer.detail
       }
@@ -74,8 +76,18 @@ const reportOf = (shell: string, subreaper: boolean, sealer: Sealer | SealProble
     ...report,
     raise: sealed
       ? "require \"sealed\" at a launch that needs it; it costs about a millisecond"
-      : "\"sealed\" needs a cgroup v2 group that this user may make groups in (root, or systemd with Delegate=yes)"
+      : "\"sealed\" needs a cgroup v2 group that this user may make groups in (root, systemd with Delegate=yes) or namespaces"
   }
+}
+
+/** What seals: as asked, or the first that can be had; with the reasons of all when none can. */
+const sealerOf = (wanted: Options["seal"], host: TagHost, instance: number): Sealer | SealProblem => {
+  const group = wanted === "pid-namespace" ? undefined : HostGroup.make(host, instance)
+  if (group !== undefined && (!(group instanceof SealProblem) || wanted === "cgroup")) return group
+  const namespace = PidNamespace.make()
+  return namespace instanceof SealProblem && group !== undefined
+    ? new SealProblem(`${group.detail}; ${namespace.detail}`)
+    : namespace
 }
 
 /** The engine, or undefined where it can't be had; its guardian ends with the scope. */
@@ -89,17 +101,17 @@ export const make = (options: Options): Effect.Effect<Engine, never, Scope.Scope
     const attribution = Watcher.attribution(host, table)
     const reaper = new Reaper(libc, host.pid, attribution, () => watcher.hurry())
     const watcher: Watcher = new Watcher(table, attribution, subreaper ? reaper : undefined)
-    let sealer: HostGroup | SealProblem | undefined = undefined
-    const getSealer = (): HostGroup | SealProblem => {
+    let sealer: Sealer | SealProblem | undefined = undefined
+    const getSealer = (): Sealer | SealProblem => {
       if (sealer === undefined) {
-        sealer = HostGroup.make(host, instance)
-        if (!(sealer instanceof SealProblem)) guardian.sealedIn(sealer.folder)
+        sealer = sealerOf(options.seal, host, instance)
+        if (!(sealer instanceof SealProblem) && sealer.folder !== undefined) guardian.sealedIn(sealer.folder)
       }
       return sealer
     }
     yield* Effect.addFinalizer(() =>
       Effect.sync(() => {
-        if (sealer instanceof HostGroup) sealer.remove()
+        if (sealer !== undefined && !(sealer instanceof SealProblem)) sealer.remove()
       })
     )
     yield* Effect.acquireRelease(Effect.sync(() => reaper.start()), () => Effect.sync(() => reaper.stop()))

@@ -93,6 +93,21 @@ export const resolve = (command: string, cwd: string, searchPath: string | undef
   return denied ?? failed("NotFound", `${command} is not in the PATH of the child`)
 }
 
+/**
+ * The file that `command` probably names, at least cost: whether it can be run is for the system to say. Same rules as
+ * `resolve`.
+ */
+export const locate = (command: string, cwd: string, searchPath: string | undefined): Resolution => {
+  if (command.includes("/")) return { _tag: "Found", file: path.resolve(cwd, command) }
+  for (const directory of (searchPath ?? defaultPath).split(":")) {
+    const file = path.resolve(cwd, directory, command)
+    const stat = fs.statSync(file, { throwIfNoEntry: false })
+    if (stat?.isFile() === true && (stat.mode & 0o111) !== 0) return { _tag: "Found", file }
+  }
+  // Nothing so simple; the full search finds the reason.
+  return resolve(command, cwd, searchPath)
+}
+
 /** What the error code of a failed spawn means. */
 export const reasonOf = (code: string | undefined): LaunchReason => {
   switch (code) {

@@ -4,6 +4,7 @@
 import * as child_process from "node:child_process"
 import * as fs from "node:fs"
 import { fileURLToPath } from "node:url"
+import { isMainThread } from "node:worker_threads"
 import { guardianScript } from "./guardianScript.ts"
 import type { HostRecord } from "./HostRecord.ts"
 import * as Ledger from "./Ledger.ts"
@@ -26,6 +27,9 @@ export interface GuardianOptions {
 }
 
 type Leader = Ledger.Leader
+
+/** How long a tree lives before the guardian is told of it, where it would be found without, in ms. */
+const registrationPause = 20
 
 /** At most one new guardian in this time, so that a system that can't run one is not flooded, in ms. */
 const restartPause = 100
@@ -52,6 +56,8 @@ export class Guardian {
   private readonly trees = new Map<number, Leader | undefined>()
   private readonly kept = new Set<number>()
   private groups: string | undefined = undefined
+  private readonly untold = new Map<number, Leader | undefined>()
+  private flush: NodeJS.Timeout | undefined = undefined
   /** How many guardians were started; above 1 when one has died. */
   starts = 0
 
@@ -118,6 +124,7 @@ export class Guardian {
     child.stdin!.on("error", () => {}) // it has died; `exit` follows
     child.unref()
     ;(child.stdin as unknown as { unref: () => void }).unref()
+    this.untold.clear()
     const state = this.state()
     this.record?.write(state)
     child.stdin!.write(state)
@@ -141,6 +148,23 @@ export class Guardian {
     ].join("")
   }
 
+  /**
+   * Where the tag is, a tree that is not registered is found all the same, so short-lived ones need no registration: the
+   * guardian is told together of those that have lived for a moment.
+   */
+  private tellSoon(tree: number, leader: Leader | undefined): void {
+    if (!this.options.tagged || !isMainThread) return this.tell(Ledger.started(tree, leader))
+    this.untold.set(tree, leader)
+    this.flush ??= setTimeout(() => this.tellUntold(), registrationPause).unref()
+  }
+
+  private tellUntold(): void {
+    this.flush = undefined
+    const lines = [...this.untold].map(([tree, leader]) => Ledger.started(tree, leader)).join("")
+    this.untold.clear()
+    if (lines !== "") this.tell(lines)
+  }
+
   private tell(line: string): void {
     this.child?.stdin?.write(line)
     this.recordLines++
@@ -153,11 +177,11 @@ export class Guardian {
   /** A tree is running; `leader` is absent where it has no group of its own. */
   started(tree: number, leader: Leader | undefined): void {
     this.trees.set(tree, leader)
-    this.tell(Ledger.started(tree, leader))
+    this.tellSoon(tree, leader)
   }
 
   ended(tree: number): void {
-    if (this.trees.delete(tree)) this.tell(Ledger.ended(tree))
+    if (this.trees.delete(tree) && !this.untold.delete(tree)) this.tell(Ledger.ended(tree))
     if (this.kept.delete(tree)) this.tell(Ledger.takenBack(tree))
   }
 
@@ -185,6 +209,8 @@ export class Guardian {
     if (this.trees.size > 0) return
     this.closing = true
     clearTimeout(this.restart)
+    clearTimeout(this.flush)
+    this.flush = undefined
     this.child?.stdin?.end("Q\n")
     this.child = undefined
     // A tree that lives on keeps the record, or the next host could not know that it was released.

@@ -2,6 +2,7 @@
 import type { LaunchRequest, Pipe } from "@treeline/core/Engine"
 import type { ExitStatus } from "@treeline/core/ExitStatus"
 import type * as Effect from "effect/Effect"
+import type * as Executable from "./Executable.ts"
 
 export type Environment = Readonly<Record<string, string | undefined>>
 
@@ -37,6 +38,8 @@ export interface LaunchProblem {
 }
 
 export interface Launcher {
+  /** Finds the program; as much is checked beforehand as the launcher can't tell afterwards. */
+  readonly find: typeof Executable.resolve
   /** For people. */
   readonly name: string
   /** How the tag is set; undefined where it can't be. */

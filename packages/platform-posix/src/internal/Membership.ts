@@ -36,6 +36,8 @@ export class Attribution<K extends Key> {
   private readonly byTree = new Map<number, K>()
   private readonly byLeader = new Map<number, K>()
   private readonly innerHosts = new Map<number, { readonly start: number; readonly key: K }>()
+  /** The pids of a tree in `innerHosts`. */
+  private readonly seen = new Map<K, Array<number>>()
   /** Trees whose leader's number has passed to a stranger: session and group say nothing any more. */
   private readonly reused = new Set<K>()
 
@@ -53,7 +55,8 @@ export class Attribution<K extends Key> {
     this.byTree.delete(key.tree)
     this.reused.delete(key)
     if (this.byLeader.get(key.leader.pid) === key) this.byLeader.delete(key.leader.pid)
-    for (const [pid, inner] of this.innerHosts) if (inner.key === key) this.innerHosts.delete(pid)
+    for (const pid of this.seen.get(key) ?? []) if (this.innerHosts.get(pid)?.key === key) this.innerHosts.delete(pid)
+    this.seen.delete(key)
   }
 
   get size(): number {
@@ -78,8 +81,17 @@ export class Attribution<K extends Key> {
   ownerOf(entry: Entry): K | undefined {
     if (entry.pid <= 1 || entry.pid === this.host.pid || isGuardian(entry)) return undefined
     const owner = this.byTag(entry) ?? this.byNumber(entry) ?? this.byMark(entry)
-    if (owner !== undefined) this.innerHosts.set(entry.pid, { start: entry.start, key: owner })
+    if (owner !== undefined) this.remember(entry, owner)
     return owner
+  }
+
+  private remember(entry: Entry, key: K): void {
+    const known = this.innerHosts.get(entry.pid)
+    if (known?.key === key && known.start === entry.start) return
+    this.innerHosts.set(entry.pid, { start: entry.start, key })
+    const seen = this.seen.get(key)
+    if (seen === undefined) this.seen.set(key, [entry.pid])
+    else seen.push(entry.pid)
   }
 
   private byTag({ tag }: Entry): K | undefined {

@@ -4,6 +4,7 @@ import * as ExitStatus from "@treeline/core/ExitStatus"
 import * as Effect from "effect/Effect"
 import * as child_process from "node:child_process"
 import type { Socket } from "node:net"
+import * as Executable from "./Executable.ts"
 import type { Launched, Launcher, LaunchProblem } from "./Launcher.ts"
 import * as NodePipes from "./NodePipes.ts"
 import type { Tagger } from "./Tagging.ts"
@@ -45,6 +46,8 @@ const launched = (child: child_process.ChildProcess, pid: number, stdio: LaunchR
 export const make = (tagger: Tagger | undefined): Launcher => ({
   name: "Node's child_process",
   tagging: tagger?.name,
+  // The tagger is what Node starts, so its errors would be the tagger's.
+  find: Executable.resolve,
   holdsNumber: false,
   launch: (program) =>
     Effect.suspend((): Effect.Effect<Launched, LaunchProblem> => {

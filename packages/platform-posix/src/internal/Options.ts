@@ -11,6 +11,8 @@ export interface Options {
    * works, which is not in a Worker.
    */
   readonly engine?: "native" | "portable" | undefined
+  /** What seals a tree (native engine). Default: a control group where one can be made, else a pid namespace. */
+  readonly seal?: "cgroup" | "pid-namespace" | undefined
   /** Where the portable engine looks processes up. Default: `/proc` where it is Linux's, else `ps`. */
   readonly table?: "proc" | "ps" | undefined
   /** Whether the unclearable tag is used where it can be. Default true. */

@@ -73,11 +73,11 @@ export const make = (parts: Parts): Engine => {
   const boot = ProcTable.bootId()
   const outerMark = process.env[Mark.variable]
 
-  /** The seal of a launch that needs one: by its level, or because limits are the kernel's to keep. */
-  const sealOf = (request: LaunchRequest, number: number): Seal | SealProblem | undefined => {
-    if (request.limits === undefined && (request.require === undefined || atLeast(parts.level, request.require))) {
-      return undefined
-    }
+  /** A launch needs a seal by its level, or because limits are the kernel's to keep. */
+  const needsSeal = (request: LaunchRequest): boolean =>
+    request.limits !== undefined || (request.require !== undefined && !atLeast(parts.level, request.require))
+
+  const sealOf = (request: LaunchRequest, number: number): Seal | SealProblem => {
     const sealer = parts.sealer()
     return sealer instanceof SealProblem ? sealer : sealer.seal(number, request.limits ?? {})
   }
@@ -93,11 +93,13 @@ export const make = (parts: Parts): Engine => {
         if (problem?._tag === "Failed") return fail(problem.reason, problem.detail)
       }
       const env = environmentOf(request)
-      const found = Executable.resolve(name, request.cwd ?? currentDirectory(), env["PATH"])
+      const sealed = needsSeal(request)
+      const directory = request.cwd ?? currentDirectory()
+      const found = (sealed ? Executable.resolve : launcher.find)(name, directory, env["PATH"])
       if (found._tag === "Failed") return fail(found.reason, found.detail)
       const number = Numbers.take()
       if (number === undefined) return fail("ResourceExhausted", "too many living trees in one process")
-      const seal = sealOf(request, number)
+      const seal = sealed ? sealOf(request, number) : undefined
       if (seal instanceof SealProblem) {
         Numbers.giveBack(number)
         return Effect.fail(
@@ -121,6 +123,9 @@ export const make = (parts: Parts): Engine => {
         Effect.catch(({ code }) => {
           seal?.remove()
           Numbers.giveBack(number)
+          // A look at the file often tells more than the error code.
+          const looked = Executable.resolve(name, directory, env["PATH"])
+          if (looked._tag === "Failed") return fail(looked.reason, looked.detail)
           // What Node says of its arguments may quote them.
           const detail = code?.startsWith("ERR_") === true ? "an argument or option can't be used" : code ?? "unknown"
           return fail(Executable.reasonOf(code), detail)

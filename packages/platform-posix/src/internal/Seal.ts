@@ -29,6 +29,7 @@ export interface Sealer {
   /** For people: what seals. */
   readonly name: string
   readonly seal: (tree: number, limits: Limits) => Seal | SealProblem
-  /** The folder of the host's group, for the guardian. */
-  readonly folder: string
+  /** The folder of the host's group, which the guardian removes when the host has died. */
+  readonly folder: string | undefined
+  readonly remove: () => void
 }

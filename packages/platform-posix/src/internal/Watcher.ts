@@ -140,13 +140,15 @@ export class Watcher {
     return found
   }
 
-  /** True when nothing lives, by what the host has adopted; undefined where that is not known. */
+  /**
+   * True when nothing lives, by what the host has adopted; undefined where that is not known. Orphans come to the host
+   * before the end of their parent can be seen, so what was known then is enough to tell.
+   */
   private isEmptyExactly(tree: Watched): boolean | undefined {
     return this.orphans === undefined ? undefined : tree.ended && this.orphans.of(tree).size === 0
   }
 
   async members(tree: Watched): Promise<ReadonlyArray<Entry>> {
-    this.orphans?.look()
     if (this.isEmptyExactly(tree) === true) return []
     return (await this.census()).get(tree) ?? []
   }

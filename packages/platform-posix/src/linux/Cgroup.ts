@@ -155,9 +155,9 @@ export class HostGroup implements Sealer {
 
   /** Hands the controllers that limits need down to the trees; returns those that are there. */
   private static enable(folder: string): ReadonlyArray<string> {
-    const wanted = ["cpu", "memory", "pids"]
+    const wanted = new Set(["cpu", "memory", "pids"])
     const present = controllersOf(read(path.join(folder, "cgroup.controllers")) ?? "").filter((name) =>
-      wanted.includes(name)
+      wanted.has(name)
     )
     const enabled: Array<string> = []
     for (const name of present) {

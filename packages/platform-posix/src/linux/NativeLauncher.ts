@@ -234,6 +234,8 @@ export const make = (libc: Libc.Libc, reaper: Reaper): Launcher => {
   return {
     name: "posix_spawn",
     tagging: "setrlimit(2)",
+    // The system's own answer is exact, so nothing is tried twice.
+    find: Executable.locate,
     holdsNumber: true,
     launch: (program) =>
       Effect.suspend(() => {

@@ -30,6 +30,8 @@ const safetyPoll = 500
 /** A zombie that nobody has taken for this long has no one who will, in ms. */
 const unclaimedAfter = 2000
 
+const childrenPath = `/proc/self/task/${process.pid}/children`
+
 const none: ReadonlySet<number> = new Set()
 
 interface Foreign {
@@ -53,6 +55,8 @@ export class Reaper implements Orphans {
   private readonly nodeChildren = new Set<WeakRef<{ readonly pid?: number }>>()
   private readonly info = Buffer.alloc(Libc.sizes.signalInfo)
   private readonly limits = new BigUint64Array(2)
+  private readonly buffer = Buffer.alloc(16 * 1024)
+  private childrenFile = -1
   private scheduled = false
   private referenced = 0
   private timer: NodeJS.Timeout | undefined = undefined
@@ -71,10 +75,11 @@ export class Reaper implements Orphans {
 
   /** Whether this system lists the children of a process, without which orphans can't be known. */
   static isAvailable(): boolean {
-    return fs.existsSync(`/proc/self/task/${process.pid}/children`)
+    return fs.existsSync(childrenPath)
   }
 
   start(): void {
+    this.childrenFile = fs.openSync(childrenPath, "r")
     process.on("SIGCHLD", this.onSignal)
     channel("child_process").subscribe(this.onNodeChild)
     this.timer = setInterval(() => this.tick(), safetyPoll)
@@ -85,6 +90,8 @@ export class Reaper implements Orphans {
     process.off("SIGCHLD", this.onSignal)
     channel("child_process").unsubscribe(this.onNodeChild)
     clearInterval(this.timer)
+    fs.closeSync(this.childrenFile)
+    this.childrenFile = -1
   }
 
   /** A leader keeps the event loop of the host alive, which Node's listener for SIGCHLD does not. */
@@ -118,7 +125,7 @@ export class Reaper implements Orphans {
     this.scheduled = true
     setImmediate(() => {
       this.scheduled = false
-      this.tick()
+      if (this.childrenFile >= 0) this.tick()
     })
   }
 
@@ -148,18 +155,20 @@ export class Reaper implements Orphans {
       : ExitStatus.signaled(signalNames.get(status) ?? `SIG${status}`, code === CLD_DUMPED)
   }
 
-  /** The children of this process, of whichever thread. */
+  /**
+   * The children of the main thread, which this engine's leaders are, and which the kernel gives orphans to. Those of
+   * Workers are Node's.
+   */
   private children(): ReadonlyArray<number> {
-    const pids: Array<number> = []
-    for (const thread of fs.readdirSync("/proc/self/task")) {
-      let text: string
-      try {
-        text = fs.readFileSync(`/proc/self/task/${thread}/children`, "latin1")
-      } catch {
-        continue // the thread has ended
-      }
-      for (const word of text.split(" ")) if (word !== "") pids.push(Number(word))
+    let text = ""
+    for (let position = 0;;) {
+      const length = fs.readSync(this.childrenFile, this.buffer, 0, this.buffer.length, position)
+      if (length === 0) break
+      text += this.buffer.toString("latin1", 0, length)
+      position += length
     }
+    const pids: Array<number> = []
+    for (const word of text.split(" ")) if (word !== "") pids.push(Number(word))
     return pids
   }
 
