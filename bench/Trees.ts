@@ -26,6 +26,19 @@ export const obedient: Tree = {
  */
 export const orphaning: Tree = { script: `${leaf} ${leaf} echo "leader $$" >> "$1"; wait`, size: 3 }
 
+/** As `orphaning`, but the children need 30 ms to end. */
+export const lingering: Tree = {
+  script: `slow() { sh -c 'trap "sleep 0.03; exit 0" TERM; sleep 60 & echo "leaf $$" >> "$0"; wait' "$1" & }
+slow "$1"; slow "$1"; echo "leader $$" >> "$1"; wait`,
+  size: 3
+}
+
+/** Starts one more process when it is told to end, as a program does that is stopped while it is starting others. */
+export const startsOnSignal: Tree = {
+  script: `trap 'sleep 60 & exit 0' TERM; sleep 60 & echo "leader $$" >> "$1"; wait`,
+  size: 1
+}
+
 /** Ignores SIGTERM. */
 export const stubborn: Tree = { script: `trap '' TERM; echo "leader $$" >> "$1"; exec sleep 60`, size: 1 }
 

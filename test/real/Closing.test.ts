@@ -54,6 +54,12 @@ describe.each(contenders)("$name", (contender) => {
     expect(above).toBeLessThanOrEqual(40)
   })
 
+  it("peer 12: what the tree starts when it is told to end is told as well, and not left for the kill", async () => {
+    for (let round = 0; round < 8; round++) {
+      expect(await close(contender, Trees.startsOnSignal, 1, 5000)).toBeLessThan(4000)
+    }
+  })
+
   it("peer 30: 20 children that ignore SIGTERM for 300 ms close together in at most 450 ms", async () => {
     const ms = await bestOfThree(450, () => close(contender, Trees.stubborn, 20, 300))
     // Less than the grace period would mean that the children were not given it.
