@@ -1,12 +1,15 @@
 /** `treeline run`: one contained command. */
 import type { Level } from "@treeline/core/Containment"
 import type { InvalidSpec } from "@treeline/core/Errors"
+import * as ExitStatus from "@treeline/core/ExitStatus"
 import * as Output from "@treeline/core/Output"
 import type { ProcessInfo } from "@treeline/core/ProcessIdentity"
 import { ProcessPlatform } from "@treeline/core/ProcessPlatform"
+import type { ProcessTree } from "@treeline/core/ProcessTree"
 import * as ShutdownPlan from "@treeline/core/ShutdownPlan"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
 import * as ChildProcess from "effect/process/ChildProcess"
 import * as Queue from "effect/Queue"
 import * as Schema from "effect/Schema"
@@ -43,6 +46,16 @@ const names = (processes: ReadonlyArray<ProcessInfo>): string =>
 
 const count = (processes: ReadonlyArray<ProcessInfo>): string =>
   processes.length === 1 ? "1 process" : `${processes.length} processes`
+
+/** How the leader has ended; none when the kill of the tree gave up and it still lives. */
+export const leaderEnd = (tree: ProcessTree): Effect.Effect<Option.Option<ExitStatus.ExitStatus>> =>
+  Effect.raceFirst(
+    Effect.asSome(tree.exited),
+    Effect.flatMap(
+      tree.empty,
+      (survivors) => survivors.length === 0 ? Effect.asSome(tree.exited) : tree.exitStatus
+    )
+  )
 
 /** Runs the command and tells how this process should end. */
 export const run = Effect.fn("treeline run")(function*(options: Options) {
@@ -88,22 +101,26 @@ export const run = Effect.fn("treeline run")(function*(options: Options) {
   }
   yield* Effect.forkScoped(Effect.forever(Effect.flatMap(Queue.take(incoming), react)))
 
-  const status = yield* tree.exited
+  const ended = yield* leaderEnd(tree)
   if (performance.now() - interruptedAt < doubleInterrupt) {
     yield* Effect.raceFirst(tree.empty, Effect.sleep(settleAfterInterrupt))
   }
   const leftBehind = stoppedBy === undefined ? yield* tree.members : []
   const survivors = yield* tree.shutdown()
-  yield* tree.drained
-  yield* Fiber.await(copying)
+  if (Option.isSome(ended)) {
+    yield* tree.drained
+    yield* Fiber.await(copying)
+  }
 
+  const status = Option.getOrElse(ended, () => ExitStatus.unknown)
+  const ending = Option.match(ended, { onNone: () => Ending.code(125), onSome: Ending.like })
   const stopped: string | null = stoppedBy ?? null
   if (options.json || options.report !== undefined) {
     const text = Schema.encodeSync(Schema.fromJsonString(CommandReport.Run))({
       command: tree.command,
       pid: tree.pid,
       status,
-      exitCode: Ending.shellCode(status),
+      exitCode: Ending.shellCodeOf(ending),
       stoppedBy: stopped,
       milliseconds: Math.round(performance.now() - startedAt),
       containment: tree.level,
@@ -119,7 +136,7 @@ export const run = Effect.fn("treeline run")(function*(options: Options) {
   if (survivors.length > 0) {
     yield* say(`could not end ${count(survivors)} of ${tree.command}: ${names(survivors)}`)
   }
-  return Ending.like(status)
+  return ending
 }, Effect.scoped)
 
 const say = (text: string): Effect.Effect<void> => Effect.promise(() => Console.print(2, `treeline: ${text}`))
