@@ -1,6 +1,6 @@
 import { it } from "@effect/vitest"
-import { strictEqual } from "node:assert"
 import * as Effect from "effect/Effect"
+import { strictEqual } from "node:assert"
 import * as fs from "node:fs"
 import * as Host from "../support/Host.ts"
 import * as Scratch from "../support/Scratch.ts"
