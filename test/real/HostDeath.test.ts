@@ -100,36 +100,42 @@ describe.runIf(process.platform === "linux")("the host dies", () => {
 
   for (const on of both) {
     for (const runMain of on === "node" ? [false] : [true, false]) {
-      it.live(title(on, `peer 39: the terminal is closed${runMain ? ", with runMain" : ""}`), () =>
-        Effect.gen(function*() {
-          const scratch = yield* Scratch.make
-          const host = yield* Host.start({
-            on,
-            scratch,
-            spec: { command: Host.treeCommand("session", scratch), runMain },
-            through: ["python3", Host.fixture("terminal.py")]
+      it.live(
+        title(on, `peer 39: the terminal is closed${runMain ? ", with runMain" : ""}`),
+        () =>
+          Effect.gen(function*() {
+            const scratch = yield* Scratch.make
+            const host = yield* Host.start({
+              on,
+              scratch,
+              spec: { command: Host.treeCommand("session", scratch), runMain },
+              through: ["python3", Host.fixture("terminal.py")]
+            })
+            const terminal = Number(yield* host.awaitLine("terminal"))
+            yield* scratch.awaitReported(3)
+            process.kill(terminal, "SIGKILL")
+            yield* outcome(on, host, scratch)
           })
-          const terminal = Number(yield* host.awaitLine("terminal"))
-          yield* scratch.awaitReported(3)
-          process.kill(terminal, "SIGKILL")
-          yield* outcome(on, host, scratch)
-        }))
+      )
     }
 
-    it.live(title(on, "peer 40: the host is stopped, then killed, while it stops a tree"), () =>
-      Effect.gen(function*() {
-        const scratch = yield* Scratch.make
-        const command = Host.treeCommand("asked", scratch)
-        const host = yield* Host.start({ on, scratch, spec: { command, grace: 1000 } })
-        yield* scratch.awaitReported(1)
-        host.order("close")
-        yield* scratch.awaitNamed("asked-to-end")
-        host.signal("SIGSTOP")
-        yield* eventually("the host is stopped", () => stateOf(host.identity.pid) === "T")
-        assert.isAbove(scratch.living().length, 0)
-        host.signal("SIGKILL")
-        yield* outcome(on, host, scratch)
-      }))
+    it.live(
+      title(on, "peer 40: the host is stopped, then killed, while it stops a tree"),
+      () =>
+        Effect.gen(function*() {
+          const scratch = yield* Scratch.make
+          const command = Host.treeCommand("asked", scratch)
+          const host = yield* Host.start({ on, scratch, spec: { command, grace: 1000 } })
+          yield* scratch.awaitReported(1)
+          host.order("close")
+          yield* scratch.awaitNamed("asked-to-end")
+          host.signal("SIGSTOP")
+          yield* eventually("the host is stopped", () => stateOf(host.identity.pid) === "T")
+          assert.isAbove(scratch.living().length, 0)
+          host.signal("SIGKILL")
+          yield* outcome(on, host, scratch)
+        })
+    )
   }
 
   describe("peer 41: the guardian is killed while the host lives", () => {
