@@ -57,12 +57,33 @@ export const leaderEnd = (tree: ProcessTree): Effect.Effect<Option.Option<ExitSt
     )
   )
 
+/**
+ * A program that has a group of its own, such as an interactive shell, stops alone (`suspend`); the shell outside would
+ * wait for ever. So this process stops as well, and when it is continued, so is the program.
+ */
+const stopWith = (tree: ProcessTree): Effect.Effect<void> =>
+  Effect.gen(function*() {
+    const members = yield* tree.members
+    if (members.find(({ pid }) => pid === tree.pid)?.state !== "T") return
+    // SIGTSTP and not SIGSTOP: it has no effect where nobody could continue this process.
+    process.kill(process.pid, "SIGTSTP")
+    yield* tree.signal("SIGCONT", "tree")
+  })
+
 /** Runs the command and tells how this process should end. */
 export const run = Effect.fn("treeline run")(function*(options: Options) {
   const platform = yield* ProcessPlatform
   const shared = Console.inTerminal()
   // Before the launch, so that no signal falls between the two.
-  const incoming = yield* Incoming.signals(["SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM", "SIGUSR1", "SIGUSR2"])
+  const incoming = yield* Incoming.signals([
+    "SIGHUP",
+    "SIGINT",
+    "SIGQUIT",
+    "SIGTERM",
+    "SIGUSR1",
+    "SIGUSR2",
+    ...shared ? ["SIGCHLD" as const] : []
+  ])
   const startedAt = performance.now()
   const tree = yield* platform.launch(
     ChildProcess.make(options.command, options.args, {
@@ -85,6 +106,7 @@ export const run = Effect.fn("treeline run")(function*(options: Options) {
   let stoppedBy: NodeJS.Signals | undefined = undefined
   let interruptedAt = Number.NEGATIVE_INFINITY
   const react = (signal: NodeJS.Signals): Effect.Effect<unknown, InvalidSpec, Scope.Scope> => {
+    if (signal === "SIGCHLD") return stopWith(tree)
     if (signal === "SIGUSR1" || signal === "SIGUSR2") return tree.signal(signal, "leader")
     const now = performance.now()
     if (shared && stoppedBy === undefined && (signal === "SIGINT" || signal === "SIGQUIT")) {
