@@ -26,6 +26,25 @@ export const obedient: Tree = {
  */
 export const orphaning: Tree = { script: `${leaf} ${leaf} echo "leader $$" >> "$1"; wait`, size: 3 }
 
+/** As `orphaning`, but the children need 30 ms to end. */
+export const lingering: Tree = {
+  script: `slow() { sh -c 'trap "sleep 0.03; exit 0" TERM; sleep 60 & echo "leaf $$" >> "$0"; wait' "$1" & }
+slow "$1"; slow "$1"; echo "leader $$" >> "$1"; wait`,
+  size: 3
+}
+
+/** Starts one more process when it is told to end, as a program does that is stopped while it is starting others. */
+export const startsOnSignal: Tree = {
+  script: `trap 'sleep 60 & exit 0' TERM; sleep 60 & echo "leader $$" >> "$1"; wait`,
+  size: 1
+}
+
+/** Runs a command to clean up when it is told to end, and reports only if that succeeds. */
+export const cleansUp: Tree = {
+  script: `trap 'sleep 0.2 && echo "cleaned $$" >> "$1"; exit 0' TERM; sleep 60 & echo "leader $$" >> "$1"; wait`,
+  size: 1
+}
+
 /** Ignores SIGTERM. */
 export const stubborn: Tree = { script: `trap '' TERM; echo "leader $$" >> "$1"; exec sleep 60`, size: 1 }
 
@@ -59,6 +78,8 @@ export interface Closed {
   readonly ms: number
   /** How many processes lived then. */
   readonly left: number
+  /** Names of all reports. */
+  readonly said: ReadonlyArray<string>
 }
 
 /** Starts `count` trees in one group, waits until all processes have reported, and measures their end. */
@@ -69,7 +90,7 @@ export const measureClose = (group: Group, tree: Tree, count = 1): Promise<Close
     const startedAt = performance.now()
     await group.close()
     const ms = performance.now() - startedAt
-    return { ms, left: scratch.living().length }
+    return { ms, left: scratch.living().length, said: scratch.reported().map(({ name }) => name) }
   })
 
 /** Starts a tree by Node, and sends SIGTERM to its group by kill(2); returns the processes and when the last was dead. */

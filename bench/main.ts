@@ -7,14 +7,14 @@
 import * as fs from "node:fs"
 import * as os from "node:os"
 import { fileURLToPath } from "node:url"
-import { close, orphans } from "./questions/Close.ts"
+import { close, lingering, orphans } from "./questions/Close.ts"
 import { guardian, hostDeath } from "./questions/Guardian.ts"
 import { launch } from "./questions/Launch.ts"
 import { scan } from "./questions/Scan.ts"
 import { stubborn } from "./questions/Stubborn.ts"
 import { render } from "./Report.ts"
 
-const questions = [close, orphans, stubborn, launch, hostDeath, guardian, scan]
+const questions = [close, orphans, lingering, stubborn, launch, hostDeath, guardian, scan]
 
 const words = process.argv.slice(2)
 const quick = words.includes("--quick")

@@ -1,6 +1,13 @@
 import { all } from "../Contenders.ts"
 import { interleaved, median, ms, quantile, type Question } from "../Report.ts"
-import { measureClose, measureOwnDyingTime, obedient, orphaning, type Tree } from "../Trees.ts"
+import {
+  lingering as lingeringTree,
+  measureClose,
+  measureOwnDyingTime,
+  obedient,
+  orphaning,
+  type Tree
+} from "../Trees.ts"
 
 /** SIGKILL is no part of this question: every tree ends on SIGTERM. */
 const grace = 5000
@@ -14,7 +21,7 @@ const question = (name: string, title: string, text: string, tree: Tree): Questi
     const answers = await interleaved(rounds, [undefined, ...contenders], async (contender) => {
       if (contender === undefined) {
         own.push(await measureOwnDyingTime(tree))
-        return { ms: own.at(-1)!, left: 0 }
+        return { ms: own.at(-1)!, left: 0, said: [] }
       }
       return await measureClose(await contender.open(grace), tree)
     })
@@ -52,4 +59,11 @@ export const orphans = question(
 or never, as in many containers, their zombies stay, and a library that asks whether the process group still exists
 waits for its own limit.`,
   orphaning
+)
+
+export const lingering = question(
+  "lingering",
+  "Closing a tree whose leader ends first and whose children take 30 ms",
+  "As before, but the children do something for 30 ms when they get SIGTERM: how late is their end seen?",
+  lingeringTree
 )

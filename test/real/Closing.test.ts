@@ -46,12 +46,31 @@ describe.each(contenders)("$name", (contender) => {
     expect(above).toBeLessThanOrEqual(40)
   })
 
+  it("peer 10: orphans that need 30 ms to end are seen to end at most 40 ms later", async () => {
+    const above = await bestOfThree(40, async () => {
+      const { closed, own } = await measure(contender, Trees.lingering)
+      return closed - own
+    })
+    expect(above).toBeLessThanOrEqual(40)
+  })
+
   it("peer 10: a tree that collects its own zombies closes at most 40 ms after it is dead", async () => {
     const above = await bestOfThree(40, async () => {
       const { closed, own } = await measure(contender, Trees.obedient)
       return closed - own
     })
     expect(above).toBeLessThanOrEqual(40)
+  })
+
+  it("peer 12: what the tree starts when it is told to end is told as well, and not left for the kill", async () => {
+    for (let round = 0; round < 8; round++) {
+      expect(await close(contender, Trees.startsOnSignal, 1, 5000)).toBeLessThan(4000)
+    }
+  })
+
+  it("what a program runs to clean up when it is told to end is left alone", async () => {
+    const { left, said } = await Trees.measureClose(await contender.open(5000), Trees.cleansUp)
+    expect({ left, said }).toEqual({ left: 0, said: ["leader", "cleaned"] })
   })
 
   it("peer 30: 20 children that ignore SIGTERM for 300 ms close together in at most 450 ms", async () => {

@@ -60,6 +60,7 @@ describe("treeline doctor", () => {
       {
         platform: "elsewhere",
         level: "group",
+        highest: "group",
         mechanisms: [
           { name: "session", available: true, detail: "its own" },
           { name: "a mechanism with a name", available: false, detail: "because it is not there ".repeat(10).trim() }

@@ -80,6 +80,7 @@ const run = Effect.fn(function*(
     host.signal(end)
   } else host.order(orders[end])
   yield* host.awaitDead
+  if (end === "throw") assert.include(host.errors(), "thrown on purpose")
   if (on === "node") {
     yield* stays("the tree lives", () => scratch.living().length > 0, 200)
     return scratch.living()

@@ -49,16 +49,21 @@ const compileCache = (user: number): string => {
   return directory
 }
 
-export interface StartOptions {
-  /** `treeline`, or `node` for the negative control on child_process. */
-  readonly on: "treeline" | "node"
-  readonly spec: HostSpec
+export interface ProgramOptions {
+  /** A file of test/fixtures and its arguments. */
+  readonly program: ReadonlyArray<string>
   readonly scratch: Scratch
   /** The user it runs as; default: the user of the test. */
   readonly user?: number | undefined
-  /** Programs that start the host, such as one that gives it a terminal. */
+  /** A program that starts the host, with its arguments, such as one that gives it a terminal. */
   readonly through?: ReadonlyArray<string>
   readonly env?: Readonly<Record<string, string>>
+}
+
+export interface StartOptions extends Omit<ProgramOptions, "program"> {
+  /** `treeline`, or `node` for the negative control on child_process. */
+  readonly on: "treeline" | "node"
+  readonly spec: HostSpec
 }
 
 /** A running host. */
@@ -81,17 +86,25 @@ export interface Host {
   readonly awaitNoDescendants: (within?: number) => Effect.Effect<void>
 }
 
-/** Starts a host and waits until it says that its tree is launched; it is killed when the test's scope closes. */
-export const start = (options: StartOptions): Effect.Effect<Host, never, Scope.Scope> =>
+/** Starts host.ts or bareHost.ts. */
+export const start = ({ on, spec, ...options }: StartOptions): Effect.Effect<Host, never, Scope.Scope> =>
+  startProgram({ ...options, program: [on === "treeline" ? "host.ts" : "bareHost.ts", JSON.stringify(spec)] })
+
+/**
+ * Starts a program that says `host PID` and then `launched`, and waits until it has; it is killed when the test's scope
+ * closes.
+ */
+export const startProgram = (options: ProgramOptions): Effect.Effect<Host, never, Scope.Scope> =>
   Effect.gen(function*() {
-    const { scratch, spec } = options
+    const { scratch } = options
+    const [file, ...args] = options.program
     const user = options.user ?? process.getuid?.() ?? 0
     const program = [
       ...(options.through ?? []),
       process.execPath,
       "--conditions=source",
-      fixture(options.on === "treeline" ? "host.ts" : "bareHost.ts"),
-      JSON.stringify(spec)
+      fixture(file!),
+      ...args
     ]
     const reaped = hasReaper ? ["perl", fixture("reaper.pl"), ...program] : program
     const command = user === process.getuid?.()

@@ -87,6 +87,7 @@ export const make: Effect.Effect<Scratch, never, Scope.Scope> = Effect.acquireRe
   (scratch) =>
     Effect.sync(() => {
       scratch.killLiving()
-      fs.rmSync(scratch.directory, { recursive: true, force: true })
+      // A process that passes the baton may report in this very moment.
+      fs.rmSync(scratch.directory, { recursive: true, force: true, maxRetries: 10, retryDelay: 20 })
     })
 )

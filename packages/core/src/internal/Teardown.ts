@@ -113,26 +113,35 @@ export class Teardown {
   }
 
   /**
-   * Signals the group at once, then each member outside it, and what the tree starts from then on: a process that forks
-   * on SIGTERM is asked again and again.
+   * Signals the group, then each member outside it, and whom the tree leaves behind from then on: a process that forks on
+   * SIGTERM and ends, again and again. A newcomer whose parent lives is left alone, because it may be what the parent
+   * runs to clean up. Who is there is looked up before the signal: what appears later has missed it, or was born in the
+   * same instant and gets it twice. So does what becomes another program: between fork and exec a signal goes to a
+   * handler that is about to vanish.
    */
   private signalTree(signal: ChildProcess.Signal): Effect.Effect<void> {
     return Effect.gen({ self: this }, function*() {
       const leader = this.tree.identity.pid
       const asked = new Set<string>()
-      const identify = (member: ProcessInfo) => `${member.pid}.${member.startTime}`
-      yield* signalToEnd(this.tree, signal, "group")
-      for (const member of yield* this.tree.members) {
-        asked.add(identify(member))
-        if (member.group !== leader && member.pid !== leader) yield* signalToEnd(this.tree, signal, member)
-      }
+      const identify = (member: ProcessInfo) => `${member.pid}.${member.startTime}.${member.command}`
+      // Not interruptible, so that a step that is shorter than a look still asks before the kill.
+      yield* Effect.uninterruptible(Effect.gen({ self: this }, function*() {
+        const members = yield* this.tree.members
+        yield* signalToEnd(this.tree, signal, "group")
+        for (const member of members) {
+          asked.add(identify(member))
+          if (member.group !== leader && member.pid !== leader) yield* signalToEnd(this.tree, signal, member)
+        }
+      }))
       while (true) {
-        yield* this.clock.sleep(latecomerPause)
-        for (const member of yield* this.tree.members) {
-          if (asked.has(identify(member))) continue
+        const members = yield* this.tree.members
+        const pids = new Set(members.map(({ pid }) => pid))
+        for (const member of members) {
+          if (asked.has(identify(member)) || pids.has(member.parent)) continue
           asked.add(identify(member))
           yield* signalToEnd(this.tree, signal, member)
         }
+        yield* this.clock.sleep(latecomerPause)
       }
     })
   }

@@ -41,7 +41,11 @@ export const make = (
     })
     yield* Effect.addFinalizer(() => Effect.sync(() => guardian.close()))
     if (options.sweepOrphaned !== false && parts.linux) {
-      const records = HostRecord.orphaned((pid) => ProcTable.readStat(pid)?.start)
+      // A zombie is dead: where process 1 does not reap, a killed guardian stays one.
+      const records = HostRecord.orphaned((pid) => {
+        const stat = ProcTable.readStat(pid)
+        return stat !== undefined && ProcTable.isAlive(stat) ? stat.start : undefined
+      })
       if (records.length > 0) yield* Effect.promise(() => sweepOrphaned(records, grace))
     }
     return { host, shell, instance, guardian }

@@ -73,6 +73,12 @@ export const readStat = (pid: number): Stat | undefined => {
   return text === undefined ? undefined : parseStat(text)
 }
 
+/** A process that was seen before is still there, and alive. */
+export const stillLives = (seen: { readonly pid: number; readonly start: number }): boolean => {
+  const stat = readStat(seen.pid)
+  return stat !== undefined && stat.start === seen.start && isAlive(stat)
+}
+
 /** The soft limit of RLIMIT_LOCKS in the text of /proc/PID/limits. */
 export const parseLocks = (text: string): string | undefined => /^Max file locks\s+(\S+)/m.exec(text)?.[1]
 

@@ -29,6 +29,8 @@ export interface Table {
   readonly startOf: (pid: number) => number
   /** One process; undefined when there is none of this pid. */
   readonly find: (pid: number) => Entry | undefined | Promise<Entry | undefined>
+  /** Whether a process that was seen is still there and alive; undefined where that takes a look at the whole table. */
+  readonly stillLives: ((seen: { readonly pid: number; readonly start: number }) => boolean) | undefined
   /** Whether a process that was seen some time ago is still the same one. */
   readonly isSame: (pid: number, start: number) => boolean
   /** Memory (bytes) and processor time (ms) of some processes together. */
@@ -49,6 +51,7 @@ export const proc: Table = {
   looks: 2,
   startOf: (pid) => ProcTable.readStat(pid)?.start ?? 0,
   find: ProcTable.find,
+  stillLives: ProcTable.stillLives,
   usageOf: ProcTable.usageOf,
   isSame: (pid, start) => ProcTable.readStat(pid)?.start === start,
   scan: ProcTable.scan
@@ -61,6 +64,7 @@ export const ps: Table = {
   killPause: 20,
   looks: 1,
   startOf: () => Math.floor(Date.now() / 1000),
+  stillLives: undefined,
   find: async (pid) => (await PsTable.read()).find((entry) => entry.pid === pid),
   usageOf: PsTable.usageOf,
   // A call of `ps` would take longer than the look from which the process is known is old.

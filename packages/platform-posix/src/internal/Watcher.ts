@@ -42,10 +42,11 @@ interface Kill {
   readonly denied: Set<number>
 }
 
-/** Between two looks at a waiting tree, in ms: short at first, then longer, and never a large part of a scan's cost. */
+/** Between two looks at a waiting tree, in ms: short at first, then longer, about a tenth of the time that has passed. */
 const firstPause = 1
 const lastPause = 20
-const pauseGrowth = 1.5
+const pauseGrowth = 1.1
+/** And where one look follows another, this many times the time that it took. */
 const pausePerScan = 6
 
 const maxLooks = 8
@@ -62,6 +63,8 @@ export class Watcher {
   private timer: NodeJS.Timeout | undefined = undefined
   private wake: (() => void) | undefined = undefined
   private pause = firstPause
+  /** Something has happened since the last look began. */
+  private hurried = false
   private nextCensus: Promise<Map<Watched, Array<Entry>>> | undefined = undefined
   private readonly killing = new Map<Watched, Kill>()
 
@@ -161,43 +164,76 @@ export class Watcher {
     return () => void this.waiters.delete(waiter)
   }
 
-  /** A leader or an orphan has ended: look at once. */
+  /** A leader or an orphan has ended, or somebody waits: look at once. */
   hurry(): void {
     if (this.orphans !== undefined) {
-      if (this.waiters.size > 0) this.tellEmpty((tree) => this.isEmptyExactly(tree) === true)
+      for (const waiter of this.waiting()) if (this.isEmptyExactly(waiter.tree) === true) this.tell(waiter)
       return
     }
     this.pause = firstPause
+    this.hurried = true
     if (!this.looping) void this.loop()
     else this.wake?.()
   }
 
-  private tellEmpty(isEmpty: (tree: Watched) => boolean): void {
-    for (const waiter of this.waiters) {
-      if (!waiter.tree.ended || !isEmpty(waiter.tree)) continue
-      this.waiters.delete(waiter)
-      waiter.done()
-    }
+  private tell(waiter: Waiter): void {
+    this.waiters.delete(waiter)
+    waiter.done()
   }
 
   /** Waiting makes sense only for trees whose leader has ended; the others are reported by their exit. */
+  private waiting(): ReadonlyArray<Waiter> {
+    return [...this.waiters].filter(({ tree }) => tree.ended)
+  }
+
   private async loop(): Promise<void> {
     this.looping = true
     try {
-      while ([...this.waiters].some(({ tree }) => tree.ended)) {
+      while (this.waiting().length > 0) {
+        // The last look was asked for because all members had ended, and not because of the time or an event.
+        const expectedEmpty = !this.hurried
+        this.hurried = false
         const startedAt = performance.now()
         const found = await this.census()
-        this.tellEmpty((tree) => !found.has(tree))
-        const cost = performance.now() - startedAt
-        await this.sleep(Math.max(this.pause, cost * pausePerScan))
-        this.pause = Math.min(lastPause, this.pause * pauseGrowth)
+        const known = new Map<Waiter, Array<Entry>>()
+        for (const waiter of this.waiting()) {
+          const members = found.get(waiter.tree)
+          if (members === undefined) this.tell(waiter)
+          else known.set(waiter, [...members])
+        }
+        // Who keeps forking must not make the host look all the time.
+        const canPeek = this.table.stillLives !== undefined
+        const rest = expectedEmpty || !canPeek ? (performance.now() - startedAt) * pausePerScan : 0
+        await this.sleep(Math.max(this.pause, rest))
+        this.slowDown()
+        // A tree is not empty while one member that is known lives, which is seen without a look at the whole table.
+        while (this.areKnown(this.waiting(), known)) {
+          await this.sleep(this.pause)
+          this.slowDown()
+        }
       }
     } finally {
       this.looping = false
     }
   }
 
+  /** Each of these trees still has a known member that lives; the dead ones are taken out. */
+  private areKnown(waiting: ReadonlyArray<Waiter>, known: ReadonlyMap<Waiter, Array<Entry>>): boolean {
+    const { stillLives } = this.table
+    return stillLives !== undefined && !this.hurried && waiting.length > 0 && waiting.every((waiter) => {
+      const members = known.get(waiter) ?? []
+      while (members.length > 0 && !stillLives(members.at(-1)!)) members.pop()
+      return members.length > 0
+    })
+  }
+
+  private slowDown(): void {
+    this.pause = Math.min(lastPause, this.pause * pauseGrowth)
+  }
+
+  /** Waits, at most until somebody is in a hurry. */
   private sleep(ms: number): Promise<void> {
+    if (this.hurried) return Promise.resolve()
     return new Promise((resolve) => {
       this.wake = () => {
         clearTimeout(this.timer)

@@ -34,11 +34,15 @@ export const like = (status: ExitStatus): Ending =>
     ? { _tag: "Signal", signal: status.signal as NodeJS.Signals }
     : code(shellCode(status))
 
+/** What a shell makes of it. */
+export const shellCodeOf = (ending: Ending): number =>
+  ending._tag === "Code" ? ending.code : 128 + os.constants.signals[ending.signal]
+
 /** Ends this process now. */
 export const end = (ending: Ending): never => {
   if (ending._tag === "Code") process.exit(ending.code)
   process.removeAllListeners(ending.signal)
   process.kill(process.pid, ending.signal)
   // The first process of a container is not ended by its own signals (pid_namespaces(7)).
-  process.exit(128 + os.constants.signals[ending.signal])
+  process.exit(shellCodeOf(ending))
 }

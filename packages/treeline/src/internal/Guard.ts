@@ -6,6 +6,7 @@ import { ProcessPlatform } from "@treeline/core/ProcessPlatform"
 import * as ShutdownPlan from "@treeline/core/ShutdownPlan"
 import * as Effect from "effect/Effect"
 import type * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
 import * as ChildProcess from "effect/process/ChildProcess"
 import * as Queue from "effect/Queue"
 import * as Result from "effect/Result"
@@ -16,7 +17,7 @@ import * as Console from "./Console.ts"
 import * as Ending from "./Ending.ts"
 import * as GuardConfig from "./GuardConfig.ts"
 import * as Incoming from "./Incoming.ts"
-import { planOf } from "./Run.ts"
+import { leaderEnd, planOf } from "./Run.ts"
 
 export interface Options {
   readonly lifelineFd: number
@@ -135,14 +136,14 @@ const guardOnPosix = Effect.fnUntraced(
           yield* Queue.take(incoming)
           yield* tree.shutdown(ShutdownPlan.kill)
         }))
-        const status = yield* tree.exited
+        const ended = yield* leaderEnd(tree)
         const survivors = yield* tree.shutdown()
-        if (survivors.length > 0) {
+        if (Option.isNone(ended) || survivors.length > 0) {
           return yield* new InternalError({
             detail: `could not end ${survivors.map(({ command, pid }) => `${pid} (${command})`).join(", ")}`
           })
         }
-        return Ending.code(Ending.shellCode(status))
+        return Ending.code(Ending.shellCode(ended.value))
       })),
       Effect.provide(layer)
     )

@@ -1,12 +1,15 @@
 /** `treeline run`: one contained command. */
 import type { Level } from "@treeline/core/Containment"
 import type { InvalidSpec } from "@treeline/core/Errors"
+import * as ExitStatus from "@treeline/core/ExitStatus"
 import * as Output from "@treeline/core/Output"
 import type { ProcessInfo } from "@treeline/core/ProcessIdentity"
 import { ProcessPlatform } from "@treeline/core/ProcessPlatform"
+import type { ProcessTree } from "@treeline/core/ProcessTree"
 import * as ShutdownPlan from "@treeline/core/ShutdownPlan"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
 import * as ChildProcess from "effect/process/ChildProcess"
 import * as Queue from "effect/Queue"
 import * as Schema from "effect/Schema"
@@ -44,12 +47,43 @@ const names = (processes: ReadonlyArray<ProcessInfo>): string =>
 const count = (processes: ReadonlyArray<ProcessInfo>): string =>
   processes.length === 1 ? "1 process" : `${processes.length} processes`
 
+/** How the leader has ended; none when the kill of the tree gave up and it still lives. */
+export const leaderEnd = (tree: ProcessTree): Effect.Effect<Option.Option<ExitStatus.ExitStatus>> =>
+  Effect.raceFirst(
+    Effect.asSome(tree.exited),
+    Effect.flatMap(
+      tree.empty,
+      (survivors) => survivors.length === 0 ? Effect.asSome(tree.exited) : tree.exitStatus
+    )
+  )
+
+/**
+ * A program that has a group of its own, such as an interactive shell, stops alone (`suspend`); the shell outside would
+ * wait for ever. So this process stops as well, and when it is continued, so is the program.
+ */
+const stopWith = (tree: ProcessTree): Effect.Effect<void> =>
+  Effect.gen(function*() {
+    const members = yield* tree.members
+    if (members.find(({ pid }) => pid === tree.pid)?.state !== "T") return
+    // SIGTSTP and not SIGSTOP: it has no effect where nobody could continue this process.
+    process.kill(process.pid, "SIGTSTP")
+    yield* tree.signal("SIGCONT", "tree")
+  })
+
 /** Runs the command and tells how this process should end. */
 export const run = Effect.fn("treeline run")(function*(options: Options) {
   const platform = yield* ProcessPlatform
   const shared = Console.inTerminal()
   // Before the launch, so that no signal falls between the two.
-  const incoming = yield* Incoming.signals(["SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM", "SIGUSR1", "SIGUSR2"])
+  const incoming = yield* Incoming.signals([
+    "SIGHUP",
+    "SIGINT",
+    "SIGQUIT",
+    "SIGTERM",
+    "SIGUSR1",
+    "SIGUSR2",
+    ...shared ? ["SIGCHLD" as const] : []
+  ])
   const startedAt = performance.now()
   const tree = yield* platform.launch(
     ChildProcess.make(options.command, options.args, {
@@ -72,6 +106,7 @@ export const run = Effect.fn("treeline run")(function*(options: Options) {
   let stoppedBy: NodeJS.Signals | undefined = undefined
   let interruptedAt = Number.NEGATIVE_INFINITY
   const react = (signal: NodeJS.Signals): Effect.Effect<unknown, InvalidSpec, Scope.Scope> => {
+    if (signal === "SIGCHLD") return stopWith(tree)
     if (signal === "SIGUSR1" || signal === "SIGUSR2") return tree.signal(signal, "leader")
     const now = performance.now()
     if (shared && stoppedBy === undefined && (signal === "SIGINT" || signal === "SIGQUIT")) {
@@ -88,22 +123,26 @@ export const run = Effect.fn("treeline run")(function*(options: Options) {
   }
   yield* Effect.forkScoped(Effect.forever(Effect.flatMap(Queue.take(incoming), react)))
 
-  const status = yield* tree.exited
+  const ended = yield* leaderEnd(tree)
   if (performance.now() - interruptedAt < doubleInterrupt) {
     yield* Effect.raceFirst(tree.empty, Effect.sleep(settleAfterInterrupt))
   }
   const leftBehind = stoppedBy === undefined ? yield* tree.members : []
   const survivors = yield* tree.shutdown()
-  yield* tree.drained
-  yield* Fiber.await(copying)
+  if (Option.isSome(ended)) {
+    yield* tree.drained
+    yield* Fiber.await(copying)
+  }
 
+  const status = Option.getOrElse(ended, () => ExitStatus.unknown)
+  const ending = Option.match(ended, { onNone: () => Ending.code(125), onSome: Ending.like })
   const stopped: string | null = stoppedBy ?? null
   if (options.json || options.report !== undefined) {
     const text = Schema.encodeSync(Schema.fromJsonString(CommandReport.Run))({
       command: tree.command,
       pid: tree.pid,
       status,
-      exitCode: Ending.shellCode(status),
+      exitCode: Ending.shellCodeOf(ending),
       stoppedBy: stopped,
       milliseconds: Math.round(performance.now() - startedAt),
       containment: tree.level,
@@ -119,7 +158,7 @@ export const run = Effect.fn("treeline run")(function*(options: Options) {
   if (survivors.length > 0) {
     yield* say(`could not end ${count(survivors)} of ${tree.command}: ${names(survivors)}`)
   }
-  return Ending.like(status)
+  return ending
 }, Effect.scoped)
 
 const say = (text: string): Effect.Effect<void> => Effect.promise(() => Console.print(2, `treeline: ${text}`))

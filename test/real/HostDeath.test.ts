@@ -1,0 +1,279 @@
+/**
+ * All the ways in which a host dies, and what becomes of its trees. What each case proves can fail: the same scenario on
+ * child_process leaves the tree behind.
+ */
+import { assert, describe, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import { eventually, stays } from "../support/Eventually.ts"
+import * as Host from "../support/Host.ts"
+import { isAlive, killIfAlive, stateOf } from "../support/Processes.ts"
+import * as Scratch from "../support/Scratch.ts"
+
+/** How long what must survive is observed, in ms. */
+const window = 300
+
+const both = ["treeline", "node"] as const
+
+/** On Treeline nothing is left; on child_process the tree lives on. */
+const outcome = Effect.fn(function*(on: typeof both[number], host: Host.Host, scratch: Scratch.Scratch) {
+  yield* host.awaitDead
+  if (on === "node") return yield* stays("the tree lives", () => scratch.living().length > 0, window)
+  yield* host.awaitNoDescendants()
+  yield* scratch.awaitNoneLiving()
+})
+
+const title = (on: typeof both[number], what: string) =>
+  on === "treeline" ? what : `${what} (negative control: child_process leaves the tree)`
+
+describe.runIf(process.platform === "linux")("the host dies", () => {
+  describe("peer 36: SIGKILL", () => {
+    it.live("the tree is gone within 2 s", () =>
+      Effect.gen(function*() {
+        const times: Array<number> = []
+        // The best of three, because the machine may be busy.
+        for (let run = 0; run < 3; run++) {
+          times.push(
+            yield* Effect.scoped(Effect.gen(function*() {
+              const scratch = yield* Scratch.make
+              const command = Host.treeCommand("grandchild", scratch)
+              const host = yield* Host.start({ on: "treeline", scratch, spec: { command } })
+              yield* scratch.awaitReported(3)
+              const killedAt = performance.now()
+              host.signal("SIGKILL")
+              yield* scratch.awaitNoneLiving()
+              return performance.now() - killedAt
+            }))
+          )
+        }
+        assert.isBelow(Math.min(...times), 2000)
+      }))
+
+    it.live("control: on child_process it lives on", () =>
+      Effect.gen(function*() {
+        const scratch = yield* Scratch.make
+        const command = Host.treeCommand("grandchild", scratch)
+        const host = yield* Host.start({ on: "node", scratch, spec: { command } })
+        yield* scratch.awaitReported(3)
+        host.signal("SIGKILL")
+        yield* host.awaitDead
+        yield* stays("the tree lives", () => scratch.living().length === 3, 2000)
+      }))
+  })
+
+  const selfMade = {
+    "peer 37: process.exit(0) in a callback": { order: "exit", says: "" },
+    "peer 38: an uncaught exception": { order: "throw", says: "thrown on purpose" },
+    "peer 38: an unhandled rejection": { order: "reject", says: "rejected on purpose" }
+  }
+  for (const [name, { order, says }] of Object.entries(selfMade)) {
+    for (const on of both) {
+      for (const runMain of on === "node" ? [false] : [true, false]) {
+        it.live(title(on, `${name}${runMain ? ", with runMain" : ""}`), () =>
+          Effect.gen(function*() {
+            const scratch = yield* Scratch.make
+            const command = Host.treeCommand("grandchild", scratch)
+            const host = yield* Host.start({ on, scratch, spec: { command, runMain } })
+            yield* scratch.awaitReported(3)
+            host.order(order)
+            yield* outcome(on, host, scratch)
+            assert.include(host.errors(), says)
+          }))
+      }
+    }
+  }
+
+  for (const signal of ["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT"] as const) {
+    for (const on of both) {
+      for (const runMain of on === "node" ? [false] : [true, false]) {
+        it.live(title(on, `peer 39: ${signal}${runMain ? " with runMain" : ""}`), () =>
+          Effect.gen(function*() {
+            const scratch = yield* Scratch.make
+            const command = Host.treeCommand("session", scratch)
+            const host = yield* Host.start({ on, scratch, spec: { command, runMain } })
+            yield* scratch.awaitReported(3)
+            host.signal(signal)
+            yield* outcome(on, host, scratch)
+          }))
+      }
+    }
+  }
+
+  for (const on of both) {
+    for (const runMain of on === "node" ? [false] : [true, false]) {
+      it.live(
+        title(on, `peer 39: the terminal is closed${runMain ? ", with runMain" : ""}`),
+        () =>
+          Effect.gen(function*() {
+            const scratch = yield* Scratch.make
+            const host = yield* Host.start({
+              on,
+              scratch,
+              spec: { command: Host.treeCommand("session", scratch), runMain },
+              through: ["python3", Host.fixture("terminal.py")]
+            })
+            const terminal = Number(yield* host.awaitLine("terminal"))
+            yield* scratch.awaitReported(3)
+            process.kill(terminal, "SIGKILL")
+            yield* outcome(on, host, scratch)
+          })
+      )
+    }
+
+    it.live(
+      title(on, "peer 40: the host is stopped, then killed, while it stops a tree"),
+      () =>
+        Effect.gen(function*() {
+          const scratch = yield* Scratch.make
+          const command = Host.treeCommand("asked", scratch)
+          const host = yield* Host.start({ on, scratch, spec: { command, grace: 1000 } })
+          yield* scratch.awaitReported(1)
+          host.order("close")
+          yield* scratch.awaitNamed("asked-to-end")
+          host.signal("SIGSTOP")
+          yield* eventually("the host is stopped", () => stateOf(host.identity.pid) === "T")
+          assert.isAbove(scratch.living().length, 0)
+          host.signal("SIGKILL")
+          yield* outcome(on, host, scratch)
+        })
+    )
+  }
+
+  describe("peer 41: the guardian is killed while the host lives", () => {
+    // Without tag and mark the registration is all that a guardian can go by.
+    it.live("a new one has all registrations", () =>
+      Effect.gen(function*() {
+        const scratch = yield* Scratch.make
+        const host = yield* Host.start({
+          on: "treeline",
+          scratch,
+          spec: {
+            command: ["env", "-i", `PATH=${process.env["PATH"]}`, ...Host.treeCommand("grandchild", scratch)],
+            trees: 3,
+            tag: false
+          }
+        })
+        yield* scratch.awaitReported(9)
+        const first = yield* Host.awaitGuardian(host, scratch)
+        killIfAlive(first)
+        const second = yield* eventually("another guardian runs", () => {
+          const guardian = Host.recordOf(host, scratch)?.guardian
+          return guardian !== undefined && guardian.pid !== first.pid && guardian
+        })
+        assert.isTrue(host.isAlive())
+        assert.strictEqual(scratch.living().length, 9)
+        host.signal("SIGKILL")
+        yield* outcome("treeline", host, scratch)
+        assert.isFalse(isAlive(second))
+      }))
+
+    it.live("and so has the one after the next, for trees that were launched in between", () =>
+      Effect.gen(function*() {
+        const scratch = yield* Scratch.make
+        const host = yield* Host.start({
+          on: "treeline",
+          scratch,
+          spec: { command: Host.treeCommand("cleared", scratch), trees: 2 }
+        })
+        yield* scratch.awaitReported(4)
+        for (let kills = 0; kills < 3; kills++) {
+          const guardian = yield* Host.awaitGuardian(host, scratch)
+          killIfAlive(guardian)
+          yield* eventually("it is dead", () => !isAlive(guardian))
+        }
+        yield* Host.awaitGuardian(host, scratch)
+        host.signal("SIGKILL")
+        yield* outcome("treeline", host, scratch)
+      }))
+  })
+
+  describe("peer 42: host and guardian are killed in the same instant", () => {
+    const killBoth = Effect.fn(function*(scratch: Scratch.Scratch, through?: ReadonlyArray<string>) {
+      const host = yield* Host.start({
+        on: "treeline",
+        scratch,
+        spec: { command: Host.treeCommand("cleared", scratch) },
+        ...(through === undefined ? {} : { through })
+      })
+      yield* scratch.awaitReported(2)
+      const guardian = yield* Host.awaitGuardian(host, scratch)
+      // A stopped guardian can't see the end of its host, so the two kills are as one.
+      process.kill(guardian.pid, "SIGSTOP")
+      host.signal("SIGKILL")
+      process.kill(guardian.pid, "SIGKILL")
+      yield* host.awaitDead
+      yield* eventually("the guardian is dead", () => !isAlive(guardian))
+      yield* stays("both processes of the tree live", () => scratch.living().length === 2, window)
+      return host
+    })
+
+    for (const [name, through] of [["", undefined], [", also as zombies that nobody reaps", "--lazy"]] as const) {
+      it.live(`the next host sweeps what is left${name}`, () =>
+        Effect.gen(function*() {
+          const scratch = yield* Scratch.make
+          const first = yield* killBoth(scratch, through && ["perl", Host.fixture("reaper.pl"), through])
+          const left = [...scratch.living()]
+          const record = Host.recordOf(first, scratch)
+          assert.isDefined(record)
+          const second = yield* Host.start({
+            on: "treeline",
+            scratch,
+            spec: { command: Host.treeCommand("plain", scratch) }
+          })
+          // The sweep comes before the first launch.
+          assert.deepStrictEqual(left.filter(isAlive), [])
+          assert.isUndefined(Host.recordOf(first, scratch))
+          yield* scratch.awaitNamed("plain")
+          assert.strictEqual(scratch.living().length, 1)
+          second.order("finish")
+          yield* second.awaitNoDescendants()
+        }))
+    }
+
+    it.live("a living host's trees are not swept by another one", () =>
+      Effect.gen(function*() {
+        const scratch = yield* Scratch.make
+        const spec = { command: Host.treeCommand("cleared", scratch) }
+        yield* Host.start({ on: "treeline", scratch, spec })
+        yield* scratch.awaitReported(2)
+        const other = yield* Host.start({ on: "treeline", scratch, spec })
+        yield* scratch.awaitReported(4)
+        other.order("finish")
+        yield* other.awaitNoDescendants()
+        yield* stays("the first tree lives", () => scratch.living().length === 2, window)
+      }))
+  })
+
+  describe("peer 44: a Worker that launched a tree ends", () => {
+    for (const order of ["terminate", "leave"] as const) {
+      for (const on of both) {
+        it.live(title(on, `${order}: its tree ends, the main thread's does not`), () =>
+          Effect.gen(function*() {
+            const scratch = yield* Scratch.make
+            const commands = {
+              main: Host.treeCommand("grandchild", scratch),
+              worker: Host.treeCommand("cleared", scratch)
+            }
+            const host = yield* Host.startProgram({
+              program: ["workerHost.ts", on, JSON.stringify(commands)],
+              scratch
+            })
+            yield* scratch.awaitReported(5)
+            const namesLiving = () => scratch.living().map(({ name }) => name).sort()
+            const mains = ["grandchild", "leaf", "middle"]
+            assert.deepStrictEqual(namesLiving(), ["cleared", ...mains, "quiet"].sort())
+            host.order(order)
+            yield* host.awaitLine("worker gone")
+            if (on === "node") {
+              yield* stays("all live", () => namesLiving().length === 5, window)
+              return
+            }
+            yield* eventually("the Worker's tree is gone", () => namesLiving().length <= 3, { detail: namesLiving })
+            yield* stays("the main thread's tree lives", () => namesLiving().join() === mains.join(), window)
+            assert.isTrue(host.isAlive())
+            host.signal("SIGKILL")
+            yield* outcome("treeline", host, scratch)
+          }))
+      }
+    }
+  })
+})
