@@ -93,6 +93,15 @@ export const resolve = (command: string, cwd: string, searchPath: string | undef
   return denied ?? failed("NotFound", `${command} is not in the PATH of the child`)
 }
 
+const isProgram = (file: string): boolean => {
+  try {
+    const stat = fs.statSync(file, { throwIfNoEntry: false })
+    return stat?.isFile() === true && (stat.mode & 0o111) !== 0
+  } catch {
+    return false // in a folder that may not be entered
+  }
+}
+
 /**
  * The file that `command` probably names, at least cost: whether it can be run is for the system to say. Same rules as
  * `resolve`.
@@ -101,8 +110,7 @@ export const locate = (command: string, cwd: string, searchPath: string | undefi
   if (command.includes("/")) return { _tag: "Found", file: path.resolve(cwd, command) }
   for (const directory of (searchPath ?? defaultPath).split(":")) {
     const file = path.resolve(cwd, directory, command)
-    const stat = fs.statSync(file, { throwIfNoEntry: false })
-    if (stat?.isFile() === true && (stat.mode & 0o111) !== 0) return { _tag: "Found", file }
+    if (isProgram(file)) return { _tag: "Found", file }
   }
   // Nothing so simple; the full search finds the reason.
   return resolve(command, cwd, searchPath)

@@ -130,13 +130,16 @@ export class Reaper implements Orphans {
   }
 
   private tick(): void {
+    const ended: Array<() => void> = []
     for (const [pid, onExit] of this.running) {
       const status = this.peek(pid)
       if (status === undefined) continue
       this.running.delete(pid)
-      onExit(status)
+      ended.push(() => onExit(status))
     }
+    // Whoever hears of an end may ask at once what it has left, so the orphans are taken in before.
     this.look()
+    for (const tell of ended) tell()
     this.onChange()
   }
 
