@@ -27,6 +27,9 @@ const signalNames = new Map(Object.entries(constants.signals).map(([name, number
 /** If a signal is lost, exits are seen after this time all the same, in ms. */
 const safetyPoll = 500
 
+/** Each reading but the last has reaped somebody; a tree that forks for ever must not hold the host for ever. */
+const maxReads = 1000
+
 /** A zombie that nobody has taken for this long has no one who will, in ms. */
 const unclaimedAfter = 2000
 
@@ -175,17 +178,32 @@ export class Reaper implements Orphans {
     return pids
   }
 
+  /**
+   * An orphan that is seen in the list and found dead a moment later may have left a child that was not in the list yet,
+   * so the list is read again until no orphan of it has died.
+   */
   look(): void {
+    for (let reads = 0; reads < maxReads; reads++) if (!this.readChildren()) return
+    this.schedule()
+  }
+
+  /** Takes in the list of children once; returns whether an orphan was reaped. */
+  private readChildren(): boolean {
     const seen = new Set<number>()
+    let reaped = false
     for (const pid of this.children()) {
       seen.add(pid)
       if (this.leaders.has(pid)) continue
       const tree = this.adopted.get(pid) ?? this.adopt(pid)
       if (tree === undefined) this.considerForeign(pid)
-      else if (this.hasEnded(pid)) this.forget(pid, tree)
+      else if (this.hasEnded(pid)) {
+        this.forget(pid, tree)
+        reaped = true
+      }
     }
     for (const [pid, tree] of this.adopted) if (!seen.has(pid)) this.forget(pid, tree)
     for (const pid of this.foreign.keys()) if (!seen.has(pid)) this.foreign.delete(pid)
+    return reaped
   }
 
   /** Takes an orphan in, by its tag, which a zombie still has; else by session and mark. */
