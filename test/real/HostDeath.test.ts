@@ -139,7 +139,7 @@ describe.runIf(process.platform === "linux")("the host dies", () => {
   }
 
   describe("peer 41: the guardian is killed while the host lives", () => {
-    // Without tag and mark the registration is all that a guardian can go by.
+    // Without tag, mark and record the registration is all that a guardian can go by.
     it.live("a new one has all registrations", () =>
       Effect.gen(function*() {
         const scratch = yield* Scratch.make
@@ -150,13 +150,14 @@ describe.runIf(process.platform === "linux")("the host dies", () => {
             command: ["env", "-i", `PATH=${process.env["PATH"]}`, ...Host.treeCommand("grandchild", scratch)],
             trees: 3,
             tag: false
-          }
+          },
+          env: { TMPDIR: "/dev/null" }
         })
         yield* scratch.awaitReported(9)
-        const first = yield* Host.awaitGuardian(host, scratch)
+        const first = yield* eventually("a guardian runs", () => Host.guardianAmongChildren(host))
         killIfAlive(first)
         const second = yield* eventually("another guardian runs", () => {
-          const guardian = Host.recordOf(host, scratch)?.guardian
+          const guardian = Host.guardianAmongChildren(host)
           return guardian !== undefined && guardian.pid !== first.pid && guardian
         })
         assert.isTrue(host.isAlive())
