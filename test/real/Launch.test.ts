@@ -258,7 +258,7 @@ layer(PosixPlatform.layer, { excludeTestServices: true })("interruption", (it) =
       assert.isAbove(launched, 20, "some were interrupted after the launch")
       assert.isBelow(launched, 480, "some were interrupted before its end")
       yield* assertNothingMoreThan(before)
-    }))
+    }), 120_000)
 
   it.effect("control for peer 69: a spawn whose owner is interrupted before it could register an end lives on", () =>
     Effect.gen(function*() {
@@ -322,7 +322,7 @@ layer(PosixPlatform.layer, { excludeTestServices: true })("nothing leaks", (it) 
       yield* Effect.all(Array.from({ length: 1_000 }, () => cycle), { concurrency: 8, discard: true })
       yield* assertNothingMoreThan(before)
       assert.deepStrictEqual(children(), known)
-    }))
+    }), 120_000)
 
   it.effect("peer 64: a child has none of the host's descriptors, high numbers and other children's pipes included", () =>
     Effect.gen(function*() {

@@ -401,6 +401,7 @@ layer(platformAndSpawner, { excludeTestServices: true })("stops", (it) => {
           const tree = yield* platform.launch(ChildProcess.make("true"))
           // It ends while this thread is blocked, so nobody has been told yet.
           child_process.spawnSync("sleep", ["0.005"])
+          yield* tree.signal("SIGTERM", "group")
           assert.deepStrictEqual(yield* tree.shutdown(), [])
           assert.deepStrictEqual(yield* tree.exited, ExitStatus.exited(0))
         }))
