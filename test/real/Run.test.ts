@@ -72,6 +72,55 @@ describe("treeline run: how it ends", () => {
     }))
 })
 
+describe("treeline run: where it runs", () => {
+  it.live("inside another treeline run: one report, nothing left, the same code", () =>
+    Effect.gen(function*() {
+      const scratch = yield* Scratch.make
+      const inner = [...Command.treeline, "run", "--", ...treeCommand("failed", scratch)]
+      const outcome = yield* Command.run(["run", "--", ...inner], { scratch })
+      assert.deepStrictEqual([outcome.code, outcome.stdout], [3, ""])
+      assert.match(outcome.stderr, /^treeline: ended 2 processes that sh left behind: .*\n$/)
+      assert.deepStrictEqual(scratch.living(), [])
+    }))
+
+  it.live("in a pipeline: a reader that goes ends the writer, without a word", () =>
+    Effect.gen(function*() {
+      const scratch = yield* Scratch.make
+      const outcome = yield* Command.run([...Command.treeline, "run", "--", "yes"], {
+        scratch,
+        program: ["bash", "-c", "\"$@\" | head -1; echo ${PIPESTATUS[0]}", "bash"]
+      })
+      assert.deepStrictEqual(outcome, { code: 0, signal: null, stdout: "y\n141\n", stderr: "" })
+    }))
+
+  const namespace = ["unshare", "--pid", "--fork", "--mount-proc"]
+  const noNamespace = child_process.spawnSync(namespace[0]!, [...namespace.slice(1), "true"]).status !== 0
+
+  it.live.skipIf(noNamespace)(
+    "as process 1, which no signal of its own ends: 128 + N (needs a pid namespace)",
+    () =>
+      Effect.gen(function*() {
+        const scratch = yield* Scratch.make
+        const outcome = yield* Command.run([...Command.treeline, "run", "--", "sh", "-c", "kill -TERM $$"], {
+          scratch,
+          program: namespace
+        })
+        assert.deepStrictEqual([outcome.code, outcome.signal], [143, null])
+      })
+  )
+
+  it.live.each(["0", "1", "2"])("with descriptor %s closed", (fd) =>
+    Effect.gen(function*() {
+      const scratch = yield* Scratch.make
+      const outcome = yield* Command.run([...Command.treeline, "run", "--", ...treeCommand("failed", scratch)], {
+        scratch,
+        program: ["sh", "-c", `"$@" ${fd}>&-`, "sh"]
+      })
+      assert.strictEqual(outcome.code, 3)
+      assert.deepStrictEqual(scratch.living(), [])
+    }))
+})
+
 describe("treeline run: what passes through", () => {
   it.live("standard input reaches the command and ends there", () =>
     Effect.gen(function*() {
