@@ -303,7 +303,7 @@ describe.runIf(process.platform === "linux")("the host dies", () => {
   )
 
   describe("a host inside another host's tree", () => {
-    // The inner host has no time for a close of its own: its trees are found by their tags.
+    // The inner host has no time for a close of its own: mark, tag and the inner guardian are what is left.
     const nested = Effect.fn(function*(on: typeof both[number]) {
       const scratch = yield* Scratch.make
       const inner = { command: Host.treeCommand("stubborn", scratch), grace: 5000 }
