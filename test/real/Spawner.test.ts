@@ -506,7 +506,7 @@ layer(treeline, { excludeTestServices: true })("what Treeline adds", (it) => {
       assert.isTrue(Option.isNone(Spawner.exitStatus(missing)))
     }))
 
-  it.effect("signal: reaches the group, returns at once, and ends nothing that handles it", () =>
+  it.effect("P4: signal: reaches the group, returns at once, and ends nothing that handles it", () =>
     Effect.gen(function*() {
       const scratch = yield* Scratch.make
       const reloads =

@@ -268,7 +268,14 @@ export const make = Effect.fn("PortableEngine.make")(function*(
         return Effect.sync(() => count(watched.leaderGone ? [] : [[undefined, Signals.sendTo(pid, name)]]))
       }
       if (target === "group") {
-        return watched.leaderGone ? Effect.map(members, signalGroup(name)) : Effect.sync(() => signalGroup(name)([]))
+        return Effect.suspend(() => {
+          if (!watched.leaderGone) {
+            const outcome = Signals.sendToGroup(pid, name)
+            if (outcome !== "denied") return Effect.succeed(count([[undefined, outcome]]))
+          }
+          // Whose the number is, or who may not be signalled, is told by the table.
+          return Effect.map(members, signalGroup(name))
+        })
       }
       return Effect.map(members, (entries) => {
         const group = ownSession ? signalGroup(name)(entries) : count([])
