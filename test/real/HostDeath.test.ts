@@ -307,9 +307,10 @@ describe.runIf(process.platform === "linux")("the host dies", () => {
     const nested = Effect.fn(function*(on: typeof both[number]) {
       const scratch = yield* Scratch.make
       const inner = { command: Host.treeCommand("stubborn", scratch), grace: 5000 }
-      const command = [process.execPath, "--conditions=source", Host.fixture("host.ts"), JSON.stringify(inner)]
+      const program = [process.execPath, "--conditions=source", Host.fixture("host.ts"), JSON.stringify(inner)]
+      const command = ["sh", "-c", `echo "inner $$" >>'${scratch.report}'; exec "$@"`, "sh", ...program]
       const host = yield* Host.start({ on, scratch, spec: { command } })
-      yield* scratch.awaitReported(2)
+      yield* scratch.awaitReported(3)
       return { host, scratch }
     })
 
