@@ -1,8 +1,8 @@
 /**
  * `npm run bench`: Treeline beside Node's child_process, execa and Effect's own layer, in one run.
  *
- * `npm run bench -- --quick` repeats less; `npm run bench -- close scan` asks only these questions. A whole run writes
- * its tables to docs/performance.md.
+ * `npm run bench -- --quick` repeats less; `npm run bench -- close scan` asks only these questions. A run of all
+ * questions writes its tables to docs/performance.md.
  */
 import * as fs from "node:fs"
 import * as os from "node:os"
@@ -25,7 +25,7 @@ if (unknown.length > 0) {
   process.exit(2)
 }
 
-const rounds = quick ? 3 : 11
+const rounds = quick ? 5 : 11
 const chosen = questions.filter(({ name }) => names.length === 0 || names.includes(name))
 const tables: Array<string> = []
 for (const question of chosen) {
@@ -36,10 +36,10 @@ for (const question of chosen) {
 
 const document = fileURLToPath(new URL("../docs/performance.md", import.meta.url))
 const [begin, end] = ["<!-- figures: begin -->", "<!-- figures: end -->"]
-if (!quick && names.length === 0) {
+if (names.length === 0) {
   const text = fs.readFileSync(document, "utf8")
   const machine =
-    `Node ${process.versions.node}, ${process.platform} ${process.arch}, ${os.availableParallelism()} processors.`
+    `Node ${process.versions.node}, ${process.platform} ${process.arch}, ${os.availableParallelism()} processors, ${rounds} rounds.`
   const figures = [begin, "", machine, "", tables.join("\n"), end].join("\n")
   fs.writeFileSync(document, text.slice(0, text.indexOf(begin)) + figures + text.slice(text.indexOf(end) + end.length))
   console.error(`written to docs/performance.md`)

@@ -33,12 +33,13 @@ const question = (name: string, title: string, text: string, tree: Tree): Questi
       columns: ["", "ms, median", "p90", "above the tree's own, ms", "processes left"],
       rows: ["the tree's own dying time", ...contenders.map(({ name }) => name)].map((name, at) => {
         const times = answers[at]!.map(({ ms }) => ms)
+        const left = Math.max(...answers[at]!.map(({ left }) => left))
         return [
           name,
           ms(median(times)),
           ms(quantile(times, 0.9)),
-          at === 0 ? "" : ms(median(times) - ownTime),
-          String(Math.max(...answers[at]!.map(({ left }) => left)))
+          at === 0 || left > 0 ? "-" : ms(median(times) - ownTime),
+          String(left)
         ]
       })
     }

@@ -42,8 +42,8 @@ export const scan: Question = {
       return {
         title: "One look at the process table",
         text:
-          `With the processes that there are anyway, and with ${extra} more, all of them younger than the tree. A tree is looked
-at only while somebody waits for its end; the pause between two looks is at least six times the cost of one.`,
+          `With the processes that there are anyway, and with ${extra} more, all of them members of a second tree. A look at
+the whole table is made when all members that were known have ended; until then only one of them is asked for.`,
         columns: ["ms", `${small.size} processes`, "p90", `${large.size} processes`, "p90", "ratio"],
         rows: looks.map(([name], at) => [
           name,

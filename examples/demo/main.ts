@@ -14,8 +14,8 @@ import { command, hosts, living, type Member, running } from "./Tree.ts"
 
 const pause = "10 millis"
 
-/** How long processes are watched before they count as left, in ms. */
-const watchFor = 1500
+/** How long processes are watched before they count as left, in ms: Treeline's, which end, and the others. */
+const watchFor = { treeline: 6000, node: 1500 }
 
 /** Starts a clock: the effect that it gives tells the ms since then. */
 const stopwatch = Effect.map(
@@ -36,11 +36,15 @@ const watcher = (members: ReadonlyArray<Member>, elapsed: Effect.Effect<number>)
   })
 }
 
-/** Tells each end of a member until all have ended or `watchFor` has passed, and who is left. */
-const watch = Effect.fn("watch")(function*(members: ReadonlyArray<Member>, elapsed: Effect.Effect<number>) {
+/** Tells each end of a member until all have ended or `limit` ms have passed, and who is left. */
+const watch = Effect.fn("watch")(function*(
+  members: ReadonlyArray<Member>,
+  elapsed: Effect.Effect<number>,
+  limit: number
+) {
   const look = watcher(members, elapsed)
   let alive = yield* look
-  while (alive.length > 0 && (yield* elapsed) < watchFor) {
+  while (alive.length > 0 && (yield* elapsed) < limit) {
     yield* Effect.sleep(pause)
     alive = yield* look
   }
@@ -90,14 +94,14 @@ const stopWithTreeline = Effect.gen(function*() {
   const { members, port } = yield* running(Output.lines(tree.stdout.stream))
   Screen.tree({ name: "this demo", pid: process.pid }, members)
   Screen.say(`GET / was answered: ${yield* get(port, "/")}`)
-  Screen.say("Its shutdown plan: finish by HTTP, 300 ms; SIGTERM, 500 ms; then kill.")
+  Screen.say("Its shutdown plan: finish by HTTP, 500 ms; SIGTERM, 500 ms; then kill.")
   const elapsed = yield* stopwatch
   const finish = Effect.gen(function*() {
     const answer = yield* get(port, "/finish")
     Screen.effect(yield* elapsed, `answer: ${answer}`)
   })
   const plan = ShutdownPlan.make([
-    ShutdownPlan.run("HTTP GET /finish", finish, "300 millis"),
+    ShutdownPlan.run("HTTP GET /finish", finish, "500 millis"),
     ShutdownPlan.signal("SIGTERM", { within: "500 millis" }),
     // The kill that ends every plan is over too soon to be seen; a step before it tells that it comes.
     ShutdownPlan.run("announce", Effect.map(elapsed, (ms) => Screen.action(ms, "SIGKILL")), "0 millis")
@@ -129,18 +133,18 @@ const stopWithNode = Effect.gen(function*() {
   child.kill()
   yield* ended(child)
   Screen.action(yield* elapsed, "child.kill() has worked: the exit event has come")
-  return (yield* watch(members, elapsed)).length
+  return (yield* watch(members, elapsed, watchFor.node)).length
 }).pipe(Effect.scoped)
 
-const killHost = Effect.fn("killHost")(function*(heading: string, host: string) {
+const killHost = Effect.fn("killHost")(function*(heading: string, by: "treeline" | "node") {
   Screen.heading(heading)
-  const child = yield* startByNode([host])
+  const child = yield* startByNode([hosts[by]])
   const members = yield* shown("host", child, child.pid!)
   const elapsed = yield* stopwatch
   child.kill("SIGKILL")
   yield* ended(child)
   Screen.action(yield* elapsed, "SIGKILL to the host")
-  return (yield* watch(members, elapsed)).length
+  return (yield* watch(members, elapsed, watchFor[by])).length
 }, Effect.scoped)
 
 const demo = Effect.gen(function*() {
@@ -149,8 +153,8 @@ const demo = Effect.gen(function*() {
   Screen.say("a daemon that has left the tree's session. It is ended in two ways.")
   const stopped = { treeline: yield* stopWithTreeline, node: yield* stopWithNode }
   const killed = {
-    treeline: yield* killHost("3. Treeline: a host of its own starts it, and is killed", hosts.treeline),
-    node: yield* killHost("4. Node's child_process: the same, and its host is killed", hosts.node)
+    treeline: yield* killHost("3. Treeline: a host of its own starts it, and is killed", "treeline"),
+    node: yield* killHost("4. Node's child_process: the same, and its host is killed", "node")
   }
   Screen.heading("Processes left, of 4")
   Screen.result("", "Treeline", "child_process")
@@ -161,4 +165,4 @@ const demo = Effect.gen(function*() {
   if (stopped.treeline + killed.treeline > 0) process.exitCode = 1
 })
 
-demo.pipe(Effect.timeout("18 seconds"), Effect.provide(PosixPlatform.layer), NodeRuntime.runMain)
+demo.pipe(Effect.timeout("60 seconds"), Effect.provide(PosixPlatform.layer), NodeRuntime.runMain)

@@ -1,7 +1,7 @@
 /**
  * `treeline doctor`.
  */
-import { describe, expect, it } from "@effect/vitest"
+import { assert, describe, it } from "@effect/vitest"
 import { Containment } from "@treeline/core"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
@@ -26,14 +26,14 @@ describe("treeline doctor", () => {
       const scratch = yield* Scratch.make
       const report = decode((yield* Command.run(["doctor", "--json"], { scratch })).stdout)
       const { code, stderr, stdout } = yield* Command.run(["doctor"], { scratch })
-      expect([code, stderr]).toEqual([0, ""])
-      expect(stdout).toContain(`Containment here: ${report.level}\n`)
+      assert.deepStrictEqual([code, stderr], [0, ""])
+      assert.include(stdout, `Containment here: ${report.level}\n`)
       for (const { available, name } of report.mechanisms) {
-        expect(stdout).toMatch(new RegExp(`^  ${available ? "yes" : "no "}  ${name} `, "m"))
+        assert.match(stdout, new RegExp(`^  ${available ? "yes" : "no "}  ${name} `, "m"))
       }
-      if (report.raise !== undefined) expect(stdout.replaceAll(/\s+/g, " ")).toContain(report.raise)
-      expect(stdout).not.toContain("\x1b")
-      for (const line of stdout.split("\n")) expect(line.length).toBeLessThan(80)
+      if (report.raise !== undefined) assert.include(stdout.replaceAll(/\s+/g, " "), report.raise)
+      assert.notInclude(stdout, "\x1b")
+      for (const line of stdout.split("\n")) assert.isBelow(line.length, 80)
     }))
 
   it.live.skipIf(noPython !== undefined)(
@@ -48,10 +48,10 @@ describe("treeline doctor", () => {
             env: { TERM: "xterm", ...env }
           })
         const colored = yield* look({})
-        expect(colored.stdout).toContain("\x1b[32myes\x1b[0m")
+        assert.include(colored.stdout, "\x1b[32myes\x1b[0m")
         const plain = yield* look({ NO_COLOR: "1" })
-        expect(plain.stdout).toContain("yes")
-        expect(plain.stdout).not.toContain("\x1b")
+        assert.include(plain.stdout, "yes")
+        assert.notInclude(plain.stdout, "\x1b")
       })
   )
 
@@ -69,9 +69,9 @@ describe("treeline doctor", () => {
       "1.2.3",
       false
     )
-    expect(text).toContain("  no   a mechanism with a name  because it is not there")
-    expect(text).toContain("[group]  marked  tagged  sealed")
-    expect(text).not.toContain("To raise it")
-    for (const line of text.split("\n")) expect(line.length).toBeLessThan(80)
+    assert.include(text, "  no   a mechanism with a name  because it is not there")
+    assert.include(text, "[group]  marked  tagged  sealed")
+    assert.notInclude(text, "To raise it")
+    for (const line of text.split("\n")) assert.isBelow(line.length, 80)
   })
 })

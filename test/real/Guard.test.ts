@@ -1,7 +1,7 @@
 /**
  * `treeline guard`, driven by Python programs through the client in examples/guard.
  */
-import { describe, expect, it } from "@effect/vitest"
+import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as child_process from "node:child_process"
 import * as fs from "node:fs"
@@ -87,7 +87,7 @@ for script in ("exit 0", "exit 7", "exit 255", "kill -TERM $$", "kill -KILL $$")
 `,
         scratch
       )
-      expect([stdout, stderr]).toEqual(["0\n7\n255\n143\n137\n", ""])
+      assert.deepStrictEqual([stdout, stderr], ["0\n7\n255\n143\n137\n", ""])
     }))
 
   it.live("F2: a launch that does not wait is confirmed: the program runs when it returns", () =>
@@ -103,7 +103,7 @@ say(os.path.exists("up"), guarded.wait())
 `,
         scratch
       )
-      expect(stdout).toBe("True None\nTrue 143\n")
+      assert.strictEqual(stdout, "True None\nTrue 143\n")
     }))
 
   it.live("F3: the command never appears in the arguments or the environment of the guard or of its helpers", () =>
@@ -112,8 +112,8 @@ say(os.path.exists("up"), guarded.wait())
       const secret = "s3cr3t-of-the-command"
       const started = yield* startPython(
         `
-guarded = launch([sys.executable, "-c", "print('up', flush=True); import time; time.sleep(60)", "${"s3cr3t-of"}" + "-the-command"],
-                 wait=False, popen_kwargs={"env": {**os.environ, "TOKEN": "${"s3cr3t-of"}" + "-the-command"}})
+guarded = launch([sys.executable, "-c", "print('up', flush=True); import time; time.sleep(60)", "s3cr3t-of" + "-the-command"],
+                 wait=False, popen_kwargs={"env": {**os.environ, "TOKEN": "s3cr3t-of" + "-the-command"}})
 say("guard", guarded.guard_pid)
 sys.stdin.read()
 guarded.close()
@@ -126,11 +126,11 @@ say("closed")
       const guard = Number(/guard (\d+)/.exec(started.stdout())![1])
       // The guard, and its guardian, which the kernel knows as its child.
       const children = fs.readFileSync(`/proc/${guard}/task/${guard}/children`, "utf8").trim().split(" ").map(Number)
-      expect(children.length).toBe(2)
+      assert.strictEqual(children.length, 2)
       const shows = (pid: number) =>
         ["cmdline", "environ"].some((file) => fs.readFileSync(`/proc/${pid}/${file}`, "latin1").includes(secret))
-      expect([guard, ...children].map(shows).filter(Boolean).length).toBe(1) // the program itself
-      expect(shows(guard)).toBe(false)
+      assert.strictEqual([guard, ...children].map(shows).filter(Boolean).length, 1) // the program itself
+      assert.strictEqual(shows(guard), false)
       started.input!.end()
       yield* started.awaitOutput("closed")
     }))
@@ -149,11 +149,11 @@ for wait in (True, False):
         scratch
       )
       const lines = stdout.trim().split("\n")
-      expect(lines.slice(0, 3)).toEqual(lines.slice(3))
-      expect(lines[0]).toMatch(/could not start no-such-program: .*\(NotFound\)/)
-      expect(lines[1]).toContain("(PermissionDenied)")
-      expect(lines[2]).toContain("(BadWorkingDirectory)")
-      expect(stdout).not.toContain("secret")
+      assert.deepStrictEqual(lines.slice(0, 3), lines.slice(3))
+      assert.match(lines[0]!, /could not start no-such-program: .*\(NotFound\)/)
+      assert.include(lines[1], "(PermissionDenied)")
+      assert.include(lines[2], "(BadWorkingDirectory)")
+      assert.notInclude(stdout, "secret")
     }))
 
   it.live("F5: DEVNULL stays /dev/null, and what is inherited is inherited", () =>
@@ -169,7 +169,7 @@ launch(["sh", "-c", "cat; echo err >&2"], wait=True, popen_kwargs={"stdin": None
 `,
         scratch
       )
-      expect([stdout, stderr]).toEqual(["/dev/null /dev/null\n", "err\n"])
+      assert.deepStrictEqual([stdout, stderr], ["/dev/null /dev/null\n", "err\n"])
     }))
 
   it.live.each(["grandchild", "session", "daemon", "cleared"])(
@@ -189,7 +189,7 @@ say("code", guarded.close())
         yield* eventually("the tree lives", () => scratch.living().length >= 2)
         started.input!.end()
         yield* started.awaitOutput("code 143")
-        expect(scratch.living()).toEqual([])
+        assert.deepStrictEqual(scratch.living(), [])
       })
   )
 
@@ -246,7 +246,7 @@ say("code", guarded.wait())
       yield* started.awaitOutput("let go")
       yield* stays("it lives through the grace time", () => isAlive(stubborn), 450)
       yield* started.awaitOutput("code 137")
-      expect(scratch.living()).toEqual([])
+      assert.deepStrictEqual(scratch.living(), [])
     }))
 
   it.live("F8: when the leader returns 0, what it left gets SIGTERM and time to clean up; the code stays 0", () =>
@@ -260,9 +260,9 @@ say(open("cleaned").read().strip())
 `,
         scratch
       )
-      expect(stdout).toBe("0\nclean\n")
+      assert.strictEqual(stdout, "0\nclean\n")
       yield* scratch.awaitReported(1)
-      expect(scratch.living()).toEqual([])
+      assert.deepStrictEqual(scratch.living(), [])
     }))
 
   it.live.each([3, 40, 400])(
@@ -293,10 +293,10 @@ say("pipes", *pipes)
           scratch
         )
         const pipes = /pipes (.*)/.exec(stdout)![1]!.split(" ")
-        expect(pipes.length).toBeGreaterThanOrEqual(3)
+        assert.isAtLeast(pipes.length, 3)
         const open = stdout.slice(0, stdout.indexOf("pipes ")).trim().split("\n")
-        expect(open.length).toBeGreaterThanOrEqual(3)
-        expect(open.filter((name) => pipes.includes(name))).toEqual([])
+        assert.isAtLeast(open.length, 3)
+        assert.deepStrictEqual(open.filter((name) => pipes.includes(name)), [])
       })
   )
 
@@ -312,16 +312,16 @@ except ValueError as error: say(error)
 `,
           scratch
         )
-        expect(client.stdout).toContain(name)
+        assert.include(client.stdout, name)
         const config = JSON.stringify({ command: ["touch", "ran"], popen_kwargs: { [name]: false } })
         const guard = yield* bareGuard(config, scratch)
-        expect(guard.code).toBe(2)
-        expect(JSON.parse(guard.status)).toEqual({
+        assert.strictEqual(guard.code, 2)
+        assert.deepStrictEqual(JSON.parse(guard.status), {
           ok: false,
           error: `popen_kwargs.${name} is set by the guard and can't be overridden`
         })
-        expect(guard.stderr).toBe(`treeline: popen_kwargs.${name} is set by the guard and can't be overridden\n`)
-        expect(fs.existsSync(scratch.file("ran"))).toBe(false)
+        assert.strictEqual(guard.stderr, `treeline: popen_kwargs.${name} is set by the guard and can't be overridden\n`)
+        assert.strictEqual(fs.existsSync(scratch.file("ran")), false)
       })
   )
 
@@ -337,8 +337,8 @@ for kwargs in ({1: "x"}, {"env": loop}, {"stdout": subprocess.PIPE}, {"stdin": 9
 `,
         scratch
       )
-      expect(stdout).toBe("refused\n".repeat(5))
-      expect(fs.existsSync(scratch.file("ran"))).toBe(false)
+      assert.strictEqual(stdout, "refused\n".repeat(5))
+      assert.strictEqual(fs.existsSync(scratch.file("ran")), false)
     }))
 
   it.live.each([
@@ -370,8 +370,8 @@ for kwargs in ({1: "x"}, {"env": loop}, {"stdout": subprocess.PIPE}, {"stdin": 9
       Effect.gen(function*() {
         const scratch = yield* Scratch.make
         const { code, status, stderr } = yield* bareGuard(config!, scratch)
-        expect(JSON.parse(status)).toEqual({ ok: false, error: problem })
-        expect([code, stderr]).toEqual([2, `treeline: ${problem}\n`])
+        assert.deepStrictEqual(JSON.parse(status), { ok: false, error: problem })
+        assert.deepStrictEqual([code, stderr], [2, `treeline: ${problem}\n`])
       })
   )
 
@@ -389,8 +389,8 @@ for kwargs in ({1: "x"}, {"env": loop}, {"stdout": subprocess.PIPE}, {"stdin": 9
       ) {
         const argv = ["guard", `--lifeline-fd=${fds[0]}`, `--config-fd=${fds[1]}`, `--status-fd=${fds[2]}`]
         const outcome = yield* Command.run(argv, { scratch })
-        expect([outcome.code, outcome.stdout]).toEqual([2, ""])
-        expect(outcome.stderr).toContain(problem)
+        assert.deepStrictEqual([outcome.code, outcome.stdout], [2, ""])
+        assert.include(outcome.stderr, problem)
       }
     }))
 
@@ -401,10 +401,10 @@ for kwargs in ({1: "x"}, {"env": loop}, {"stdout": subprocess.PIPE}, {"stdin": 9
         const scratch = yield* Scratch.make
         for (const flag of [`"--termination-grace-period=${grace}"`, `"--termination-grace-period", "${grace}"`]) {
           const guard = yield* bareGuard("{\"command\":[\"touch\",\"ran\"]}", scratch, flag)
-          expect([guard.code, guard.status]).toEqual([2, ""])
-          expect(guard.stderr).toContain("termination-grace-period")
+          assert.deepStrictEqual([guard.code, guard.status], [2, ""])
+          assert.include(guard.stderr, "termination-grace-period")
         }
-        expect(fs.existsSync(scratch.file("ran"))).toBe(false)
+        assert.strictEqual(fs.existsSync(scratch.file("ran")), false)
       })
   )
 
@@ -419,7 +419,7 @@ for grace in (-1, float("nan"), float("inf"), "5", True):
 `,
         scratch
       )
-      expect(stdout).toBe("refused\n".repeat(5))
+      assert.strictEqual(stdout, "refused\n".repeat(5))
     }))
 
   it.live("F13, F15: a system that is not POSIX is refused before anything is read or started", () =>
@@ -430,8 +430,8 @@ for grace in (-1, float("nan"), float("inf"), "5", True):
       const guard = yield* bareGuard("{\"command\":[\"touch\",\"ran\"]}", scratch, "", {
         GUARD: JSON.stringify(elsewhere)
       })
-      expect(guard).toEqual({ status: "", code: 2, stderr: "treeline: treeline guard needs a POSIX system\n" })
-      expect(fs.existsSync(scratch.file("ran"))).toBe(false)
+      assert.deepStrictEqual(guard, { status: "", code: 2, stderr: "treeline: treeline guard needs a POSIX system\n" })
+      assert.strictEqual(fs.existsSync(scratch.file("ran")), false)
     }))
 
   it.live("F14: a guard that never reports is ended and reaped by the client", () =>
@@ -448,9 +448,9 @@ except ChildProcessError: say("reaped")
 `,
         scratch
       )
-      expect(stdout).toBe("the guard exited before reporting\nreaped\n")
+      assert.strictEqual(stdout, "the guard exited before reporting\nreaped\n")
       yield* scratch.awaitReported(1)
-      expect(scratch.living()).toEqual([])
+      assert.deepStrictEqual(scratch.living(), [])
     }))
 
   it.live("F14: a status pipe that nobody reads any more does not disturb the program", () =>
@@ -466,7 +466,7 @@ say(p.wait())
 `,
         scratch
       )
-      expect(stdout).toBe("ran\n5\n")
+      assert.strictEqual(stdout, "ran\n5\n")
     }))
 
   it.live("a large configuration in small pieces is read whole", () =>
@@ -479,7 +479,7 @@ say(launch(["sh", "-c", "env | grep -c ^V"], wait=True, popen_kwargs={"env": env
 `,
         scratch
       )
-      expect(stdout).toBe("300\n0\n")
+      assert.strictEqual(stdout, "300\n0\n")
     }))
 
   it.live("F17: settings of the program are kept: cwd and env", () =>
@@ -494,7 +494,7 @@ say(kwargs["cwd"])
 `,
         scratch
       )
-      expect(stdout).toBe("inner\nthis\nhome=\ninner\n")
+      assert.strictEqual(stdout, "inner\nthis\nhome=\ninner\n")
     }))
 
   it.live("SIGTERM to the guard ends the tree as well", () =>
@@ -515,7 +515,7 @@ sys.stdin.read()
       yield* started.awaitOutput("launched")
       started.input!.write("\n")
       yield* started.awaitOutput("code 143")
-      expect(scratch.living()).toEqual([])
+      assert.deepStrictEqual(scratch.living(), [])
     }))
 
   it.live("P9: SIGKILL to the guard ends the tree as well", () =>
@@ -583,9 +583,9 @@ say("code", guarded.wait())
         const member = yield* scratch.awaitNamed("plain")
         lifeline!.end()
         yield* eventually("the guard gives up", () => exitCode() !== undefined)
-        expect(exitCode()).toBe(2)
-        expect(errors()).toMatch(new RegExp(`^treeline: could not end ${member.pid} \\(\\w+\\)\\n$`))
-        expect(identify(member.pid)).toBeDefined()
+        assert.strictEqual(exitCode(), 2)
+        assert.match(errors(), new RegExp(`^treeline: could not end ${member.pid} \\(\\w+\\)\\n$`))
+        assert.isDefined(identify(member.pid))
       })
   )
 })

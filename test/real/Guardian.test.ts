@@ -224,7 +224,7 @@ describe.runIf(process.platform === "linux")("the guardian", () => {
           ({ identity }) => Effect.sync(() => identity !== undefined && killIfAlive(identity))
         )
         // The end of its input is the host's death.
-        script.child.stdin!.end(record.text + more)
+        script.child.stdin.end(record.text + more)
         yield* eventually("the script has ended", () => script.child.exitCode !== null)
         return { scratch, record }
       })

@@ -139,7 +139,7 @@ describe.runIf(process.platform === "linux")("the host dies", () => {
   }
 
   describe("peer 41: the guardian is killed while the host lives", () => {
-    // Without tag and mark the registration is all that a guardian can go by.
+    // Without tag, mark and record the registration is all that a guardian can go by.
     it.live("a new one has all registrations", () =>
       Effect.gen(function*() {
         const scratch = yield* Scratch.make
@@ -150,13 +150,14 @@ describe.runIf(process.platform === "linux")("the host dies", () => {
             command: ["env", "-i", `PATH=${process.env["PATH"]}`, ...Host.treeCommand("grandchild", scratch)],
             trees: 3,
             tag: false
-          }
+          },
+          env: { TMPDIR: "/dev/null" }
         })
         yield* scratch.awaitReported(9)
-        const first = yield* Host.awaitGuardian(host, scratch)
+        const first = yield* eventually("a guardian runs", () => Host.guardianAmongChildren(host))
         killIfAlive(first)
         const second = yield* eventually("another guardian runs", () => {
-          const guardian = Host.recordOf(host, scratch)?.guardian
+          const guardian = Host.guardianAmongChildren(host)
           return guardian !== undefined && guardian.pid !== first.pid && guardian
         })
         assert.isTrue(host.isAlive())
@@ -275,5 +276,60 @@ describe.runIf(process.platform === "linux")("the host dies", () => {
           }))
       }
     }
+  })
+
+  it.live(
+    "peer 45: a host killed at any of 20 instants of launching 25 trees leaves nothing",
+    () =>
+      Effect.gen(function*() {
+        const launched = yield* Effect.forEach(
+          Array.from({ length: 20 }, (_, instant) => instant * 5),
+          Effect.fn(function*(delay) {
+            const scratch = yield* Scratch.make
+            const spec = { command: Host.treeCommand("cleared", scratch), trees: 25 }
+            // It has launched the first one when it is here, and goes on.
+            const host = yield* Host.start({ on: "treeline", scratch, spec })
+            yield* Effect.sleep(delay)
+            host.signal("SIGKILL")
+            yield* outcome("treeline", host, scratch)
+            return host.lines.filter((line) => line.startsWith("launched")).length
+          }, Effect.scoped),
+          { concurrency: 2 }
+        )
+        // The instants were in the midst of it.
+        assert.isBelow(Math.min(...launched), 25)
+      }),
+    60_000
+  )
+
+  describe("a host inside another host's tree", () => {
+    // The inner host has no time for a close of its own: mark, tag and the inner guardian are what is left.
+    const nested = Effect.fn(function*(on: typeof both[number]) {
+      const scratch = yield* Scratch.make
+      const inner = { command: Host.treeCommand("stubborn", scratch), grace: 5000 }
+      const program = [process.execPath, "--conditions=source", Host.fixture("host.ts"), JSON.stringify(inner)]
+      const command = ["sh", "-c", `echo "inner $$" >>'${scratch.report}'; exec "$@"`, "sh", ...program]
+      const host = yield* Host.start({ on, scratch, spec: { command } })
+      yield* scratch.awaitReported(3)
+      return { host, scratch }
+    })
+
+    for (const on of both) {
+      it.live(title(on, "its trees end with the outer host"), () =>
+        Effect.gen(function*() {
+          const { host, scratch } = yield* nested(on)
+          host.signal("SIGKILL")
+          yield* outcome(on, host, scratch)
+        }))
+    }
+
+    it.live("its trees end when the outer host closes the tree", () =>
+      Effect.gen(function*() {
+        const { host, scratch } = yield* nested("treeline")
+        host.order("close")
+        yield* host.awaitLine("closed")
+        assert.deepStrictEqual(scratch.living(), [])
+        assert.isTrue(host.isAlive())
+      }))
   })
 })

@@ -16,6 +16,9 @@ const rounds = Number(process.env["TREELINE_MATRIX_ROUNDS"] ?? 5)
 /** Processes that a cell may take to see die after the host, in ms: grace, sweep, and a busy machine. */
 const deathLimit = 8000
 
+/** Time for one cell, in ms: enough also for more rounds than the default. */
+const cellLimit = Math.max(30_000, rounds * 3000)
+
 interface Shape {
   readonly role: string
   /** How many processes report themselves before the tree is as it should be. */
@@ -101,7 +104,7 @@ const matrix = (user: number) => {
             { concurrency: 5 }
           )
           assert.deepStrictEqual(left.flat(), [])
-        }))
+        }), cellLimit)
     }
   }
 }

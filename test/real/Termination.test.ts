@@ -401,6 +401,7 @@ layer(platformAndSpawner, { excludeTestServices: true })("stops", (it) => {
           const tree = yield* platform.launch(ChildProcess.make("true"))
           // It ends while this thread is blocked, so nobody has been told yet.
           child_process.spawnSync("sleep", ["0.005"])
+          yield* tree.signal("SIGTERM", "group")
           assert.deepStrictEqual(yield* tree.shutdown(), [])
           assert.deepStrictEqual(yield* tree.exited, ExitStatus.exited(0))
         }))
@@ -492,6 +493,49 @@ layer(platformAndSpawner, { excludeTestServices: true })("peer 10: zombies that 
   )
 })
 
+/** The same platform without the tag: what clears its environment and leaves the session is not found. */
+layer(PosixPlatform.layerWith({ tag: false }), { excludeTestServices: true })("levels", (it) => {
+  it.effect("peer 18: below \"tagged\" a daemon that cleared its environment outlives its tree, which says so", () =>
+    Effect.gen(function*() {
+      const scratch = yield* Scratch.make
+      const { close, tree } = yield* launch(role("cleared", 2), scratch)
+      assert.strictEqual(tree.level, "marked")
+      yield* close
+      const living = scratch.living()
+      assert.deepStrictEqual(living.map(({ name }) => name), ["quiet"])
+      yield* stays("the daemon lives", () => living.every(isAlive), 150)
+    }))
+
+  it.effect("peer 14, 15: at \"marked\" sessions and daemons that keep their environment end with the tree", () =>
+    Effect.gen(function*() {
+      const scratch = yield* Scratch.make
+      const daemon = yield* launch(role("daemon", 2), scratch)
+      const session = yield* launch(role("session", 3), scratch)
+      yield* Effect.all([daemon.close, session.close], { concurrency: "unbounded" })
+      yield* assertNoneLiving(scratch)
+    }))
+})
+
+layer(PosixPlatform.layer, { excludeTestServices: true })("peer 11: a group that may not be signalled", (it) => {
+  it.effect("peer 11: EPERM for the group, as macOS says of zombies: each member is asked, and the tree is empty", () =>
+    Effect.gen(function*() {
+      const scratch = yield* Scratch.make
+      const { close, tree } = yield* launch(role("grandchild", 3), scratch, { shutdown: grace("10 seconds") })
+      const kill = process.kill.bind(process)
+      let denied = 0
+      const mock = vi.spyOn(process, "kill").mockImplementation((pid, signal) => {
+        if (pid >= 0) return kill(pid, signal)
+        denied++
+        throw Object.assign(new Error("kill EPERM"), { code: "EPERM" })
+      })
+      yield* Effect.addFinalizer(() => Effect.sync(() => mock.mockRestore()))
+      assert.isBelow(yield* elapsed(close), 5_000)
+      yield* assertNoneLiving(scratch)
+      assert.deepStrictEqual(yield* tree.empty, [])
+      assert.isAbove(denied, 0)
+    }))
+})
+
 describe("peer 9: what can't be ended", () => {
   /** The portable engine on real processes, with a tree that no signal reaches. */
   const untouchable = Layer.effect(
@@ -537,7 +581,8 @@ describe("peer 9: what can't be ended", () => {
       const error = yield* Fiber.join(killing)
       assert.strictEqual(error.reason._tag, "TimedOut")
       scratch.living().forEach(killIfAlive)
-      yield* Scope.close(scope, Exit.void)
+      // It reports the same survivor in the log, which the test before has seen.
+      yield* Effect.provide(Scope.close(scope, Exit.void), Logger.layer([]))
     }).pipe(Effect.provide(spawner)), 20_000)
 })
 

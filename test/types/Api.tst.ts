@@ -2,7 +2,7 @@ import {
   type Containment,
   type Errors,
   ExitStatus,
-  ProcessPlatform,
+  type ProcessPlatform,
   type ProcessTree,
   ShutdownPlan,
   Spawner

@@ -240,7 +240,14 @@ export const make = (parts: Parts): Engine => {
         return Effect.sync(() => count(watched.ended ? [] : [[undefined, Signals.sendTo(pid, name)]]))
       }
       if (target === "group") {
-        return watched.reaped ? Effect.map(members, signalGroup(name)) : Effect.sync(() => signalGroup(name)([]))
+        return Effect.suspend(() => {
+          if (!watched.reaped) {
+            const outcome = Signals.sendToGroup(pid, name)
+            if (outcome !== "denied") return Effect.succeed(count([[undefined, outcome]]))
+          }
+          // Whose the number is, or who may not be signalled, is told by the table.
+          return Effect.map(members, signalGroup(name))
+        })
       }
       return Effect.map(members, (entries) => {
         const group = ownSession ? signalGroup(name)(entries) : count([])

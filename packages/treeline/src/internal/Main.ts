@@ -109,7 +109,8 @@ Exit codes:
   const doctorCommand = Command.make(
     "doctor",
     { json: json.pipe(Flag.withDescription("The report as one JSON object")) },
-    (options) => ended(on(doctor({ ...options, version })))
+    // A diagnosis ends nothing, not even what a dead host has left.
+    (options) => ended(on(doctor({ ...options, version }), { sweepOrphaned: false }))
   ).pipe(
     Command.withShortDescription("Show what can be promised on this system"),
     Command.withDescription("Shows the containment level here, what it stands on, and what would raise it."),
