@@ -25,7 +25,8 @@ export interface Orphans {
   readonly look: () => void
   /** The living orphans of a tree. */
   readonly of: (tree: Watched) => ReadonlySet<number>
-  readonly entryOf: (pid: number) => Entry | undefined
+  /** The same, as entries; the leader stands for a tree that has not ended. */
+  readonly entriesOf: (tree: Watched) => ReadonlyArray<Entry>
 }
 
 interface Waiter {
@@ -49,7 +50,8 @@ const pauseGrowth = 1.1
 /** And where one look follows another, this many times the time that it took. */
 const pausePerScan = 6
 
-const maxLooks = 8
+/** While somebody unknown has vanished each time, nothing is said to be gone; a busy machine must not hold it for ever. */
+const maxLooks = 40
 
 /** A search that does not wait lets the event loop run after this time, in ms. */
 const longestSearch = 10
@@ -153,7 +155,9 @@ export class Watcher {
 
   async members(tree: Watched): Promise<ReadonlyArray<Entry>> {
     if (this.isEmptyExactly(tree) === true) return []
-    return (await this.census()).get(tree) ?? []
+    const found = (await this.census()).get(tree) ?? []
+    // A tree that forks faster than it can be looked at is not empty for that.
+    return found.length > 0 || this.orphans === undefined ? found : this.orphans.entriesOf(tree)
   }
 
   /** Calls `done` once when no member lives; returns how to stop waiting. */

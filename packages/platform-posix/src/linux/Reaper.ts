@@ -278,7 +278,8 @@ export class Reaper implements Orphans {
     return this.byTree.get(tree) ?? none
   }
 
-  entryOf(pid: number): Entry | undefined {
-    return ProcTable.find(pid)
+  entriesOf(tree: Watched): ReadonlyArray<Entry> {
+    const pids = tree.ended ? this.of(tree) : new Set([tree.leader.pid])
+    return [...pids].map((pid) => ({ ...(ProcTable.find(pid) ?? this.tagOnly(pid)), alive: true }))
   }
 }
