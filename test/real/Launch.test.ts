@@ -224,41 +224,45 @@ layer(PosixPlatform.layer, { excludeTestServices: true })("interruption", (it) =
       extendEnv: true
     })
 
-  it.effect("peer 69, P42: at 500 random instants of a launch: no survivor, no descriptor", () =>
-    Effect.gen(function*() {
-      yield* warmUp
-      const cookie = `interrupt-${process.pid}-${Date.now()}`
-      const before = holdings()
-      const familiar = children()
-      const next = random(581)
-      let launched = 0
-      const one = Effect.scoped(Effect.gen(function*() {
-        const platform = yield* Platform
-        yield* platform.launch(endless(cookie), { shutdown: ShutdownPlan.kill })
-        launched++
-        return yield* Effect.never
-      }))
-      for (let instant = 0; instant < 500; instant++) {
-        const stepped = next() < 0.5 ? one : Effect.provideService(one, Scheduler.Scheduler, everyStep(next))
-        const fiber = yield* Effect.forkChild(stepped, { startImmediately: next() < 0.5 })
-        const kind = next()
-        if (kind < 0.4) {
-          for (let turn = Math.floor(next() * 12); turn > 0; turn--) yield* Effect.yieldNow
-        } else if (kind < 0.7) {
-          for (let turn = Math.floor(next() * 6); turn > 0; turn--) {
-            yield* Effect.promise(() => new Promise((resolve) => setImmediate(resolve)))
+  it.effect(
+    "peer 69, P42: at 500 random instants of a launch: no survivor, no descriptor",
+    () =>
+      Effect.gen(function*() {
+        yield* warmUp
+        const cookie = `interrupt-${process.pid}-${Date.now()}`
+        const before = holdings()
+        const familiar = children()
+        const next = random(581)
+        let launched = 0
+        const one = Effect.scoped(Effect.gen(function*() {
+          const platform = yield* Platform
+          yield* platform.launch(endless(cookie), { shutdown: ShutdownPlan.kill })
+          launched++
+          return yield* Effect.never
+        }))
+        for (let instant = 0; instant < 500; instant++) {
+          const stepped = next() < 0.5 ? one : Effect.provideService(one, Scheduler.Scheduler, everyStep(next))
+          const fiber = yield* Effect.forkChild(stepped, { startImmediately: next() < 0.5 })
+          const kind = next()
+          if (kind < 0.4) {
+            for (let turn = Math.floor(next() * 12); turn > 0; turn--) yield* Effect.yieldNow
+          } else if (kind < 0.7) {
+            for (let turn = Math.floor(next() * 6); turn > 0; turn--) {
+              yield* Effect.promise(() => new Promise((resolve) => setImmediate(resolve)))
+            }
+          } else yield* Effect.sleep(next() * 8)
+          yield* Fiber.interrupt(fiber)
+          if (instant % 50 === 49) {
+            assert.deepStrictEqual(carriers(cookie), [])
+            assert.deepStrictEqual([...children()].filter((pid) => !familiar.has(pid)), [])
           }
-        } else yield* Effect.sleep(next() * 8)
-        yield* Fiber.interrupt(fiber)
-        if (instant % 50 === 49) {
-          assert.deepStrictEqual(carriers(cookie), [])
-          assert.deepStrictEqual([...children()].filter((pid) => !familiar.has(pid)), [])
         }
-      }
-      assert.isAbove(launched, 20, "some were interrupted after the launch")
-      assert.isBelow(launched, 480, "some were interrupted before its end")
-      yield* assertNothingMoreThan(before)
-    }), 120_000)
+        assert.isAbove(launched, 20, "some were interrupted after the launch")
+        assert.isBelow(launched, 480, "some were interrupted before its end")
+        yield* assertNothingMoreThan(before)
+      }),
+    120_000
+  )
 
   it.effect("control for peer 69: a spawn whose owner is interrupted before it could register an end lives on", () =>
     Effect.gen(function*() {
@@ -308,21 +312,25 @@ layer(PosixPlatform.layer, { excludeTestServices: true })("interruption", (it) =
 })
 
 layer(PosixPlatform.layer, { excludeTestServices: true })("nothing leaks", (it) => {
-  it.effect("peer 64: 1,000 spawns and closes: descriptors, listeners, timers and handles are what they were", () =>
-    Effect.gen(function*() {
-      yield* warmUp
-      const platform = yield* Platform
-      const before = holdings()
-      const known = children()
-      const cycle = Effect.scoped(Effect.gen(function*() {
-        const tree = yield* platform.launch(ChildProcess.make("true"))
-        yield* Stream.runDrain(tree.stdout.stream)
-        yield* tree.exited
-      }))
-      yield* Effect.all(Array.from({ length: 1_000 }, () => cycle), { concurrency: 8, discard: true })
-      yield* assertNothingMoreThan(before)
-      assert.deepStrictEqual(children(), known)
-    }), 120_000)
+  it.effect(
+    "peer 64: 1,000 spawns and closes: descriptors, listeners, timers and handles are what they were",
+    () =>
+      Effect.gen(function*() {
+        yield* warmUp
+        const platform = yield* Platform
+        const before = holdings()
+        const known = children()
+        const cycle = Effect.scoped(Effect.gen(function*() {
+          const tree = yield* platform.launch(ChildProcess.make("true"))
+          yield* Stream.runDrain(tree.stdout.stream)
+          yield* tree.exited
+        }))
+        yield* Effect.all(Array.from({ length: 1_000 }, () => cycle), { concurrency: 8, discard: true })
+        yield* assertNothingMoreThan(before)
+        assert.deepStrictEqual(children(), known)
+      }),
+    120_000
+  )
 
   it.effect("peer 64: a child has none of the host's descriptors, high numbers and other children's pipes included", () =>
     Effect.gen(function*() {
