@@ -76,7 +76,7 @@ describe.runIf(process.platform === "linux")("the host dies", () => {
             yield* scratch.awaitReported(3)
             host.order(order)
             yield* outcome(on, host, scratch)
-            assert.include(host.errors(), says)
+            yield* eventually("it has died of this", () => host.errors().includes(says))
           }))
       }
     }
