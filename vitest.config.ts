@@ -9,6 +9,21 @@ const resolution = {
   }
 }
 
+/** Tests on real processes, few at a time. */
+const realProcesses = (name: string, include: Array<string>, env: Record<string, string>) => ({
+  ...resolution,
+  test: {
+    name,
+    include,
+    env,
+    pool: "forks" as const,
+    maxWorkers: 2,
+    execArgv: ["--conditions=source"],
+    testTimeout: 30_000,
+    hookTimeout: 30_000
+  }
+})
+
 export default defineConfig({
   ...resolution,
   test: {
@@ -28,18 +43,24 @@ export default defineConfig({
           testTimeout: 10_000
         }
       },
-      {
-        ...resolution,
-        test: {
-          name: "real",
-          include: ["test/real/**/*.test.ts"],
-          pool: "forks",
-          maxWorkers: 2,
-          execArgv: ["--conditions=source"],
-          testTimeout: 30_000,
-          hookTimeout: 30_000
-        }
-      }
+      realProcesses("real", ["test/real/**/*.test.ts"], {}),
+      // What depends on the engine, again without native code: the engine of macOS, of Workers, and where koffi is missing.
+      realProcesses(
+        "portable",
+        [
+          "Closing",
+          "Guardian",
+          "GuardianDescriptors",
+          "HostDeath",
+          "Launch",
+          "Limits",
+          "Matrix",
+          "Output",
+          "Spawner",
+          "Termination"
+        ].map((name) => `test/real/${name}.test.ts`),
+        { TREELINE_ENGINE: "portable" }
+      )
     ]
   }
 })

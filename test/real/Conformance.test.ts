@@ -23,6 +23,11 @@ const posix: Omit<Conformance.Capabilities, "level"> = {
 
 Conformance.suite("PosixPlatform", PosixPlatform.layer, { ...posix, level: "tagged" })
 
+Conformance.suite("PosixPlatform without native code", PosixPlatform.layerWith({ engine: "portable" }), {
+  ...posix,
+  level: "tagged"
+})
+
 Conformance.suite("PosixPlatform without the tag", PosixPlatform.layerWith({ tag: false }), {
   ...posix,
   level: "marked"

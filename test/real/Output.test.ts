@@ -187,7 +187,7 @@ layer(platformAndSpawner, { excludeTestServices: true })("bytes", (it) => {
       })
       yield* Stream.runHead(closed.stdout.stream)
       yield* Stream.run(bytesOf("go\n"), closed.stdin)
-      assert.deepStrictEqual(yield* closed.exited, ExitStatus.signaled("SIGPIPE"))
+      assert.isTrue(ExitStatus.isSignaledBy(yield* closed.exited, "SIGPIPE"))
       // Pipes are socket pairs here (Node), and one that is closed over unread bytes fails the next write with ECONNRESET.
       const flooding = yield* launch(ChildProcess.make("yes"), {
         output: Output.backpressure(64 * 1024, { onReaderGone: "close" })

@@ -86,6 +86,11 @@ export interface Host {
   readonly awaitNoDescendants: (within?: number) => Effect.Effect<void>
 }
 
+/** The engine that the tests of this run are held against goes on to their hosts. */
+export const engine: Readonly<Record<string, string>> = process.env["TREELINE_ENGINE"] === undefined
+  ? {}
+  : { TREELINE_ENGINE: process.env["TREELINE_ENGINE"] }
+
 /** Starts host.ts or bareHost.ts. */
 export const start = ({ on, spec, ...options }: StartOptions): Effect.Effect<Host, never, Scope.Scope> =>
   startProgram({ ...options, program: [on === "treeline" ? "host.ts" : "bareHost.ts", JSON.stringify(spec)] })
@@ -119,6 +124,7 @@ export const startProgram = (options: ProgramOptions): Effect.Effect<Host, never
           // Records of hosts go to the temporary folder: each test has its own.
           env: {
             PATH: process.env["PATH"],
+            ...engine,
             TMPDIR: scratch.directory,
             HOME: scratch.directory,
             NODE_COMPILE_CACHE: compileCache(user),

@@ -6,6 +6,7 @@ import type * as Scope from "effect/Scope"
 import * as child_process from "node:child_process"
 import { fileURLToPath } from "node:url"
 import { eventually } from "./Eventually.ts"
+import { engine } from "./Host.ts"
 import { identify, type Identity, killIfAlive } from "./Processes.ts"
 import type { Scratch } from "./Scratch.ts"
 
@@ -19,6 +20,7 @@ export const treeline: ReadonlyArray<string> = [
 /** The environment of a command under test: records and caches are the test's own. */
 export const environment = (scratch: Scratch): Record<string, string> => ({
   PATH: process.env["PATH"] ?? "/usr/bin:/bin",
+  ...engine,
   HOME: scratch.directory,
   TMPDIR: scratch.directory,
   XDG_CACHE_HOME: fileURLToPath(new URL("../../node_modules/.cache/command", import.meta.url))

@@ -50,6 +50,10 @@ export const unknown: ExitStatus = { _tag: "Unknown" }
 /** True for `Exited{code: 0}` only. */
 export const isSuccess = (self: ExitStatus): boolean => self._tag === "Exited" && self.code === 0
 
+/** True when `signal` ended the process, whether or not a core was dumped. */
+export const isSignaledBy = (self: ExitStatus, signal: ChildProcess.Signal | (string & {})): boolean =>
+  self._tag === "Signaled" && self.signal === signal
+
 /** A short English description: `exited with code 3`, `killed by SIGSEGV (core dumped)`. */
 export const describe = (self: ExitStatus): string =>
   ExitStatus.match(self, {

@@ -90,11 +90,11 @@ const sealerOf = (wanted: Options["seal"], host: TagHost, instance: number): Sea
     : namespace
 }
 
-/** The engine, or undefined where it can't be had; its guardian ends with the scope. */
-export const make = (options: Options): Effect.Effect<Engine, never, Scope.Scope> | undefined => {
-  const libc = unavailable() === undefined ? Libc.load() : undefined
-  if (libc === undefined || libc instanceof Error) return undefined
-  return Effect.gen(function*() {
+/** The engine, where `unavailable` has nothing to say against it; its guardian ends with the scope. */
+export const make = (options: Options): Effect.Effect<Engine, never, Scope.Scope> =>
+  Effect.gen(function*() {
+    const libc = Libc.load()
+    if (libc instanceof Error) return yield* Effect.die(libc)
     const { guardian, host, instance, shell } = yield* Base.make(options, { linux: true, tagged: true })
     const subreaper = libc.prctl(Libc.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) === 0
     const table = NativeTable.make(libc)
@@ -126,4 +126,3 @@ export const make = (options: Options): Effect.Effect<Engine, never, Scope.Scope
       report: () => reportOf(shell, subreaper, getSealer())
     })
   })
-}

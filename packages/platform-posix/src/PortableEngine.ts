@@ -33,6 +33,7 @@ const reportOf = (parts: {
   readonly table: Table.Table
   readonly marksReadable: boolean
   readonly tagger: string | undefined
+  readonly whyNotNative: string
 }): Report => {
   const mark: Mechanism = {
     name: "mark",
@@ -59,7 +60,8 @@ const reportOf = (parts: {
       { name: "guardian", available: true, detail: `${parts.shell} ends every tree when the host has gone` },
       { name: "process table", available: true, detail: parts.table.name },
       mark,
-      tag
+      tag,
+      { name: "native launch", available: false, detail: parts.whyNotNative }
     ],
     raise: raise[parts.level]
   }
@@ -67,7 +69,8 @@ const reportOf = (parts: {
 
 /** Starts the engine; its guardian ends with the scope. */
 export const make = Effect.fn("PortableEngine.make")(function*(
-  options: Options = {}
+  options: Options = {},
+  whyNotNative = "the portable engine was asked for"
 ): Effect.fn.Return<Engine, never, Scope.Scope> {
   const table = (options.table ?? (ProcTable.isAvailable() ? "proc" : "ps")) === "proc" ? Table.proc : Table.ps
   const linux = table === Table.proc
@@ -85,6 +88,6 @@ export const make = Effect.fn("PortableEngine.make")(function*(
     watcher: new Watcher(table, Watcher.attribution(host, table), undefined),
     level,
     sealer: () => new SealProblem("the portable engine has no part in the kernel's own containers"),
-    report: () => reportOf({ level, shell, table, marksReadable, tagger: tagger?.name })
+    report: () => reportOf({ level, shell, table, marksReadable, tagger: tagger?.name, whyNotNative })
   })
 })

@@ -13,11 +13,17 @@ import * as PortableEngine from "./PortableEngine.ts"
 /** See the fields; everything has a default. */
 export type { Options }
 
-/** The native engine where it can be had, else the portable one; `doctor` says which and why. */
+/** Why the portable engine was chosen although there may be a native one; undefined when it was not. */
+const whyPortable = (options: Options): string | undefined => {
+  const wanted = options.engine ?? process.env["TREELINE_ENGINE"]
+  if (wanted === "portable") return "the portable engine was asked for"
+  return options.table === "ps" || options.tag === false ? "an option is for the portable engine only" : undefined
+}
+
+/** The native engine where it can be had, else the portable one; its report says why. */
 const engineOf = (options: Options): Effect.Effect<Engine, never, Scope.Scope> => {
-  const portable = options.engine === "portable" || options.table === "ps" || options.tag === false
-  const native = portable ? undefined : LinuxEngine.make(options)
-  return native ?? PortableEngine.make(options)
+  const reason = whyPortable(options) ?? LinuxEngine.unavailable()
+  return reason === undefined ? LinuxEngine.make(options) : PortableEngine.make(options, reason)
 }
 
 /**

@@ -8,7 +8,7 @@ export interface Options {
   readonly sweepOrphaned?: boolean | undefined
   /**
    * `native` calls the C library through koffi (Linux), `portable` uses Node's child_process. Default: `native` where it
-   * works, which is not in a Worker.
+   * works, which is not in a Worker. The environment variable TREELINE_ENGINE=portable says the same from outside.
    */
   readonly engine?: "native" | "portable" | undefined
   /** What seals a tree (native engine). Default: a control group where one can be made, else a pid namespace. */
