@@ -1,23 +1,16 @@
 /** Signals to this process, as a queue. */
 import * as Effect from "effect/Effect"
 import * as Queue from "effect/Queue"
-import type * as Scope from "effect/Scope"
 
-/** From now until the scope closes these signals come in here and have no other effect. */
-export const signals = (
-  names: ReadonlyArray<NodeJS.Signals>
-): Effect.Effect<Queue.Dequeue<NodeJS.Signals>, never, Scope.Scope> =>
-  Effect.gen(function*() {
-    const queue = yield* Queue.unbounded<NodeJS.Signals>()
-    const onSignal = (name: NodeJS.Signals) => void Queue.offerUnsafe(queue, name)
-    yield* Effect.acquireRelease(
-      Effect.sync(() => {
-        for (const name of names) process.on(name, onSignal)
-      }),
-      () =>
-        Effect.sync(() => {
-          for (const name of names) process.off(name, onSignal)
-        })
-    )
+/** Signals that wait to be taken; one that comes when so many wait says nothing new. */
+const capacity = 64
+
+/**
+ * From now until the end of this process these signals come in here and have no other effect: a Ctrl-C more while the
+ * command is ending must not change how it ends. `Ending.end` takes back the one that it ends by.
+ */
+export const signals = (names: ReadonlyArray<NodeJS.Signals>): Effect.Effect<Queue.Dequeue<NodeJS.Signals>> =>
+  Effect.map(Queue.dropping<NodeJS.Signals>(capacity), (queue) => {
+    for (const name of names) process.on(name, () => void Queue.offerUnsafe(queue, name))
     return queue
   })
