@@ -176,7 +176,7 @@ describe("treeline run: what is left over", () => {
   it.live("peer 4: what the command leaves behind is ended and named in one line", () =>
     Effect.gen(function*() {
       const scratch = yield* Scratch.make
-      const outcome = yield* Command.run(["run", "--", ...treeCommand("left", scratch)], { scratch })
+      const outcome = yield* Command.run(["run", "--", ...treeCommand("failed", scratch)], { scratch })
       assert.strictEqual(outcome.code, 3)
       const left = (yield* scratch.awaitReported(3)).filter(({ name }) => name === "quiet")
       assert.strictEqual(left.length, 2)
