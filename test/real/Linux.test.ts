@@ -279,7 +279,11 @@ describe.runIf(isNative)("the engine of Linux", () => {
           )
         const state = () => {
           collectGarbage()
-          return { descriptors: descriptors(), listeners: listeners(), heap: process.memoryUsage().heapUsed / 1024 / 1024 }
+          return {
+            descriptors: descriptors(),
+            listeners: listeners(),
+            heap: process.memoryUsage().heapUsed / 1024 / 1024
+          }
         }
         yield* launches(2000)
         const before = state()
