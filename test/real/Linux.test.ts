@@ -4,7 +4,7 @@
 import { assert, describe, layer } from "@effect/vitest"
 import { Errors, ExitStatus, ProcessPlatform, ShutdownPlan } from "@treeline/core"
 import { PosixPlatform } from "@treeline/platform-posix"
-import { Effect, Exit, Scope, Stream } from "effect"
+import { Context, Effect, Exit, Layer, Scope, Stream } from "effect"
 import { ChildProcess } from "effect/process"
 import * as child_process from "node:child_process"
 import { once } from "node:events"
@@ -25,6 +25,12 @@ const sh = (script: string, options?: ChildProcess.CommandOptions) =>
   ChildProcess.make("/bin/sh", ["-c", script], options)
 const quiet = { stdin: "ignore", stdout: "ignore", stderr: "ignore" } as const
 const soon = ShutdownPlan.terminate({ within: 300 })
+
+/** One more platform in this process; it ends with the scope. */
+const another = Effect.map(
+  Layer.build(PosixPlatform.layerWith({ hostDeathGrace: 400 })),
+  (context) => Context.get(context, ProcessPlatform.ProcessPlatform)
+)
 
 const textOf = (command: ChildProcess.StandardCommand, options?: ProcessPlatform.LaunchOptions) =>
   ProcessPlatform.ProcessPlatform.use((platform) => platform.launch(command, options)).pipe(
@@ -251,6 +257,39 @@ describe.runIf(isNative)("the engine of Linux", () => {
         )
         yield* Scope.close(scope, Exit.void)
         for (const { pid } of reported) assert.isFalse(fs.existsSync(`/proc/${pid}`))
+      }))
+
+    it.effect("two platforms in one process leave each other's children alone", () =>
+      Effect.gen(function*() {
+        const platform = yield* ProcessPlatform.ProcessPlatform
+        const leave = sh("sleep 60 & exit 0", quiet)
+        yield* Effect.scoped(Effect.gen(function*() {
+          const here = yield* platform.launch(leave, { shutdown: soon })
+          yield* Effect.scoped(Effect.gen(function*() {
+            const second = yield* another
+            const there = yield* second.launch(leave, { shutdown: soon })
+            const held = () => stateOf(here.pid) === "Z" && stateOf(there.pid) === "Z"
+            yield* eventually("both leaders have ended", held)
+            // Both leaders are held while something of their trees lives, longer than an unclaimed zombie would be.
+            yield* stays("both are held", held, 3500)
+            assert.strictEqual((yield* there.members).length, 1)
+          }))
+          assert.strictEqual((yield* here.members).length, 1)
+        }))
+      }))
+
+    it.effect("a tree that outlives the scope of its platform is ended all the same", () =>
+      Effect.gen(function*() {
+        const scratch = yield* Scratch.make
+        const [file, ...args] = Host.treeCommand("stubborn", scratch)
+        yield* Effect.scoped(Effect.gen(function*() {
+          const scope = yield* Effect.scope
+          const launch = Effect.flatMap(another, (platform) =>
+            Scope.provide(platform.launch(ChildProcess.make(file!, args, quiet), { shutdown: soon }), scope))
+          yield* Effect.scoped(launch)
+          yield* scratch.awaitReported(2)
+        }))
+        assert.deepStrictEqual(scratch.living(), [])
       }))
 
     it.effect("a daemon of the user that comes to the host is left alone, and reaped when it has ended", () =>

@@ -52,6 +52,7 @@ export class Guardian {
   /** Lines since the record was last written anew. */
   private recordLines = 0
   private closing = false
+  private closeWhenIdle = false
   private restart: NodeJS.Timeout | undefined = undefined
   private readonly trees = new Map<number, Leader | undefined>()
   private readonly kept = new Set<number>()
@@ -183,6 +184,7 @@ export class Guardian {
   ended(tree: number): void {
     if (this.trees.delete(tree) && !this.untold.delete(tree)) this.tell(Ledger.ended(tree))
     if (this.kept.delete(tree)) this.tell(Ledger.takenBack(tree))
+    if (this.closeWhenIdle) this.close()
   }
 
   /** A tree that outlives the host on purpose: its group is nobody's business any more. */
@@ -204,9 +206,10 @@ export class Guardian {
     this.tell(Ledger.sealedIn(folder))
   }
 
-  /** Ends the guardian, when nothing is left to guard; else it stays until the host has gone. */
+  /** Ends the guardian when nothing is left to guard: a tree may outlive the scope of its platform. */
   close(): void {
-    if (this.trees.size > 0) return
+    this.closeWhenIdle = this.trees.size > 0
+    if (this.closeWhenIdle) return
     this.closing = true
     clearTimeout(this.restart)
     clearTimeout(this.flush)

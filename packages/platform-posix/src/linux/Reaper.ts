@@ -38,13 +38,15 @@ const childrenPath = `/proc/self/task/${process.pid}/children`
 const none: ReadonlySet<number> = new Set()
 
 interface Foreign {
+  /** Of another platform in this process, such as a second copy of the library: it is reaped there. */
+  readonly elsewhere: boolean
   /** Since when it has been a zombie; undefined while it lives. */
   zombieSince: number | undefined
 }
 
 export class Reaper implements Orphans {
   private readonly libc: Libc.Libc
-  private readonly hostPid: number
+  private readonly host: Tag.TagHost
   private readonly attribution: Attribution<Watched>
   private readonly onChange: () => void
   /** Leaders whose exit has not been seen. */
@@ -61,6 +63,7 @@ export class Reaper implements Orphans {
   private readonly buffer = Buffer.alloc(16 * 1024)
   private childrenFile = -1
   private scheduled = false
+  private stopping = false
   private referenced = 0
   private timer: NodeJS.Timeout | undefined = undefined
   private readonly onSignal = () => this.schedule()
@@ -69,9 +72,9 @@ export class Reaper implements Orphans {
     this.nodeChildren.add(new WeakRef(child))
   }
 
-  constructor(libc: Libc.Libc, hostPid: number, attribution: Attribution<Watched>, onChange: () => void) {
+  constructor(libc: Libc.Libc, host: Tag.TagHost, attribution: Attribution<Watched>, onChange: () => void) {
     this.libc = libc
-    this.hostPid = hostPid
+    this.host = host
     this.attribution = attribution
     this.onChange = onChange
   }
@@ -89,7 +92,13 @@ export class Reaper implements Orphans {
     this.timer.unref()
   }
 
+  /** Ends the watch, when the last leader has been reaped: a tree may outlive the scope of its platform. */
   stop(): void {
+    this.stopping = true
+    if (this.leaders.size === 0) this.close()
+  }
+
+  private close(): void {
     process.off("SIGCHLD", this.onSignal)
     channel("child_process").unsubscribe(this.onNodeChild)
     clearInterval(this.timer)
@@ -118,8 +127,9 @@ export class Reaper implements Orphans {
     this.running.delete(pid)
     if (!this.leaders.delete(pid)) return
     this.info.fill(0)
-    this.libc.waitid(Libc.P_PID, pid, this.info, Libc.WEXITED | Libc.WNOHANG)
     // One that still runs (unkillable) becomes an orphan like others.
+    this.libc.waitid(Libc.P_PID, pid, this.info, Libc.WEXITED | Libc.WNOHANG)
+    if (this.stopping && this.leaders.size === 0) this.close()
   }
 
   /** A burst of exits is taken in once per turn of the event loop. */
@@ -183,6 +193,7 @@ export class Reaper implements Orphans {
    * so the list is read again until no orphan of it has died.
    */
   look(): void {
+    if (this.childrenFile < 0) return
     for (let reads = 0; reads < maxReads; reads++) if (!this.readChildren()) return
     this.schedule()
   }
@@ -227,7 +238,7 @@ export class Reaper implements Orphans {
     const tag = this.libc.prlimit(pid, Libc.RLIMIT_LOCKS, null, this.limits) === 0
       ? Tag.decode(String(this.limits[0]))
       : undefined
-    const unknown = { parent: this.hostPid, group: 0, session: 0, start: 0, state: "?", alive: true, command: "" }
+    const unknown = { parent: this.host.pid, group: 0, session: 0, start: 0, state: "?", alive: true, command: "" }
     return { ...unknown, pid, tag, mark: [] }
   }
 
@@ -252,9 +263,11 @@ export class Reaper implements Orphans {
   private considerForeign(pid: number): void {
     const known = this.foreign.get(pid)
     if (known === undefined) {
-      this.foreign.set(pid, { zombieSince: undefined })
+      const { tag } = this.tagOnly(pid)
+      this.foreign.set(pid, { elsewhere: tag !== undefined && Tag.isOf(tag, this.host), zombieSince: undefined })
       return
     }
+    if (known.elsewhere) return
     if (known.zombieSince === undefined) {
       const stat = ProcTable.readStat(pid)
       if (stat !== undefined && !ProcTable.isAlive(stat)) known.zombieSince = performance.now()
