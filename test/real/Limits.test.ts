@@ -53,7 +53,7 @@ describe.runIf(process.platform === "linux" && hasPrlimit)("what stays impossibl
       const error = yield* Effect.flip(
         ProcessPlatform.ProcessPlatform.use((platform) =>
           platform.launch(ChildProcess.make(file!, args), { require: "sealed" })
-        ).pipe(Effect.provide(PosixPlatform.layer))
+        ).pipe(Effect.provide(PosixPlatform.layerWith({ engine: "portable" })))
       )
       assert.instanceOf(error, Errors.ContainmentUnavailable)
       assert.strictEqual(error.available, "tagged")

@@ -18,7 +18,6 @@ import * as Host from "../support/Host.ts"
 import { identify, isAlive, stateOf } from "../support/Processes.ts"
 import * as Scratch from "../support/Scratch.ts"
 
-const isNative = process.platform === "linux" && process.env["TREELINE_ENGINE"] !== "portable"
 const isRoot = process.getuid?.() === 0
 
 const sh = (script: string, options?: ChildProcess.CommandOptions) =>
@@ -43,7 +42,7 @@ const descriptors = () => fs.readdirSync("/proc/self/fd").length
 /** Every listener on the process object. */
 const listeners = () => process.eventNames().reduce((sum, name) => sum + process.listenerCount(name), 0)
 
-describe.runIf(isNative)("the engine of Linux", () => {
+describe.runIf(Host.isNative)("the engine of Linux", () => {
   layer(PosixPlatform.layer, { excludeTestServices: true })((it) => {
     it.effect("is what PosixPlatform.layer gives here", () =>
       Effect.gen(function*() {

@@ -544,7 +544,9 @@ layer(treeline, { excludeTestServices: true })("what Treeline adds", (it) => {
   it.effect("require: a level that can't be had is a BadArgument with the reason, and nothing runs", () =>
     Effect.gen(function*() {
       const scratch = yield* Scratch.make
-      const sealed = Spawner.layerWith({ require: "sealed" }).pipe(Layer.provide(PosixPlatform.layer))
+      const sealed = Spawner.layerWith({ require: "sealed" }).pipe(
+        Layer.provide(PosixPlatform.layerWith({ engine: "portable" }))
+      )
       const error = yield* Effect.flip(
         Effect.scoped(commandOf(role("plain", 1), scratch)).pipe(Effect.provide(sealed))
       )

@@ -91,6 +91,9 @@ export const engine: Readonly<Record<string, string>> = process.env["TREELINE_EN
   ? {}
   : { TREELINE_ENGINE: process.env["TREELINE_ENGINE"] }
 
+/** The tests of this run are held against the engine that calls the system itself. */
+export const isNative = process.platform === "linux" && process.env["TREELINE_ENGINE"] !== "portable"
+
 /** Starts host.ts or bareHost.ts. */
 export const start = ({ on, spec, ...options }: StartOptions): Effect.Effect<Host, never, Scope.Scope> =>
   startProgram({ ...options, program: [on === "treeline" ? "host.ts" : "bareHost.ts", JSON.stringify(spec)] })

@@ -91,6 +91,12 @@ export const make = (libc: Libc.Libc, reaper: Reaper): Launcher => {
   /** The strings of the call that is going on: C has only their addresses, so the collector must not move in. */
   const held: { strings: ReadonlyArray<Strings> } = { strings: [] }
 
+  /** Programs expect blocking descriptors, and Node may have changed the host's own, which the child shares. */
+  const makeBlocking = (fd: number): void => {
+    const flags = libc.fcntl(fd, Libc.F_GETFL, 0)
+    if (flags >= 0 && (flags & Libc.O_NONBLOCK) !== 0) libc.fcntl(fd, Libc.F_SETFL, flags & ~Libc.O_NONBLOCK)
+  }
+
   /** A copy of the child's end above all target numbers. */
   const lift = (child: number, host: number | undefined, above: number): Ends | Failed => {
     const lifted = libc.fcntl(child, Libc.F_DUPFD_CLOEXEC, above)
@@ -102,7 +108,10 @@ export const make = (libc: Libc.Libc, reaper: Reaper): Launcher => {
 
   /** Opens both ends; the child's is moved above all target numbers, so that no target overwrites a source. */
   const open = (descriptor: Program["stdio"][number], fd: number, above: number): Ends | Failed => {
-    if (descriptor._tag === "inherit") return { host: undefined, child: fd, owned: false }
+    if (descriptor._tag === "inherit") {
+      makeBlocking(fd)
+      return { host: undefined, child: fd, owned: false }
+    }
     if (descriptor._tag === "ignore") {
       return nullDevice >= above
         ? { host: undefined, child: nullDevice, owned: false }
