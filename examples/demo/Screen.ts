@@ -38,7 +38,8 @@ export const tree = (host: { readonly name: string; readonly pid: number }, memb
   row("", host.name, String(host.pid), "", "", "the host")
   const roots = members.filter(({ info }) => !known.has(info.parent))
   const draw = ({ info, name, note }: Member, prefix: string, last: boolean): void => {
-    const orphan = !known.has(info.parent) && info.parent !== host.pid
+    // Its own parent has gone: it has come to process 1, or to the host where that adopts orphans.
+    const orphan = !known.has(info.parent) && note !== "the leader"
     const branch = `${prefix}${last ? "└" : "├"}${orphan ? "╌ " : "─ "}`
     const [pid, session, group] = [info.pid, info.session, info.group].map(String) as [string, string, string]
     row(branch, name, pid, session, group, orphan ? `${note}, parent: ${info.parent}` : note)

@@ -62,7 +62,7 @@ export const ps: Table = {
   name: "ps",
   tolerance: 2,
   killPause: 20,
-  looks: 1,
+  looks: 2,
   startOf: () => Math.floor(Date.now() / 1000),
   stillLives: undefined,
   find: async (pid) => (await PsTable.read()).find((entry) => entry.pid === pid),

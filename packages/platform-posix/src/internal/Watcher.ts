@@ -140,7 +140,9 @@ export class Watcher {
       for (const tree of this.attribution.keys()) {
         if (tree.reaped && !numbersInUse.has(tree)) this.attribution.retireNumber(tree)
       }
-      if (looks >= this.table.looks && !vanished) break
+      // A second look is for those of which nothing was found.
+      const allFound = [...this.attribution.keys()].every((tree) => found.has(tree))
+      if ((allFound || looks >= this.table.looks) && !vanished) break
     }
     return found
   }
