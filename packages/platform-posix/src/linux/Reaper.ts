@@ -88,7 +88,10 @@ export class Reaper implements Orphans {
     this.childrenFile = fs.openSync(childrenPath, "r")
     process.on("SIGCHLD", this.onSignal)
     channel("child_process").subscribe(this.onNodeChild)
-    this.timer = setInterval(() => this.tick(), safetyPoll)
+    this.timer = setInterval(() => {
+      this.forgetCollected()
+      this.tick()
+    }, safetyPoll)
     this.timer.unref()
   }
 
@@ -278,13 +281,12 @@ export class Reaper implements Orphans {
   }
 
   private isNodes(pid: number): boolean {
-    let found = false
-    for (const reference of this.nodeChildren) {
-      const child = reference.deref()
-      if (child === undefined) this.nodeChildren.delete(reference)
-      else if (child.pid === pid) found = true
-    }
-    return found
+    for (const reference of this.nodeChildren) if (reference.deref()?.pid === pid) return true
+    return false
+  }
+
+  private forgetCollected(): void {
+    for (const reference of this.nodeChildren) if (reference.deref() === undefined) this.nodeChildren.delete(reference)
   }
 
   of(tree: Watched): ReadonlySet<number> {
