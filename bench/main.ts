@@ -10,11 +10,13 @@ import { fileURLToPath } from "node:url"
 import { close, lingering, orphans } from "./questions/Close.ts"
 import { guardian, hostDeath } from "./questions/Guardian.ts"
 import { launch } from "./questions/Launch.ts"
+import { live } from "./questions/Live.ts"
+import { memory } from "./questions/Memory.ts"
 import { scan } from "./questions/Scan.ts"
 import { stubborn } from "./questions/Stubborn.ts"
 import { render } from "./Report.ts"
 
-const questions = [close, orphans, lingering, stubborn, launch, hostDeath, guardian, scan]
+const questions = [close, orphans, lingering, stubborn, launch, memory, live, hostDeath, guardian, scan]
 
 const words = process.argv.slice(2)
 const quick = words.includes("--quick")

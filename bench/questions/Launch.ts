@@ -3,7 +3,7 @@ import { all, type Contender } from "../Contenders.ts"
 import { interleaved, median, ms, type Question, ratio } from "../Report.ts"
 
 /** One `true`: until it runs, until its end and the end of its output are known, and how long the loop was busy. */
-const measure = async (contender: Contender) => {
+export const measure = async (contender: Contender) => {
   const before = performance.eventLoopUtilization()
   const startedAt = performance.now()
   let running = Number.NaN

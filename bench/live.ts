@@ -1,0 +1,46 @@
+/** A host with many live children: prints what they cost as JSON. Argument: how many. */
+import { ProcessPlatform } from "@treeline/core"
+import { PosixPlatform } from "@treeline/platform-posix"
+import { Effect, Exit, Scope } from "effect"
+import { ChildProcess } from "effect/process"
+import { monitorEventLoopDelay, performance } from "node:perf_hooks"
+import * as v8 from "node:v8"
+import * as vm from "node:vm"
+
+const count = Number(process.argv[2])
+v8.setFlagsFromString("--expose-gc")
+const collect = vm.runInNewContext("gc") as () => void
+
+const memory = (): number => {
+  collect()
+  collect()
+  return process.memoryUsage().rss / 1024
+}
+
+const program = Effect.gen(function*() {
+  const platform = yield* ProcessPlatform.ProcessPlatform
+  const command = ChildProcess.make("/bin/sleep", ["60"])
+  const start = (number: number, scope: Scope.Scope) =>
+    Effect.forEach(Array.from({ length: number }), () => Scope.provide(platform.launch(command), scope))
+  // The first hundred warm up the code and the heap.
+  const warm = yield* Scope.make()
+  yield* start(100, warm)
+  yield* Scope.close(warm, Exit.void)
+
+  const scope = yield* Scope.make()
+  const before = memory()
+  const startedAt = performance.now()
+  yield* start(count, scope)
+  const started = performance.now() - startedAt
+  yield* Effect.sleep(200)
+  const each = (memory() - before) / count
+  const delay = monitorEventLoopDelay({ resolution: 1 })
+  delay.enable()
+  const closingAt = performance.now()
+  yield* Scope.close(scope, Exit.void)
+  const closed = performance.now() - closingAt
+  delay.disable()
+  return { started, each, closed, stall: delay.max / 1e6 }
+})
+
+console.log(JSON.stringify(await Effect.runPromise(program.pipe(Effect.provide(PosixPlatform.layer)))))
