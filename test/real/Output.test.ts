@@ -83,7 +83,10 @@ layer(platformAndSpawner, { excludeTestServices: true })("a pipe that outlives t
   it.effect("peer 51: a survivor holds stdin: neither the end nor the close waits for it", () =>
     Effect.gen(function*() {
       const scratch = yield* Scratch.make
-      const tree = yield* launch(sh(`exec 3<&0; ${holder(0)} exit 0`, scratch.report))
+      const tree = yield* launch(
+        // It ends when the survivor has given up the output.
+        sh(`exec 3<&0; ${holder(0)} until grep -q holder "$1"; do sleep 0.02; done; exit 0`, scratch.report)
+      )
       yield* scratch.awaitNamed("holder")
       assert.deepStrictEqual(yield* tree.exited, ExitStatus.exited(0))
       assert.isFalse((yield* tree.drained).truncated, "no output is held")

@@ -109,6 +109,9 @@ export interface Owned {
 /** How often a drain looks again while the tree is being ended, in ms. */
 const endingPoll = 20
 
+/** How long the end of a pipe that holds nothing more is awaited before somebody else is said to hold it. */
+const closingPause = Duration.millis(20)
+
 const emptyOutput: Output = { stream: Stream.empty, tail: Effect.succeed(new Uint8Array()), bytes: Effect.succeed(0) }
 
 const noUsage: Usage = { processes: 0, memory: 0, cpu: 0 }
@@ -169,6 +172,8 @@ export const make = (options: MakeOptions): Effect.Effect<Owned> =>
         : Effect.flatMap(engine.members, (members) => members.length === 0 ? finish([]) : Effect.void)
     )
 
+    const allEnded = Effect.forEach(allPumps, (pump) => pump.awaitEnd, { discard: true, concurrency: "unbounded" })
+
     const drain = Effect.gen(function*() {
       for (const pump of allPumps) pump.release()
       const deadline = now() + options.drain.limit
@@ -182,7 +187,11 @@ export const make = (options: MakeOptions): Effect.Effect<Owned> =>
         // Processes that are being ended may have last words; the teardown is bounded itself.
         const ending = teardown.state !== undefined
         const exact = yield* Effect.forEach(open(), (pump) => pump.drainedExactly)
-        if (!ending && exact.every((drained) => drained === true)) return finishDrain(true)
+        if (!ending && exact.every((drained) => drained === true)) {
+          // All that the leader wrote has been read; a process that is just closing the pipe is no survivor that holds it.
+          yield* Effect.raceFirst(clock.sleep(closingPause), allEnded)
+          return finishDrain(open().length > 0)
+        }
         const activity = allPumps.reduce((sum, pump) => sum + pump.activity, 0)
         if (activity !== seen) {
           seen = activity
@@ -197,8 +206,6 @@ export const make = (options: MakeOptions): Effect.Effect<Owned> =>
       }
       finishDrain(false)
     })
-
-    const allEnded = Effect.forEach(allPumps, (pump) => pump.awaitEnd, { discard: true, concurrency: "unbounded" })
 
     const shutdown = (plan: ShutdownPlan.Validated): Effect.Effect<ReadonlyArray<ProcessInfo>> =>
       Effect.gen(function*() {
