@@ -14,6 +14,7 @@ import type { Level, Report } from "./Containment.ts"
 import type { ContainmentUnavailable, LaunchError } from "./Errors.ts"
 import type { ExitStatus } from "./ExitStatus.ts"
 import type { Limits, Usage } from "./Limits.ts"
+import type { Network } from "./Network.ts"
 import type { ProcessIdentity, ProcessInfo } from "./ProcessIdentity.ts"
 import type { Target } from "./ShutdownPlan.ts"
 
@@ -125,4 +126,6 @@ export interface Engine {
   readonly spawn: (request: LaunchRequest) => Effect.Effect<EngineTree, LaunchError | ContainmentUnavailable>
   readonly find: (identity: ProcessIdentity) => Effect.Effect<Option.Option<ProcessInfo>>
   readonly processes: Effect.Effect<ReadonlyArray<ProcessInfo>>
+  /** What probes connect through; a platform without one has no `tcp` and `http` probes. */
+  readonly network?: Network | undefined
 }

@@ -74,3 +74,14 @@ export class AbnormalExit extends Schema.TaggedError<AbnormalExit>()("AbnormalEx
     return `${this.command} was ${describe(this.status)}`
   }
 }
+
+/** A connection could not be made. `address` is `host:port` or the path of a socket. */
+export class ConnectError extends Schema.TaggedError<ConnectError>()("ConnectError", {
+  address: Schema.String,
+  reason: Schema.Literals(["Refused", "NotFound", "PermissionDenied", "Unreachable", "Unknown"]),
+  detail: Schema.String
+}) {
+  override get message(): string {
+    return `no connection to ${this.address}: ${this.detail} (${this.reason})`
+  }
+}

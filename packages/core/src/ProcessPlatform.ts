@@ -17,6 +17,7 @@ import { ContainmentUnavailable, type InvalidSpec, LaunchError } from "./Errors.
 import * as Siblings from "./internal/Siblings.ts"
 import * as Stdio from "./internal/Stdio.ts"
 import * as Limits from "./Limits.ts"
+import type { Network } from "./Network.ts"
 import * as Output from "./Output.ts"
 import type { ProcessIdentity, ProcessInfo } from "./ProcessIdentity.ts"
 import * as ProcessTree from "./ProcessTree.ts"
@@ -81,6 +82,8 @@ export class ProcessPlatform extends Context.Service<ProcessPlatform, {
   readonly processes: Effect.Effect<ReadonlyArray<ProcessInfo>>
   /** The clock of the time that is spent on processes: the live one, or the ambient one under simulation. */
   readonly clock: Effect.Effect<Clock.Clock>
+  /** What probes connect through; undefined where the platform has no network. */
+  readonly network: Network | undefined
 }>()("@treeline/core/ProcessPlatform") {}
 
 const unwrap = (value: string | Redacted.Redacted<string>): string =>
@@ -201,6 +204,7 @@ export const make = (engine: Engine): ProcessPlatform["Service"] => {
     containment: engine.report,
     find: engine.find,
     processes: engine.processes,
-    clock: engine.clock
+    clock: engine.clock,
+    network: engine.network
   })
 }

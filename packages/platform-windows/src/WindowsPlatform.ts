@@ -26,6 +26,7 @@ export const layer: Layer.Layer<ProcessPlatform.ProcessPlatform> = Layer.succeed
     }),
     find: () => Effect.succeed(Option.none()),
     processes: Effect.succeed([]),
-    clock: Effect.succeed(Clock.Clock.defaultValue())
+    clock: Effect.succeed(Clock.Clock.defaultValue()),
+    network: undefined
   })
 )

@@ -1,0 +1,31 @@
+/**
+ * What probes need of the network, as a platform gives it: the platform is the one boundary to the operating system.
+ */
+import type * as Effect from "effect/Effect"
+import type * as HttpClient from "effect/http/HttpClient"
+import type * as Option from "effect/Option"
+import type { ConnectError } from "./Errors.ts"
+
+/** A TCP port, or the path of a Unix socket. */
+export type Address =
+  | { readonly host: string; readonly port: number }
+  | { readonly path: string }
+
+/** For people: `127.0.0.1:80`, `[::1]:80`, or the path. */
+export const format = (address: Address): string =>
+  "path" in address
+    ? address.path
+    : `${address.host.includes(":") ? `[${address.host}]` : address.host}:${address.port}`
+
+/** Connections for probes: never through a proxy, never kept alive. */
+export interface Network {
+  /** Connects and closes the connection again; interruptible, the caller bounds the wait. */
+  readonly connect: (address: Address) => Effect.Effect<void, ConnectError>
+  /** A client that ignores proxy settings and opens a connection of its own for each request. */
+  readonly http: HttpClient.HttpClient
+  /**
+   * The pids that listen at an address of this machine, as far as the host may see them; none where the system does not
+   * tell. A port that another process serves is not a child's readiness.
+   */
+  readonly listeners: (address: Address) => Effect.Effect<Option.Option<ReadonlyArray<number>>>
+}
