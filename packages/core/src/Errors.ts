@@ -3,9 +3,13 @@
  * needs to act. Arguments and environment values never appear in one.
  */
 import * as Schema from "effect/Schema"
+import { Link } from "./ChildEnd.ts"
 import { Level } from "./Containment.ts"
 import { describe, ExitStatus } from "./ExitStatus.ts"
 import { ProcessInfo } from "./ProcessIdentity.ts"
+
+const describeCauses = (causes: ReadonlyArray<Link>): string =>
+  causes.map(({ child, incarnation, reason }) => `\n  ${child} (incarnation ${incarnation}): ${reason}`).join("")
 
 /** Why a program could not be started; `execve(2)` and `chdir(2)` name the causes. */
 export const LaunchReason = Schema.Literals([
@@ -83,5 +87,81 @@ export class ConnectError extends Schema.TaggedError<ConnectError>()("ConnectErr
 }) {
   override get message(): string {
     return `no connection to ${this.address}: ${this.detail} (${this.reason})`
+  }
+}
+
+/** A child is down and will not come back by itself; `causes` leads from the innermost failure outwards. */
+export class ChildFailed extends Schema.TaggedError<ChildFailed>()("ChildFailed", {
+  child: Schema.String,
+  reason: Schema.String,
+  causes: Schema.Array(Link),
+  survivors: Schema.Array(ProcessInfo)
+}) {
+  override get message(): string {
+    return `${this.child} has failed: ${this.reason}${describeCauses(this.causes)}`
+  }
+}
+
+/**
+ * Children of a supervisor were restarted more than `max` times within `within` ms, so all of them were stopped.
+ * `causes` leads from the innermost failure outwards.
+ */
+export class IntensityExceeded extends Schema.TaggedError<IntensityExceeded>()("IntensityExceeded", {
+  child: Schema.String,
+  max: Schema.Int,
+  within: Schema.Number,
+  causes: Schema.Array(Link)
+}) {
+  override get message(): string {
+    return `more than ${this.max} restarts within ${this.within} ms, the last one of ${this.child}${
+      describeCauses(this.causes)
+    }`
+  }
+}
+
+/** The child has no process at the moment. */
+export class NotRunning extends Schema.TaggedError<NotRunning>()("NotRunning", {
+  child: Schema.String,
+  state: Schema.String
+}) {
+  override get message(): string {
+    return `${this.child} is not running, it is ${this.state}`
+  }
+}
+
+/** A start or restart was overtaken by a stop, which always wins. */
+export class Overtaken extends Schema.TaggedError<Overtaken>()("Overtaken", {
+  child: Schema.String,
+  operation: Schema.Literals(["start", "restart"])
+}) {
+  override get message(): string {
+    return `the ${this.operation} of ${this.child} was overtaken by a stop`
+  }
+}
+
+/** The scope of the child or of its supervisor has closed. */
+export class ChildClosed extends Schema.TaggedError<ChildClosed>()("ChildClosed", {
+  child: Schema.String
+}) {
+  override get message(): string {
+    return `${this.child} is closed: its scope has ended`
+  }
+}
+
+/** The child was stopped while somebody waited for it. */
+export class ChildStopped extends Schema.TaggedError<ChildStopped>()("ChildStopped", {
+  child: Schema.String
+}) {
+  override get message(): string {
+    return `${this.child} was stopped`
+  }
+}
+
+/** A supervisor has no child of this name. */
+export class UnknownChild extends Schema.TaggedError<UnknownChild>()("UnknownChild", {
+  child: Schema.String
+}) {
+  override get message(): string {
+    return `there is no child ${this.child}`
   }
 }

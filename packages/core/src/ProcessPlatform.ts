@@ -39,6 +39,8 @@ export interface LaunchOptions {
   readonly session?: Session | undefined
   /** What becomes of the rest of the tree when the leader has ended. Default: `keep`. */
   readonly whenLeaderEnds?: ProcessTree.WhenLeaderEnds | undefined
+  /** Called with its name when a step of the shutdown plan begins; must not throw. */
+  readonly onStep?: ((step: string) => void) | undefined
 }
 
 /** Why a launch fails. Nothing is running then, and nothing is left. */
@@ -191,7 +193,8 @@ export const make = (engine: Engine): ProcessPlatform["Service"] => {
         policy,
         drain,
         plan,
-        whenLeaderEnds
+        whenLeaderEnds,
+        onStep: options.onStep ?? (() => {})
       })
       yield* Siblings.addClose(scope, owned.close)
       return owned.tree

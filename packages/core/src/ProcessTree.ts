@@ -21,11 +21,13 @@ import { type InvalidSpec, Unkillable } from "./Errors.ts"
 import { type ExitStatus, isSuccess } from "./ExitStatus.ts"
 import { Pump } from "./internal/Pump.ts"
 import type * as Stdio from "./internal/Stdio.ts"
-import { type State, Teardown } from "./internal/Teardown.ts"
+import { type State as TeardownState, Teardown } from "./internal/Teardown.ts"
 import type { Usage } from "./Limits.ts"
 import type { Drained, Output, Policy } from "./Output.ts"
 import type { ProcessIdentity, ProcessInfo } from "./ProcessIdentity.ts"
 import * as ShutdownPlan from "./ShutdownPlan.ts"
+
+export type { TeardownState }
 
 const TypeId = "~treeline/ProcessTree"
 
@@ -76,7 +78,7 @@ export interface ProcessTree {
     plan?: ShutdownPlan.ShutdownPlan
   ) => Effect.Effect<ReadonlyArray<ProcessInfo>, InvalidSpec>
   /** The step of the teardown that is going on and since when (ms, platform clock); none while there is none. */
-  readonly teardown: Effect.Effect<Option.Option<State>>
+  readonly teardown: Effect.Effect<Option.Option<TeardownState>>
   /** False lets the host end without the tree, and the tree outlive its scope and its host; true takes it back. */
   readonly setReferenced: (referenced: boolean) => Effect.Effect<void>
 }
@@ -97,6 +99,7 @@ export interface MakeOptions {
   readonly drain: { readonly idle: number; readonly limit: number }
   readonly plan: ShutdownPlan.Validated
   readonly whenLeaderEnds: WhenLeaderEnds
+  readonly onStep: (step: string) => void
 }
 
 /** A tree and how its owner closes it. */
@@ -162,7 +165,7 @@ export const make = (options: MakeOptions): Effect.Effect<Owned> =>
     }
 
     const closeStdin = Effect.suspend(() => engine.pipes.get(0)?.writer?.end ?? Effect.void)
-    const teardown = new Teardown(engine, clock, closeStdin)
+    const teardown = new Teardown(engine, clock, closeStdin, options.onStep)
     const finish = (survivors: ReadonlyArray<ProcessInfo>) => Deferred.succeed(empty, survivors)
 
     /** One look after the leader's end; a tree without leftovers is empty from here on. */

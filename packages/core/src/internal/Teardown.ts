@@ -48,11 +48,18 @@ export class Teardown {
   private readonly tree: EngineTree
   private readonly clock: Clock.Clock
   private readonly closeStdin: Effect.Effect<void>
+  private readonly onStep: (step: string) => void
 
-  constructor(tree: EngineTree, clock: Clock.Clock, closeStdin: Effect.Effect<void>) {
+  constructor(
+    tree: EngineTree,
+    clock: Clock.Clock,
+    closeStdin: Effect.Effect<void>,
+    onStep: (step: string) => void
+  ) {
     this.tree = tree
     this.clock = clock
     this.closeStdin = closeStdin
+    this.onStep = onStep
   }
 
   private now(): number {
@@ -176,6 +183,7 @@ export class Teardown {
       const current = this.progress!
       const step = current.plan.steps[current.step]
       this.stepStartedAt = this.now()
+      this.onStep(ShutdownPlan.describeStep(current))
       if (step === undefined) return yield* this.tree.kill(current.plan.cap)
       const endsAt = ShutdownPlan.stepEndsAt(current, this.stepStartedAt)
       // An action that takes time, such as an HTTP call, runs within its step and is interrupted at its end.

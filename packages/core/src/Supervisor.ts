@@ -1,0 +1,315 @@
+/**
+ * Supervises children as OTP's supervisor(3) does: which ones are restarted with one that ended, how often at most, and
+ * what happens then.
+ */
+import * as Cause from "effect/Cause"
+import type * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Option from "effect/Option"
+import * as Queue from "effect/Queue"
+import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import * as Child from "./Child.ts"
+import type { ChildEnd } from "./ChildEnd.ts"
+import * as ChildSpec from "./ChildSpec.ts"
+import { ChildEvent, ChildStatus } from "./ChildStatus.ts"
+import {
+  type ChildClosed,
+  ChildFailed,
+  ChildStopped,
+  IntensityExceeded,
+  InvalidSpec,
+  type Overtaken,
+  type UnknownChild
+} from "./Errors.ts"
+import * as Dependencies from "./internal/Dependencies.ts"
+import { type Settings, SupervisorActor } from "./internal/SupervisorActor.ts"
+import { millis } from "./internal/Time.ts"
+import * as ShutdownPlan from "./ShutdownPlan.ts"
+
+/**
+ * Which children are restarted when one has ended and is restarted.
+ *
+ * - `one_for_one`: only that one.
+ * - `one_for_all`: all others are stopped, and all are started again.
+ * - `rest_for_one`: those after it in the list are stopped, and it and they are started again.
+ */
+export type Strategy = "one_for_one" | "one_for_all" | "rest_for_one"
+
+export interface Options {
+  /** Default: `one_for_one`. */
+  readonly strategy?: Strategy | undefined
+  /**
+   * More than `max` restarts within a sliding window of `within` end the supervisor: all children are stopped, and it
+   * fails. A restart exactly `within` ago counts. Default: 5 within a minute.
+   */
+  readonly intensity?: { readonly max: number; readonly within: Duration.Input } | undefined
+  /**
+   * `dependencies` (default): a child starts when those it depends on are ready, and is stopped before them; independent
+   * children start and stop side by side. `sequence`: each child also depends on the one before it in the list.
+   */
+  readonly order?: "dependencies" | "sequence" | undefined
+  /** Whether the end of any, or of all, of the significant children by themselves ends the supervisor. Default: never. */
+  readonly autoShutdown?: "never" | "any" | "all" | undefined
+}
+
+/** How a supervisor ended, unless by `IntensityExceeded`: stopped, or by the end of a significant child. */
+export const SupervisorEnd = Schema.TaggedUnion({ Stopped: {}, Shutdown: { child: Schema.String } })
+export type SupervisorEnd = typeof SupervisorEnd.Type
+
+/**
+ * - `Child`: something happened to a child; in a nested supervisor its name is a path, `inner/db`.
+ * - `Round`: `children` are stopped and started again because `origin` has ended.
+ * - `Stopping`: all children are being stopped; `error` when the restarts were too many.
+ * - `Ended`: all are stopped.
+ */
+export const SupervisorEvent = Schema.TaggedUnion({
+  Child: { event: ChildEvent },
+  Round: { origin: Schema.String, children: Schema.Array(Schema.String) },
+  Stopping: { error: Schema.NullOr(IntensityExceeded) },
+  Ended: {}
+})
+export type SupervisorEvent = typeof SupervisorEvent.Type
+
+/** A child that is being ended: which step of its plan, since when (ms, wall clock). */
+export const Blocking = Schema.Struct({
+  child: Schema.String,
+  pid: Schema.NullOr(Schema.Int),
+  step: Schema.String,
+  since: Schema.Number
+})
+export type Blocking = typeof Blocking.Type
+
+/** A supervisor at one moment; `blocking` says what a stop or a round of restarts is waiting for. */
+export const SupervisorStatus = Schema.Struct({
+  phase: Schema.Literals(["running", "restarting", "stopping", "ended"]),
+  restartsInWindow: Schema.Int,
+  children: Schema.Array(ChildStatus),
+  blocking: Schema.Array(Blocking)
+})
+export type SupervisorStatus = typeof SupervisorStatus.Type
+
+/** A running supervisor. */
+export interface Supervisor {
+  readonly status: Effect.Effect<SupervisorStatus>
+  readonly children: Effect.Effect<ReadonlyArray<ChildStatus>>
+  /** What happens from now on; a reader that is slower than 1,024 events loses the oldest. */
+  readonly events: Stream.Stream<SupervisorEvent>
+  readonly child: (id: string) => Effect.Effect<Child.Child, UnknownChild>
+  /** Adds a child and starts it. A temporary one is forgotten when it has ended. */
+  readonly startChild: <R>(
+    spec: ChildSpec.ChildSpec<R>
+  ) => Effect.Effect<Child.Child, InvalidSpec | ChildClosed, R>
+  /** Stops a child; it stays known and can be restarted. */
+  readonly terminateChild: (
+    id: string,
+    plan?: ShutdownPlan.ShutdownPlan
+  ) => Effect.Effect<void, UnknownChild | ChildClosed | InvalidSpec>
+  /** Starts or restarts a child; returns its incarnation. */
+  readonly restartChild: (
+    id: string
+  ) => Effect.Effect<number, UnknownChild | ChildClosed | Overtaken | ChildFailed>
+  /** Stops a child and forgets it; refused while another child depends on it. */
+  readonly removeChild: (id: string) => Effect.Effect<void, UnknownChild | InvalidSpec>
+  /** Waits until every child is ready or has done its work; the caller bounds the wait. */
+  readonly awaitReady: Effect.Effect<void, ChildFailed | ChildStopped | ChildClosed>
+  /** Waits for the end of the supervisor; fails when restarts were too many. */
+  readonly awaitEnd: Effect.Effect<SupervisorEnd, IntensityExceeded>
+  /** Stops all children, the dependent ones first, and ends the supervisor. */
+  readonly stopAll: Effect.Effect<void>
+}
+
+const eventsCapacity = 1024
+
+const settingsOf = (options: Options): Result.Result<Settings, InvalidSpec> =>
+  Result.gen(function*() {
+    const max = options.intensity?.max ?? 5
+    if (!Number.isSafeInteger(max) || max < 0) {
+      return yield* Result.fail(
+        new InvalidSpec({ field: "intensity.max", problem: "must be a whole number of 0 or more" })
+      )
+    }
+    const within = yield* millis("intensity.within", options.intensity?.within ?? "1 minute")
+    if (within === 0) {
+      return yield* Result.fail(new InvalidSpec({ field: "intensity.within", problem: "must be above 0" }))
+    }
+    return {
+      strategy: options.strategy ?? "one_for_one",
+      intensity: { max, within },
+      order: options.order ?? "dependencies",
+      autoShutdown: options.autoShutdown ?? "never"
+    }
+  })
+
+interface Validated<R> {
+  readonly children: ReadonlyArray<ChildSpec.Validated<R>>
+  readonly settings: Settings
+}
+
+const validate = <R>(
+  children: ReadonlyArray<ChildSpec.ChildSpec<R>>,
+  options: Options
+): Result.Result<Validated<R>, InvalidSpec> =>
+  Result.gen(function*() {
+    const settings = yield* settingsOf(options)
+    yield* Dependencies.validate(children, settings.order)
+    const validated: Array<ChildSpec.Validated<R>> = []
+    for (const child of children) validated.push(yield* ChildSpec.validate(child))
+    return { children: validated, settings }
+  })
+
+const blockingOf = (statuses: ReadonlyArray<ChildStatus>, path = ""): ReadonlyArray<Blocking> =>
+  statuses.flatMap(({ children, id, state }) => {
+    const inner = blockingOf(children, `${path}${id}/`)
+    if (inner.length > 0 || state._tag !== "Stopping") return inner
+    return [{ child: `${path}${id}`, pid: state.pid, step: state.step, since: state.since }]
+  })
+
+const childrenOf = (actor: SupervisorActor): Effect.Effect<ReadonlyArray<ChildStatus>> =>
+  Effect.suspend(() => Effect.forEach(actor.actors, (child) => child.status))
+
+const awaitReady = (actor: SupervisorActor): Effect.Effect<void, ChildFailed | ChildStopped | ChildClosed> =>
+  Effect.suspend(() =>
+    Effect.forEach(
+      actor.actors,
+      (child) =>
+        child.awaitState((state): Exit.Exit<void, ChildFailed | ChildStopped> | undefined => {
+          switch (state._tag) {
+            case "Ready":
+              return Exit.void
+            case "Failed":
+              return Exit.fail(state.error)
+            case "Stopped":
+              return state.end === null ? Exit.fail(new ChildStopped({ child: child.id })) : Exit.void
+            default:
+              return undefined
+          }
+        }),
+      { discard: true, concurrency: "unbounded" }
+    )
+  )
+
+const fromActor = (actor: SupervisorActor): Supervisor => ({
+  status: Effect.map(childrenOf(actor), (children): SupervisorStatus => ({
+    phase: actor.phase,
+    restartsInWindow: actor.restartsInWindow,
+    children,
+    blocking: blockingOf(children)
+  })),
+  children: childrenOf(actor),
+  events: Stream.callback<SupervisorEvent>(
+    (queue) =>
+      Effect.acquireRelease(
+        Effect.sync(() => actor.listen((event) => void Queue.offerUnsafe(queue, event))),
+        (stop) => Effect.sync(stop)
+      ),
+    { bufferSize: eventsCapacity, strategy: "sliding" }
+  ),
+  child: (id) => Effect.map(actor.find(id), Child.fromActor),
+  startChild: Effect.fn("Supervisor.startChild")((spec) => Effect.map(actor.startChild(spec), Child.fromActor)),
+  terminateChild: Effect.fn("Supervisor.terminateChild")(function*(id, plan) {
+    const child = yield* actor.find(id)
+    yield* child.stop(plan === undefined ? undefined : yield* Effect.fromResult(ShutdownPlan.validate(plan)))
+  }),
+  restartChild: Effect.fn("Supervisor.restartChild")((id: string) =>
+    Effect.flatMap(actor.find(id), (child) => child.restart)
+  ),
+  removeChild: Effect.fn("Supervisor.removeChild")((id: string) => actor.removeChild(id)),
+  awaitReady: awaitReady(actor),
+  awaitEnd: actor.awaitEnd,
+  stopAll: actor.stopAll
+})
+
+const acquire = <R>(
+  { children, settings }: Validated<R>,
+  onChildEvent: (event: ChildEvent) => void
+): Effect.Effect<SupervisorActor, never, R | Scope.Scope> =>
+  Effect.acquireRelease(SupervisorActor.make(children, settings, onChildEvent), (actor) => actor.close)
+
+/**
+ * Starts children under one supervisor; all are stopped when the scope closes, the dependent ones first.
+ *
+ * It returns when the first children are starting: `awaitReady` waits for all, `awaitEnd` for the end, which fails with
+ * `IntensityExceeded` when restarts were too many.
+ *
+ * @example
+ * ```ts
+ * import { Child, Restart, Supervisor } from "@treeline/core"
+ * import { Effect } from "effect"
+ * import { deepStrictEqual } from "node:assert"
+ *
+ * const log: Array<string> = []
+ * const service = (id: string, dependsOn: ReadonlyArray<string>) =>
+ *   Child.effect(id, Effect.andThen(Effect.sync(() => log.push(id)), Effect.never), { dependsOn })
+ * const program = Effect.gen(function*() {
+ *   const supervisor = yield* Supervisor.start([service("web", ["db"]), service("db", [])], { strategy: "rest_for_one" })
+ *   yield* supervisor.awaitReady
+ * })
+ * await Effect.runPromise(Effect.scoped(program))
+ * deepStrictEqual(log, ["db", "web"])
+ * ```
+ */
+export const start = Effect.fn("Supervisor.start")(function*<R>(
+  children: ReadonlyArray<ChildSpec.ChildSpec<R>>,
+  options: Options = {}
+) {
+  const validated = yield* Effect.fromResult(validate(children, options))
+  const actor = yield* acquire(validated, () => {})
+  yield* actor.startAll
+  return fromActor(actor)
+})
+
+/** A nested supervisor's end as its parent sees it. */
+const endOf = (exit: Exit.Exit<SupervisorEnd, IntensityExceeded>): ChildEnd => {
+  if (Exit.isSuccess(exit)) return { _tag: "Completed" }
+  const error = Option.getOrUndefined(Cause.findErrorOption(exit.cause))
+  return { _tag: "Failed", message: error?.message ?? Cause.pretty(exit.cause), causes: error?.causes ?? [] }
+}
+
+/** What stopped children could not end. */
+const remainderOf = (actor: SupervisorActor): ChildSpec.Remainder => {
+  const failed = actor.actors.flatMap(({ snapshot }) =>
+    snapshot._tag === "Failed" && snapshot.error.survivors.length > 0 ? [snapshot.error] : []
+  )
+  return {
+    problem: failed.length === 0 ? undefined : failed.map((error) => error.message).join("; "),
+    survivors: failed.flatMap((error) => error.survivors)
+  }
+}
+
+/**
+ * A supervisor as a child of another one. It is ready when all its children are; when its restarts are too many it has
+ * failed, and its own restart policy and its parent's strategy decide, so the restarts of a tree of supervisors are
+ * bounded by the product of their intensities.
+ */
+export const child = <R>(
+  id: string,
+  children: ReadonlyArray<ChildSpec.ChildSpec<R>>,
+  options: Options & Omit<Child.Policies, "shutdown" | "readiness" | "liveness"> = {}
+): ChildSpec.ChildSpec<R> => {
+  const checked = validate(children, options)
+  const body: ChildSpec.Body<R> = {
+    _tag: "Supervisor",
+    validate: () => Result.map(checked, () => undefined),
+    start: ({ onEvent }) =>
+      Effect.gen(function*() {
+        const actor = yield* acquire(yield* Effect.fromResult(checked), onEvent)
+        yield* actor.startAll
+        const remains = Effect.sync(() => remainderOf(actor))
+        return {
+          tree: undefined,
+          ended: Effect.map(Effect.exit(actor.awaitEnd), endOf),
+          // A child that has failed for good leaves the others as they are; it is never ready then.
+          ready: Effect.catch(awaitReady(actor), () => Effect.never),
+          stop: () => Effect.andThen(actor.stopAll, remains),
+          remains,
+          teardown: Effect.succeed(Option.none()),
+          children: childrenOf(actor)
+        }
+      })
+  }
+  return Child.custom(id, body, options)
+}

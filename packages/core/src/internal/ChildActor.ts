@@ -1,0 +1,856 @@
+/**
+ * One supervised child: a fiber that owns its state and takes commands, ends, probe results and timers from one bounded
+ * mailbox. Every incarnation has a number, and what an old one still says is dropped.
+ */
+import * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
+import type * as Context from "effect/Context"
+import * as Deferred from "effect/Deferred"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
+import type * as Pull from "effect/Pull"
+import * as Queue from "effect/Queue"
+import * as Schedule from "effect/Schedule"
+import * as Scope from "effect/Scope"
+import type { ChildEnd, Link } from "../ChildEnd.ts"
+import * as End from "../ChildEnd.ts"
+import type { Running, StartFailure, Validated } from "../ChildSpec.ts"
+import * as ChildState from "../ChildState.ts"
+import type { Change, ChildEvent, ChildStatus, Health } from "../ChildStatus.ts"
+import { ChildClosed, ChildFailed, ChildStopped, type NotReady, Overtaken, type ProbeFailure } from "../Errors.ts"
+import type { ProcessInfo } from "../ProcessIdentity.ts"
+import { ProcessPlatform } from "../ProcessPlatform.ts"
+import * as Probe from "../Probe.ts"
+import * as Restart from "../Restart.ts"
+import type * as ShutdownPlan from "../ShutdownPlan.ts"
+import * as ChildMetrics from "./ChildMetrics.ts"
+
+/** What a child asks of whoever supervises it. Called by the actor, synchronous, must not throw. */
+export interface Owner {
+  /** What has to come before this child may start; empty when nothing has to. */
+  readonly blockers: () => ReadonlyArray<string>
+  /** It ended by itself and its tree is empty. `park`: no restart of its own, the owner starts it again. */
+  readonly ended: (end: ChildEnd, verdict: Restart.Verdict, delay: number) => "proceed" | "park"
+  readonly onEvent: (event: ChildEvent) => void
+}
+
+/** An owner that lets the child do as it likes. */
+export const noOwner: Owner = { blockers: () => [], ended: () => "proceed", onEvent: () => {} }
+
+/** What becomes of the child when its tree is empty. */
+type Intent = "decide" | "stop" | "again" | "halt"
+
+type Reply<A, E = never> = Deferred.Deferred<A, E>
+
+type Refused = Overtaken | ChildClosed | ChildFailed
+
+type Message =
+  | { readonly _tag: "Start"; readonly epoch: number; readonly reply: Reply<void, Refused> }
+  | { readonly _tag: "Stop"; readonly plan: ShutdownPlan.Validated; readonly reply: Reply<void, ChildClosed> }
+  | {
+    readonly _tag: "Restart"
+    readonly epoch: number
+    readonly incarnation: number
+    readonly reply: Reply<number, Refused>
+  }
+  | { readonly _tag: "Halt"; readonly reply: Reply<void, ChildClosed> }
+  | { readonly _tag: "Pause"; readonly reply: Reply<void, ChildClosed> }
+  | { readonly _tag: "Resume"; readonly reply: Reply<void, ChildClosed> }
+  | { readonly _tag: "Fail"; readonly reason: string; readonly causes: ReadonlyArray<Link> }
+  | { readonly _tag: "Poke" }
+  | { readonly _tag: "Launched"; readonly of: Incarnation }
+  | { readonly _tag: "Ready"; readonly of: Incarnation }
+  | { readonly _tag: "Health"; readonly of: Incarnation; readonly probe: number; readonly failure: ProbeFailure | null }
+  | { readonly _tag: "Failing"; readonly of: Incarnation; readonly end: ChildEnd }
+  | { readonly _tag: "Exited"; readonly of: Incarnation; readonly end: ChildEnd }
+  | { readonly _tag: "Ended"; readonly of: Incarnation; readonly problem: string | undefined; readonly survivors: ReadonlyArray<ProcessInfo> }
+  | { readonly _tag: "Due"; readonly incarnation: number }
+
+/** Messages that wait while the actor is busy; a sender waits beyond that. */
+const mailboxSize = 64
+
+/** Past events that a late reader is given. */
+const historySize = 32
+
+/** One life of the body. */
+class Incarnation {
+  readonly number: number
+  readonly scope: Scope.Closeable
+  readonly startedAt: number
+  fiber: Fiber.Fiber<unknown> | undefined = undefined
+  running: Running | undefined = undefined
+  readiness: Fiber.Fiber<unknown> | undefined = undefined
+  liveness: ReadonlyArray<Fiber.Fiber<unknown>> = []
+  /** What each liveness probe that is not content says. */
+  readonly degraded = new Map<number, ProbeFailure>()
+  /** Monotonic ms. */
+  readyAt: number | undefined = undefined
+  end: ChildEnd | undefined = undefined
+  ending = false
+  step = ""
+
+  constructor(number: number, scope: Scope.Closeable, startedAt: number) {
+    this.number = number
+    this.scope = scope
+    this.startedAt = startedAt
+  }
+}
+
+/** Somebody who waits for a state; told in the very transition, so that no state is missed. */
+interface Waiter {
+  readonly test: (state: ChildState.ChildState) => Exit.Exit<unknown, unknown> | undefined
+  readonly done: Deferred.Deferred<unknown, unknown>
+}
+
+type Step = (now: number, input: ChildEnd) => Pull.Pull<[unknown, Duration.Duration], never, unknown, never>
+
+export class ChildActor {
+  readonly id: string
+  private readonly child: Validated<never>
+  private readonly owner: Owner
+  private readonly clock: Clock.Clock
+  private readonly platform: ProcessPlatform["Service"] | undefined
+  private readonly metrics: ChildMetrics.ChildMetrics
+  private readonly mailbox: Queue.Queue<Message>
+  private readonly waiters = new Set<Waiter>()
+  private readonly history: Array<ChildEvent> = []
+  private readonly listeners = new Set<(event: ChildEvent) => void>()
+  private readonly stopWaiters: Array<Reply<void, ChildClosed>> = []
+  private readonly restartWaiters: Array<Reply<number, Refused>> = []
+  private readonly haltWaiters: Array<Reply<void, ChildClosed>> = []
+  private state: ChildState.ChildState = { _tag: "Stopped", end: null }
+  private health: Health = "unknown"
+  private paused = false
+  private number = 0
+  private restarts = 0
+  private lastEnd: ChildEnd | null = null
+  private current: Incarnation | undefined = undefined
+  private intent: Intent = "decide"
+  /** Restarts in a row without a healthy time between them. */
+  private attempt = 0
+  private backoff: Step | undefined = undefined
+  private timer: Fiber.Fiber<unknown> | undefined = undefined
+  /** Raised by every stop at the moment it is asked for, so that no start or restart from before it can come after it. */
+  private epoch = 0
+  private loop: Fiber.Fiber<unknown> | undefined = undefined
+  private closed = false
+
+  private constructor(
+    child: Validated<never>,
+    owner: Owner,
+    services: Context.Context<never>,
+    clock: Clock.Clock,
+    platform: ProcessPlatform["Service"] | undefined,
+    mailbox: Queue.Queue<Message>
+  ) {
+    this.id = child.spec.id
+    this.child = child
+    this.owner = owner
+    this.clock = clock
+    this.platform = platform
+    this.mailbox = mailbox
+    this.metrics = new ChildMetrics.ChildMetrics(this.id, services)
+    this.metrics.enter(this.state._tag)
+  }
+
+  /** The actor, stopped; `close` must be called in the end. */
+  static make<R>(child: Validated<R>, owner: Owner): Effect.Effect<ChildActor, never, R> {
+    return Effect.gen(function*() {
+      const services = yield* Effect.context<R>()
+      const clock = yield* Clock.Clock
+      const platform = Option.getOrUndefined(yield* Effect.serviceOption(ProcessPlatform))
+      const mailbox = yield* Queue.bounded<Message>(mailboxSize)
+      // The loop's fiber has the services that the body needs, and so have all that it forks.
+      const actor = new ChildActor(child as unknown as Validated<never>, owner, services, clock, platform, mailbox)
+      actor.loop = yield* Effect.forkDetach(actor.run, { startImmediately: true })
+      return actor
+    })
+  }
+
+  // ------------------------------------------------------------------------------------------------ operations
+
+  private ask<A, E>(
+    message: (reply: Reply<A, E>) => Message
+  ): Effect.Effect<A, E | ChildClosed> {
+    return Effect.suspend(() => {
+      const reply = Deferred.makeUnsafe<A, E>()
+      return Effect.flatMap(
+        this.closed ? Effect.succeed(false) : Queue.offer(this.mailbox, message(reply)),
+        (accepted): Effect.Effect<A, E | ChildClosed> =>
+          accepted ? Deferred.await(reply) : Effect.fail(new ChildClosed({ child: this.id }))
+      )
+    })
+  }
+
+  readonly start: Effect.Effect<void, Refused> = Effect.suspend(() => {
+    const { epoch } = this
+    return this.ask((reply) => ({ _tag: "Start", epoch, reply }))
+  }).pipe(Effect.withSpan("Child.start", () => ({ attributes: { child: this.id } })))
+
+  stop(plan?: ShutdownPlan.Validated): Effect.Effect<void, ChildClosed> {
+    return Effect.suspend(() => {
+      this.epoch++
+      return this.ask<void, ChildClosed>((reply) => ({ _tag: "Stop", plan: plan ?? this.child.shutdown, reply }))
+    }).pipe(Effect.withSpan("Child.stop", { attributes: { child: this.id } }))
+  }
+
+  readonly restart: Effect.Effect<number, Refused> = Effect.suspend(() => {
+    const { epoch, number } = this
+    return this.ask<number, Refused>((reply) => ({ _tag: "Restart", epoch, incarnation: number, reply }))
+  }).pipe(Effect.withSpan("Child.restart", () => ({ attributes: { child: this.id } })))
+
+  /** Ends the incarnation to make way; the child then waits until its owner lets it start. */
+  readonly halt: Effect.Effect<void, ChildClosed> = this.ask((reply) => ({ _tag: "Halt", reply }))
+
+  readonly pause: Effect.Effect<void, ChildClosed> = this.ask((reply) => ({ _tag: "Pause", reply }))
+
+  readonly resume: Effect.Effect<void, ChildClosed> = this.ask((reply) => ({ _tag: "Resume", reply }))
+
+  /** What it waits for may have come. */
+  readonly poke: Effect.Effect<void> = Effect.suspend(() => this.send({ _tag: "Poke" }))
+
+  /** What it waits for will not come. */
+  fail(reason: string, causes: ReadonlyArray<Link>): Effect.Effect<void> {
+    return this.send({ _tag: "Fail", reason, causes })
+  }
+
+  /** Waits for the first state for which `test` gives an exit. */
+  awaitState<A, E>(
+    test: (state: ChildState.ChildState) => Exit.Exit<A, E> | undefined
+  ): Effect.Effect<A, E | ChildClosed> {
+    return Effect.suspend(() => {
+      const now = test(this.state)
+      if (now !== undefined) return now
+      if (this.closed) return Effect.fail(new ChildClosed({ child: this.id }))
+      const waiter: Waiter = { test, done: Deferred.makeUnsafe() }
+      this.waiters.add(waiter)
+      return Effect.onExit(
+        Deferred.await(waiter.done) as Effect.Effect<A, E | ChildClosed>,
+        () => Effect.sync(() => this.waiters.delete(waiter))
+      )
+    })
+  }
+
+  get tag(): ChildState.Tag {
+    return this.state._tag
+  }
+
+  get snapshot(): ChildState.ChildState {
+    return this.state
+  }
+
+  /** The number of the newest incarnation; 0 before the first. */
+  get incarnation(): number {
+    return this.number
+  }
+
+  /** The living incarnation's body. */
+  get running(): Running | undefined {
+    return this.state._tag === "Running" || this.state._tag === "Ready" || this.state._tag === "Stopping"
+      ? this.current?.running
+      : undefined
+  }
+
+  /** The newest body, also after its end: what it wrote is still kept. */
+  get latest(): Running | undefined {
+    return this.current?.running
+  }
+
+  readonly status: Effect.Effect<ChildStatus> = Effect.suspend(() =>
+    Effect.map(this.running?.children ?? Effect.succeed([]), (children): ChildStatus => ({
+      id: this.id,
+      state: this.state,
+      health: this.health,
+      paused: this.paused,
+      incarnation: this.number,
+      restarts: this.restarts,
+      lastEnd: this.lastEnd,
+      children
+    }))
+  )
+
+  /** The last events, and from now on each new one; returns how to stop listening. */
+  listen(listener: (event: ChildEvent) => void): () => void {
+    for (const event of this.history) listener(event)
+    this.listeners.add(listener)
+    return () => this.listeners.delete(listener)
+  }
+
+  /** Stops the child, then the actor. Bounded by the shutdown plan; runs once. */
+  readonly close: Effect.Effect<void> = Effect.suspend(() => {
+    if (this.closed) return Effect.void
+    return Effect.ignore(this.stop()).pipe(
+      Effect.andThen(Effect.suspend(() => {
+        this.closed = true
+        return this.loop === undefined ? Effect.void : Fiber.interrupt(this.loop)
+      }))
+    )
+  })
+
+  // ------------------------------------------------------------------------------------------------ the loop
+
+  private readonly run: Effect.Effect<void> = Effect.suspend(() =>
+    Effect.forever(Effect.flatMap(Queue.take(this.mailbox), (message) => this.handle(message)))
+  ).pipe(
+    Effect.onExit((exit) => this.finish(exit)),
+    Effect.annotateLogs({ child: this.lazyId })
+  )
+
+  private get lazyId(): string {
+    return this.child?.spec.id ?? ""
+  }
+
+  /** The actor is over: by `close`, or by a defect, after which nothing may be left running either. */
+  private finish(exit: Exit.Exit<unknown>): Effect.Effect<void> {
+    return Effect.gen({ self: this }, function*() {
+      this.closed = true
+      if (Exit.isFailure(exit) && !Cause.hasInterruptsOnly(exit.cause)) {
+        yield* Effect.logError("the actor of a child has failed; the child is ended", exit.cause)
+      }
+      if (this.timer !== undefined) yield* Fiber.interrupt(this.timer)
+      if (this.current !== undefined && ChildState.isUp(this.state._tag)) {
+        this.current.fiber?.interruptUnsafe()
+        yield* Scope.close(this.current.scope, Exit.void)
+      }
+      const closed = Exit.fail(new ChildClosed({ child: this.id }))
+      for (const message of yield* Queue.clear(this.mailbox)) {
+        if ("reply" in message) Deferred.doneUnsafe(message.reply as Reply<never, ChildClosed>, closed)
+      }
+      yield* Queue.shutdown(this.mailbox)
+      for (const waiter of [...this.waiters]) Deferred.doneUnsafe(waiter.done, closed)
+      for (const reply of this.takeReplies()) Deferred.doneUnsafe(reply as Reply<never, ChildClosed>, closed)
+      this.metrics.close(this.state._tag)
+      this.listeners.clear()
+    })
+  }
+
+  private takeReplies() {
+    return [...this.stopWaiters.splice(0), ...this.haltWaiters.splice(0), ...this.restartWaiters.splice(0)]
+  }
+
+  private send(message: Message): Effect.Effect<void> {
+    return Effect.asVoid(Queue.offer(this.mailbox, message))
+  }
+
+  private handle(message: Message): Effect.Effect<void> {
+    switch (message._tag) {
+      case "Start":
+        return this.onStart(message.epoch, message.reply)
+      case "Stop":
+        return this.onStop(message.plan, message.reply)
+      case "Restart":
+        return this.onRestart(message.epoch, message.incarnation, message.reply)
+      case "Halt":
+        return this.onHalt(message.reply)
+      case "Pause":
+        return this.onPause(message.reply)
+      case "Resume":
+        return this.onResume(message.reply)
+      case "Fail":
+        return Effect.sync(() => {
+          if (this.state._tag === "Waiting") this.giveUp(message.reason, message.causes, [])
+        })
+      case "Poke":
+        return this.state._tag === "Waiting" ? this.go("start") : Effect.void
+      case "Due":
+        return message.incarnation === this.number && this.state._tag === "BackingOff"
+          ? Effect.andThen(Effect.sync(() => this.restarts++), this.go("due"))
+          : Effect.void
+      default:
+        return message.of === this.current ? this.onIncarnation(message) : Effect.void
+    }
+  }
+
+  private onIncarnation(message: Extract<Message, { readonly of: Incarnation }>): Effect.Effect<void> {
+    switch (message._tag) {
+      case "Launched":
+        return this.onLaunched(message.of)
+      case "Ready":
+        return this.onReady(message.of)
+      case "Health":
+        return Effect.sync(() => this.onHealth(message.of, message.probe, message.failure))
+      case "Failing":
+        return this.onSpontaneous("failing", message.of, message.end)
+      case "Exited":
+        return this.onSpontaneous("exited", message.of, message.end)
+      case "Ended":
+        return this.onEnded(message.of, message.problem, message.survivors)
+    }
+  }
+
+  // ------------------------------------------------------------------------------------------------ transitions
+
+  private monotonic(): number {
+    return Number(this.clock.monotonicTimeNanosUnsafe() / 1000n) / 1000
+  }
+
+  private publish(change: Change): void {
+    const event: ChildEvent = {
+      child: this.id,
+      incarnation: this.number,
+      at: this.clock.currentTimeMillisUnsafe(),
+      change
+    }
+    this.history.push(event)
+    if (this.history.length > historySize) this.history.shift()
+    for (const listener of [...this.listeners]) listener(event)
+    this.owner.onEvent(event)
+  }
+
+  /** Goes to `state` if the table has `event` lead there; tells everybody. False when the event means nothing now. */
+  private move(event: ChildState.Event, state: ChildState.ChildState): boolean {
+    const from = this.state
+    const tag = ChildState.next(from._tag, event)
+    if (tag !== state._tag || tag === from._tag) return false
+    this.state = state
+    this.metrics.move(from._tag, tag)
+    this.publish({ _tag: "State", from, to: state })
+    for (const waiter of [...this.waiters]) {
+      const exit = waiter.test(state)
+      if (exit !== undefined) Deferred.doneUnsafe(waiter.done, exit)
+    }
+    return true
+  }
+
+  private blockers(): ReadonlyArray<string> {
+    return this.paused ? ["resume", ...this.owner.blockers()] : this.owner.blockers()
+  }
+
+  /** Begins the next incarnation, or waits for what has to come first. */
+  private go(event: "start" | "due" | "startAgain"): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      const on = this.blockers()
+      if (on.length === 0) return this.begin(event)
+      if (this.state._tag === "Waiting") this.state = { _tag: "Waiting", on }
+      else this.move(event === "startAgain" ? "park" : "wait", { _tag: "Waiting", on })
+      return this.stopTimer
+    })
+  }
+
+  private readonly stopTimer: Effect.Effect<void> = Effect.sync(() => {
+    this.timer?.interruptUnsafe()
+    this.timer = undefined
+  })
+
+  private begin(event: "start" | "due" | "startAgain"): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      const number = this.number + 1
+      const since = this.clock.currentTimeMillisUnsafe()
+      const before = this.number
+      this.number = number
+      if (!this.move(event, { _tag: "Starting", incarnation: number, since })) {
+        this.number = before
+        return Effect.void
+      }
+      this.intent = "decide"
+      this.health = "unknown"
+      const incarnation = new Incarnation(number, Scope.makeUnsafe(), this.monotonic())
+      this.current = incarnation
+      for (const reply of this.restartWaiters.splice(0)) Deferred.doneUnsafe(reply, Exit.succeed(number))
+      return Effect.andThen(
+        this.stopTimer,
+        Effect.map(Effect.forkDetach(this.live(incarnation), { startImmediately: true }), (fiber) => {
+          incarnation.fiber = fiber
+        })
+      )
+    })
+  }
+
+  /** One life: launch, tell, wait for the end. What it owns is in the incarnation's scope. */
+  private live(incarnation: Incarnation): Effect.Effect<void> {
+    const { number, scope } = incarnation
+    const launch = this.child.spec.body.start({
+      incarnation: number,
+      onStep: (step) => this.onStep(incarnation, step)
+    }).pipe(
+      Scope.provide(scope),
+      Effect.withSpan("Child.launch", { attributes: { child: this.id, incarnation: number } }),
+      Effect.exit
+    )
+    return Effect.uninterruptibleMask((restore) =>
+      Effect.flatMap(launch, (exit) => {
+        if (Exit.isFailure(exit)) {
+          return restore(this.send({ _tag: "Failing", of: incarnation, end: startFailed(exit.cause) }))
+        }
+        incarnation.running = exit.value
+        return restore(Effect.gen({ self: this }, function*() {
+          yield* this.send({ _tag: "Launched", of: incarnation })
+          const end = yield* exit.value.ended
+          // A readiness that it announced before it ended is heard first (peer case 87).
+          if (incarnation.readiness !== undefined && exit.value.tree !== undefined) {
+            yield* Effect.raceFirst(Fiber.await(incarnation.readiness), exit.value.tree.drained)
+          }
+          yield* this.send({ _tag: "Exited", of: incarnation, end })
+        }))
+      })
+    )
+  }
+
+  private onStep(incarnation: Incarnation, step: string): void {
+    incarnation.step = step
+    if (incarnation !== this.current || this.state._tag !== "Stopping" || this.state.step === step) return
+    const from = this.state
+    this.state = { ...from, step }
+    this.publish({ _tag: "State", from, to: this.state })
+  }
+
+  private describeIncarnation(incarnation: Incarnation) {
+    return { incarnation: incarnation.number, pid: incarnation.running?.tree?.pid ?? null }
+  }
+
+  private onLaunched(incarnation: Incarnation): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      this.metrics.started(this.monotonic() - incarnation.startedAt)
+      const since = this.clock.currentTimeMillisUnsafe()
+      if (!this.move("launched", { _tag: "Running", ...this.describeIncarnation(incarnation), since })) {
+        return Effect.void
+      }
+      return this.awaitReadiness(incarnation)
+    })
+  }
+
+  /** Watches for readiness; without a probe and without an announcement a launched child is ready. */
+  private awaitReadiness(incarnation: Incarnation): Effect.Effect<void> {
+    const running = incarnation.running
+    if (running === undefined) return Effect.void
+    const probes: Array<Effect.Effect<void, NotReady>> = []
+    if (running.ready !== undefined) probes.push(running.ready)
+    if (this.child.readiness !== undefined && this.platform !== undefined) {
+      probes.push(Probe.awaitReady(this.child.readiness, { platform: this.platform, tree: running.tree }))
+    }
+    if (probes.length === 0) return this.onReady(incarnation)
+    if (this.paused) return Effect.void
+    return Effect.all(probes, { discard: true, concurrency: "unbounded" }).pipe(
+      Effect.matchEffect({
+        onSuccess: () => this.send({ _tag: "Ready", of: incarnation }),
+        onFailure: (error) =>
+          this.send({ _tag: "Failing", of: incarnation, end: { _tag: "NotReady", message: error.message } })
+      }),
+      Effect.forkDetach({ startImmediately: true }),
+      Effect.map((fiber) => {
+        incarnation.readiness = fiber
+      })
+    )
+  }
+
+  private onReady(incarnation: Incarnation): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      const since = this.clock.currentTimeMillisUnsafe()
+      incarnation.readiness = undefined
+      if (!this.move("ready", { _tag: "Ready", ...this.describeIncarnation(incarnation), since })) return Effect.void
+      incarnation.readyAt = this.monotonic()
+      return this.watchLiveness(incarnation)
+    })
+  }
+
+  private watchLiveness(incarnation: Incarnation): Effect.Effect<void> {
+    const { platform } = this
+    if (platform === undefined || this.paused || incarnation.running === undefined) return Effect.void
+    const target = { platform, tree: incarnation.running.tree }
+    return Effect.forEach(this.child.liveness, (liveness, probe) =>
+      Probe.watch(liveness, target, (health, failure) =>
+        health === "failed"
+          ? this.send({
+            _tag: "Failing",
+            of: incarnation,
+            end: { _tag: "Unhealthy", message: failure?.message ?? "the liveness probe failed" }
+          })
+          : this.send({ _tag: "Health", of: incarnation, probe, failure: failure ?? null })).pipe(
+          Effect.forkDetach({ startImmediately: true })
+        )).pipe(Effect.map((fibers) => {
+          incarnation.liveness = fibers
+        }))
+  }
+
+  private stopProbes(incarnation: Incarnation): void {
+    incarnation.readiness?.interruptUnsafe()
+    incarnation.readiness = undefined
+    for (const fiber of incarnation.liveness) fiber.interruptUnsafe()
+    incarnation.liveness = []
+  }
+
+  private onHealth(incarnation: Incarnation, probe: number, failure: ProbeFailure | null): void {
+    if (this.state._tag !== "Ready") return
+    if (failure === null) incarnation.degraded.delete(probe)
+    else incarnation.degraded.set(probe, failure)
+    const health: Health = incarnation.degraded.size === 0 ? "healthy" : "degraded"
+    if (health === this.health) return
+    this.health = health
+    this.publish({ _tag: "Health", health, detail: failure?.message ?? null })
+  }
+
+  private onSpontaneous(event: "exited" | "failing", incarnation: Incarnation, end: ChildEnd): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      incarnation.end ??= end
+      return this.end(event, incarnation, End.describe(end), this.child.shutdown)
+    })
+  }
+
+  /** Begins to end the incarnation, in a fiber of its own: the actor goes on answering. */
+  private end(
+    event: "exited" | "failing" | "stop" | "restart" | "halt",
+    incarnation: Incarnation,
+    why: string,
+    plan: ShutdownPlan.Validated
+  ): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      const since = this.clock.currentTimeMillisUnsafe()
+      const moved = this.move(event, {
+        _tag: "Stopping",
+        ...this.describeIncarnation(incarnation),
+        since,
+        why,
+        step: incarnation.step
+      })
+      if (!moved) {
+        // A later stop shortens the teardown that is going on.
+        return event === "stop" && incarnation.running !== undefined
+          ? Effect.asVoid(Effect.forkDetach(incarnation.running.stop(plan), { startImmediately: true }))
+          : Effect.void
+      }
+      this.stopProbes(incarnation)
+      return Effect.asVoid(Effect.forkDetach(this.teardown(incarnation, plan), { startImmediately: true }))
+    })
+  }
+
+  private teardown(incarnation: Incarnation, plan: ShutdownPlan.Validated): Effect.Effect<void> {
+    return Effect.gen({ self: this }, function*() {
+      // A launch that is under way is not interrupted: it ends soon, and then there is a body to stop.
+      if (incarnation.fiber !== undefined) yield* Fiber.interrupt(incarnation.fiber)
+      const { running } = incarnation
+      const remainder = running === undefined ? { problem: undefined, survivors: [] } : yield* running.stop(plan)
+      yield* Scope.close(incarnation.scope, Exit.void)
+      yield* this.send({ _tag: "Ended", of: incarnation, ...remainder })
+    })
+  }
+
+  /** The tree is empty, or as empty as it gets: what now? */
+  private onEnded(
+    incarnation: Incarnation,
+    problem: string | undefined,
+    survivors: ReadonlyArray<ProcessInfo>
+  ): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      const end = this.intent === "decide" ? incarnation.end ?? null : null
+      if (incarnation.end !== undefined) this.lastEnd = incarnation.end
+      this.metrics.ended(incarnation.step)
+      this.publish({ _tag: "Ended", end, survivors })
+      if (problem !== undefined) {
+        // Another incarnation beside a living one is worse than none.
+        this.giveUp(problem, [], survivors)
+        if (end !== null) this.owner.ended(end, "fail", 0)
+        return this.settle
+      }
+      switch (this.intent) {
+        case "stop":
+          this.move("finish", { _tag: "Stopped", end: null })
+          return this.settle
+        case "again":
+          return Effect.andThen(this.go("startAgain"), this.settle)
+        case "halt":
+          this.move("park", { _tag: "Waiting", on: this.blockers() })
+          return Effect.andThen(this.settle, this.poke)
+        case "decide":
+          return Effect.andThen(this.decide(incarnation, end ?? { _tag: "Completed" }), this.settle)
+      }
+    })
+  }
+
+  /** Answers those who wait for the end of an incarnation. */
+  private readonly settle: Effect.Effect<void> = Effect.sync(() => {
+    for (const reply of this.stopWaiters.splice(0)) Deferred.doneUnsafe(reply, Exit.void)
+    for (const reply of this.haltWaiters.splice(0)) Deferred.doneUnsafe(reply, Exit.void)
+    if (this.state._tag === "Failed") {
+      const { error } = this.state
+      for (const reply of this.restartWaiters.splice(0)) Deferred.doneUnsafe(reply, Exit.fail(error))
+    } else if (this.state._tag === "Stopped") {
+      const overtaken = new Overtaken({ child: this.id, operation: "restart" })
+      for (const reply of this.restartWaiters.splice(0)) Deferred.doneUnsafe(reply, Exit.fail(overtaken))
+    }
+  })
+
+  private decide(incarnation: Incarnation, end: ChildEnd): Effect.Effect<void> {
+    return Effect.gen({ self: this }, function*() {
+      const verdict = Restart.decide(this.child.restart, end)
+      if (verdict === "complete") {
+        this.move("finish", { _tag: "Stopped", end })
+        this.owner.ended(end, verdict, 0)
+        return
+      }
+      if (verdict === "fail") return this.failFor(end, "it is not restarted")
+      const healthy = incarnation.readyAt !== undefined &&
+        this.monotonic() - incarnation.readyAt >= this.child.restart.resetAfter
+      if (healthy) this.forgive()
+      this.backoff ??= (yield* Schedule.toStep(this.child.restart.backoff)) as Step
+      const step = yield* Effect.exit(this.backoff(this.monotonic(), end))
+      if (Exit.isFailure(step)) return this.failFor(end, `it was restarted ${this.attempt} times in a row`)
+      const delay = Duration.toMillis(step.value[1])
+      this.attempt++
+      const until = this.clock.currentTimeMillisUnsafe() + delay
+      if (this.owner.ended(end, verdict, delay) === "park" || this.paused) {
+        this.move("park", { _tag: "Waiting", on: this.blockers() })
+        // What parked it may be over already.
+        return yield* this.poke
+      }
+      this.move("backOff", { _tag: "BackingOff", until, attempt: this.attempt, end })
+      const due = Effect.andThen(
+        Effect.sleep(step.value[1]),
+        this.send({ _tag: "Due", incarnation: this.number })
+      )
+      this.timer = yield* Effect.forkDetach(due, { startImmediately: true })
+    })
+  }
+
+  private failFor(end: ChildEnd, why: string): void {
+    const causes = end._tag === "Failed" ? end.causes : []
+    this.giveUp(`${End.describe(end)}; ${why}`, causes, [])
+    this.owner.ended(end, "fail", 0)
+  }
+
+  private giveUp(reason: string, causes: ReadonlyArray<Link>, survivors: ReadonlyArray<ProcessInfo>): void {
+    this.move("giveUp", {
+      _tag: "Failed",
+      error: new ChildFailed({ child: this.id, reason, causes, survivors })
+    })
+  }
+
+  private forgive(): void {
+    this.attempt = 0
+    this.backoff = undefined
+  }
+
+  // ------------------------------------------------------------------------------------------------ commands
+
+  private onStart(epoch: number, reply: Reply<void, Refused>): Effect.Effect<void> {
+    return Effect.gen({ self: this }, function*() {
+      if (epoch !== this.epoch) {
+        return Deferred.doneUnsafe(reply, Exit.fail(new Overtaken({ child: this.id, operation: "start" })))
+      }
+      yield* this.unpause
+      switch (this.state._tag) {
+        case "Waiting":
+        case "BackingOff":
+        case "Stopped":
+        case "Failed": {
+          const failed = yield* this.stillThere
+          if (failed !== undefined) return Deferred.doneUnsafe(reply, Exit.fail(failed))
+          this.forgive()
+          yield* this.go("start")
+          break
+        }
+        case "Stopping":
+          if (this.intent === "stop") this.intent = "again"
+          break
+        default:
+      }
+      Deferred.doneUnsafe(reply, Exit.void)
+    })
+  }
+
+  /** The error of a child whose old tree could not be ended and has not ended since. */
+  private readonly stillThere: Effect.Effect<ChildFailed | undefined> = Effect.gen({ self: this }, function*() {
+    if (this.state._tag !== "Failed") return undefined
+    const { error } = this.state
+    const remains = yield* this.current?.running?.remains ?? Effect.succeed({ problem: undefined, survivors: [] })
+    return remains.problem === undefined
+      ? undefined
+      : new ChildFailed({ child: this.id, reason: remains.problem, causes: error.causes, survivors: remains.survivors })
+  })
+
+  private onStop(plan: ShutdownPlan.Validated, reply: Reply<void, ChildClosed>): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      const incarnation = this.current
+      if (incarnation !== undefined && ChildState.isUp(this.state._tag)) {
+        this.intent = "stop"
+        this.stopWaiters.push(reply)
+        return this.end("stop", incarnation, "stop", plan)
+      }
+      this.move("stop", { _tag: "Stopped", end: null })
+      this.forgive()
+      Deferred.doneUnsafe(reply, Exit.void)
+      return Effect.andThen(this.stopTimer, this.settle)
+    })
+  }
+
+  private onRestart(epoch: number, issuedAt: number, reply: Reply<number, Refused>): Effect.Effect<void> {
+    return Effect.gen({ self: this }, function*() {
+      const refuse = () =>
+        Deferred.doneUnsafe(reply, Exit.fail(new Overtaken({ child: this.id, operation: "restart" })))
+      if (epoch !== this.epoch) return refuse()
+      yield* this.unpause
+      const incarnation = this.current
+      if (incarnation !== undefined && ChildState.isUp(this.state._tag)) {
+        if (this.state._tag === "Stopping" && this.intent === "stop") return refuse()
+        // Another restart was quicker: what was asked for has been done.
+        if (this.number > issuedAt) return Deferred.doneUnsafe(reply, Exit.succeed(this.number))
+        this.restartWaiters.push(reply)
+        this.forgive()
+        if (this.intent !== "halt") this.intent = "again"
+        return yield* this.end("restart", incarnation, "restart", this.child.shutdown)
+      }
+      const failed = yield* this.stillThere
+      if (failed !== undefined) return Deferred.doneUnsafe(reply, Exit.fail(failed))
+      this.forgive()
+      this.restartWaiters.push(reply)
+      yield* this.go("start")
+    })
+  }
+
+  private onHalt(reply: Reply<void, ChildClosed>): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      const incarnation = this.current
+      if (incarnation !== undefined && ChildState.isUp(this.state._tag)) {
+        if (this.intent !== "stop") this.intent = "halt"
+        this.haltWaiters.push(reply)
+        return this.end("halt", incarnation, "restart of siblings", this.child.shutdown)
+      }
+      this.move("halt", { _tag: "Waiting", on: this.blockers() })
+      Deferred.doneUnsafe(reply, Exit.void)
+      return this.stopTimer
+    })
+  }
+
+  private onPause(reply: Reply<void, ChildClosed>): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      if (!this.paused) {
+        this.paused = true
+        this.publish({ _tag: "Paused" })
+        if (this.current !== undefined) this.stopProbes(this.current)
+      }
+      Deferred.doneUnsafe(reply, Exit.void)
+      this.move("park", { _tag: "Waiting", on: this.blockers() })
+      return this.stopTimer
+    })
+  }
+
+  private readonly unpause: Effect.Effect<void> = Effect.suspend(() => {
+    if (!this.paused) return Effect.void
+    this.paused = false
+    this.publish({ _tag: "Resumed" })
+    const { current, state } = this
+    if (current === undefined) return Effect.void
+    if (state._tag === "Running") return this.awaitReadiness(current)
+    return state._tag === "Ready" ? this.watchLiveness(current) : Effect.void
+  })
+
+  private onResume(reply: Reply<void, ChildClosed>): Effect.Effect<void> {
+    return Effect.gen({ self: this }, function*() {
+      yield* this.unpause
+      Deferred.doneUnsafe(reply, Exit.void)
+      if (this.state._tag === "Waiting") yield* this.go("start")
+    })
+  }
+}
+
+const startFailed = (cause: Cause.Cause<StartFailure>): ChildEnd => {
+  const failure = Option.getOrUndefined(Cause.findErrorOption(cause))
+  return failure === undefined
+    ? { _tag: "StartFailed", reason: "Defect", message: Cause.pretty(cause).slice(0, 1000) }
+    : { _tag: "StartFailed", reason: failure._tag, message: failure.message }
+}
+
+/** The error of somebody who waits for a child that was stopped. */
+export const stopped = (id: string): Exit.Exit<never, ChildStopped> => Exit.fail(new ChildStopped({ child: id }))

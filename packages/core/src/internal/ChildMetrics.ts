@@ -1,0 +1,52 @@
+/** The metrics of children. Series of one child are removed with it. */
+import type * as Context from "effect/Context"
+import * as Metric from "effect/Metric"
+import type { Tag } from "../ChildState.ts"
+
+const children = Metric.gauge("treeline_children", { description: "children by state" })
+const starts = Metric.counter("treeline_child_starts_total", { description: "incarnations launched", incremental: true })
+const kills = Metric.counter("treeline_teardown_steps_total", {
+  description: "trees by the step of the shutdown plan at which they were empty; none: they ended by themselves",
+  incremental: true
+})
+const spawnTime = Metric.histogram("treeline_spawn_ms", {
+  description: "time from the decision to start until the child was launched, ms",
+  boundaries: Metric.exponentialBoundaries({ start: 1, factor: 2, count: 12 })
+})
+
+export class ChildMetrics {
+  private readonly services: Context.Context<never>
+  private readonly starts: typeof starts
+
+  constructor(child: string, services: Context.Context<never>) {
+    this.services = services
+    this.starts = Metric.withAttributes(starts, { child }) as typeof starts
+  }
+
+  private count(state: Tag, change: number): void {
+    Metric.withAttributes(children, { state }).modifyUnsafe(change, this.services)
+  }
+
+  enter(state: Tag): void {
+    this.count(state, 1)
+  }
+
+  move(from: Tag, to: Tag): void {
+    this.count(from, -1)
+    this.count(to, 1)
+  }
+
+  started(ms: number): void {
+    this.starts.updateUnsafe(1, this.services)
+    spawnTime.updateUnsafe(ms, this.services)
+  }
+
+  ended(step: string): void {
+    Metric.withAttributes(kills, { step: step === "" ? "none" : step }).updateUnsafe(1, this.services)
+  }
+
+  close(state: Tag): void {
+    this.count(state, -1)
+    Metric.removeUnsafe(this.starts, this.services)
+  }
+}

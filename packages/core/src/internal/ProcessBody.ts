@@ -1,0 +1,78 @@
+/** A child whose body is a process tree. */
+import * as Effect from "effect/Effect"
+import * as ChildProcess from "effect/process/ChildProcess"
+import * as Result from "effect/Result"
+import type { Body, Remainder, Running } from "../ChildSpec.ts"
+import { InvalidSpec, Unkillable } from "../Errors.ts"
+import type { ProcessInfo } from "../ProcessIdentity.ts"
+import { type LaunchOptions, ProcessPlatform } from "../ProcessPlatform.ts"
+import type { ProcessTree } from "../ProcessTree.ts"
+import type { ValidatedReadiness } from "../Probe.ts"
+import * as ShutdownPlan from "../ShutdownPlan.ts"
+
+/** The command with the descriptor on which it announces that it is ready. */
+const declaring = (command: ChildProcess.StandardCommand, readiness: ValidatedReadiness | undefined) => {
+  const { options } = command
+  if (readiness?.probe._tag !== "Fd") return command
+  const name = `fd${readiness.probe.fd}` as const
+  if (options.additionalFds?.[name] !== undefined) return command
+  return ChildProcess.make(command.command, command.args, {
+    ...options,
+    additionalFds: { ...options.additionalFds, [name]: { type: "output" } }
+  })
+}
+
+const remainderOf = (command: string, survivors: ReadonlyArray<ProcessInfo>): Remainder => ({
+  problem: survivors.length === 0 ? undefined : new Unkillable({ command, survivors }).message,
+  survivors
+})
+
+const runningOf = (platform: ProcessPlatform["Service"], tree: ProcessTree): Running => {
+  let left: ReadonlyArray<ProcessInfo> = []
+  return {
+    tree,
+    ended: Effect.map(tree.exited, (status) => ({ _tag: "Exited", status })),
+    ready: undefined,
+    stop: ({ cap, steps }) =>
+      Effect.map(Effect.orDie(tree.shutdown({ cap, steps })), (survivors) => {
+        left = survivors
+        return remainderOf(tree.command, survivors)
+      }),
+    remains: Effect.suspend(() =>
+      left.length === 0 ? Effect.succeed(remainderOf(tree.command, [])) : Effect.map(platform.processes, (processes) => {
+        left = left.filter(({ pid, startTime }) =>
+          processes.some((process) => process.alive && process.pid === pid && process.startTime === startTime)
+        )
+        return remainderOf(tree.command, left)
+      })
+    ),
+    teardown: tree.teardown,
+    children: Effect.succeed([])
+  }
+}
+
+/** The body of a command. */
+export const make = (
+  command: ChildProcess.StandardCommand,
+  launch: LaunchOptions,
+  shutdown: ShutdownPlan.ShutdownPlan
+): Body<ProcessPlatform> => {
+  let effective = command
+  return {
+    _tag: "Process",
+    validate: (readiness) => {
+      effective = declaring(command, readiness)
+      // Readers share what comes under backpressure, so a probe would take output away from them.
+      return readiness?.probe._tag === "Line" && launch.output?._tag === "Backpressure"
+        ? Result.fail(
+          new InvalidSpec({ field: "readiness.probe", problem: "a line can't be awaited under backpressure; use a ring" })
+        )
+        : Result.succeed(undefined)
+    },
+    start: ({ onStep }) =>
+      Effect.gen(function*() {
+        const platform = yield* ProcessPlatform
+        return runningOf(platform, yield* platform.launch(effective, { ...launch, shutdown, onStep }))
+      })
+  }
+}

@@ -1,0 +1,385 @@
+/**
+ * The children of one supervisor and what happens between them: dependencies, rounds of restarts, intensity, the end.
+ *
+ * Child actors tell it of their ends and transitions synchronously; it decides at once and leaves the work to its own
+ * fiber, which a child never waits for.
+ */
+import * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as Result from "effect/Result"
+import type { ChildEnd, Link } from "../ChildEnd.ts"
+import * as End from "../ChildEnd.ts"
+import * as ChildSpec from "../ChildSpec.ts"
+import type { ChildEvent } from "../ChildStatus.ts"
+import { ChildClosed, type ChildFailed, IntensityExceeded, InvalidSpec, UnknownChild } from "../Errors.ts"
+import type * as Restart from "../Restart.ts"
+import type * as ShutdownPlan from "../ShutdownPlan.ts"
+import type { SupervisorEnd, SupervisorEvent } from "../Supervisor.ts"
+import { ChildActor, type Owner } from "./ChildActor.ts"
+import * as Dependencies from "./Dependencies.ts"
+import * as Intensity from "./Intensity.ts"
+
+/** Options that have been checked; times in ms. */
+export interface Settings {
+  readonly strategy: "one_for_one" | "one_for_all" | "rest_for_one"
+  readonly intensity: Intensity.Intensity
+  readonly order: Dependencies.Order
+  readonly autoShutdown: "never" | "any" | "all"
+}
+
+interface Entry {
+  readonly child: ChildSpec.Validated<never>
+  readonly actor: ChildActor
+  /** Added while the supervisor ran; forgotten when it is temporary and has ended. */
+  readonly dynamic: boolean
+  /** It ended by itself and is not restarted. */
+  over: boolean
+}
+
+/** Children that are stopped to be started together. */
+interface Round {
+  readonly affected: ReadonlySet<string>
+  /** ms. */
+  readonly delay: number
+}
+
+export type Phase = "running" | "restarting" | "stopping" | "ended"
+
+export class SupervisorActor {
+  readonly settings: Settings
+  private readonly clock: Clock.Clock
+  private readonly onChildEvent: (event: ChildEvent) => void
+  private readonly entries = new Map<string, Entry>()
+  private edges: ReadonlyMap<string, ReadonlyArray<ChildSpec.Dependency>> = new Map()
+  private dependents: ReadonlyMap<string, ReadonlyArray<string>> = new Map()
+  private readonly listeners = new Set<(event: SupervisorEvent) => void>()
+  private restarts: ReadonlyArray<number> = []
+  private round: Round | undefined = undefined
+  private roundIsNew = false
+  private roundFiber: Fiber.Fiber<unknown> | undefined = undefined
+  /** Why the supervisor ends. */
+  private ending: Exit.Exit<SupervisorEnd, IntensityExceeded> | undefined = undefined
+  private readonly ended = Deferred.makeUnsafe<SupervisorEnd, IntensityExceeded>()
+  /** Children that may have got what they wait for, or will never get it. */
+  private readonly dirty = new Set<string>()
+  private readonly forgotten = new Set<string>()
+  private wake = Deferred.makeUnsafe<void>()
+  private loop: Fiber.Fiber<unknown> | undefined = undefined
+
+  private constructor(settings: Settings, clock: Clock.Clock, onChildEvent: (event: ChildEvent) => void) {
+    this.settings = settings
+    this.clock = clock
+    this.onChildEvent = onChildEvent
+  }
+
+  /** A supervisor whose children have not been started; `close` must be called in the end. */
+  static make<R>(
+    children: ReadonlyArray<ChildSpec.Validated<R>>,
+    settings: Settings,
+    onChildEvent: (event: ChildEvent) => void
+  ): Effect.Effect<SupervisorActor, never, R> {
+    return Effect.gen(function*() {
+      const supervisor = new SupervisorActor(settings, yield* Clock.Clock, onChildEvent)
+      for (const child of children) yield* supervisor.add(child, false)
+      supervisor.index()
+      supervisor.loop = yield* Effect.forkDetach(supervisor.run(), { startImmediately: true })
+      return supervisor
+    })
+  }
+
+  private add<R>(child: ChildSpec.Validated<R>, dynamic: boolean): Effect.Effect<Entry, never, R> {
+    return Effect.map(ChildActor.make(child, this.ownerOf(child.spec)), (actor) => {
+      const entry: Entry = { child: child as unknown as ChildSpec.Validated<never>, actor, dynamic, over: false }
+      this.entries.set(child.spec.id, entry)
+      return entry
+    })
+  }
+
+  private index(): void {
+    this.edges = Dependencies.edges(this.specs, this.settings.order)
+    const dependents = new Map<string, Array<string>>()
+    for (const [id, dependencies] of this.edges) {
+      for (const { child } of dependencies) {
+        const known = dependents.get(child)
+        if (known === undefined) dependents.set(child, [id])
+        else known.push(id)
+      }
+    }
+    this.dependents = dependents
+  }
+
+  get specs(): ReadonlyArray<ChildSpec.ChildSpec<never>> {
+    return [...this.entries.values()].map(({ child }) => child.spec)
+  }
+
+  get actors(): ReadonlyArray<ChildActor> {
+    return [...this.entries.values()].map(({ actor }) => actor)
+  }
+
+  get phase(): Phase {
+    if (Deferred.isDoneUnsafe(this.ended)) return "ended"
+    if (this.ending !== undefined) return "stopping"
+    return this.round === undefined ? "running" : "restarting"
+  }
+
+  /** Restarts that count at this moment. */
+  get restartsInWindow(): number {
+    const now = this.monotonic()
+    return this.restarts.filter((at) => now - at <= this.settings.intensity.within).length
+  }
+
+  listen(listener: (event: SupervisorEvent) => void): () => void {
+    this.listeners.add(listener)
+    return () => this.listeners.delete(listener)
+  }
+
+  private publish(event: SupervisorEvent): void {
+    for (const listener of [...this.listeners]) listener(event)
+  }
+
+  private monotonic(): number {
+    return Number(this.clock.monotonicTimeNanosUnsafe() / 1000n) / 1000
+  }
+
+  // ------------------------------------------------------------------------------------------------ what children tell
+
+  private ownerOf(spec: Pick<ChildSpec.ChildSpec, "id">): Owner {
+    return {
+      blockers: () => this.blockers(spec.id),
+      ended: (end, verdict, delay) => this.childEnded(spec.id, end, verdict, delay),
+      onEvent: (event) => this.childEvent(event)
+    }
+  }
+
+  private blockers(id: string): ReadonlyArray<string> {
+    const on: Array<string> = []
+    if (this.ending !== undefined) on.push("shutdown")
+    if (this.round?.affected.has(id) === true) on.push("restart of siblings")
+    for (const { child, until } of this.edges.get(id) ?? []) {
+      const entry = this.entries.get(child)
+      if (entry !== undefined && !Dependencies.isSatisfied(until, entry.actor.snapshot)) on.push(`${child} ${until}`)
+    }
+    return on
+  }
+
+  private childEvent(event: ChildEvent): void {
+    this.onChildEvent(event)
+    this.publish({ _tag: "Child", event })
+    if (event.change._tag !== "State") return
+    const dependents = this.dependents.get(event.child)
+    if (dependents === undefined) return
+    for (const id of dependents) this.dirty.add(id)
+    this.awaken()
+  }
+
+  private childEnded(id: string, end: ChildEnd, verdict: Restart.Verdict, delay: number): "proceed" | "park" {
+    const entry = this.entries.get(id)
+    if (entry === undefined || this.ending !== undefined) return "park"
+    if (verdict !== "restart") {
+      this.childIsOver(entry)
+      return "proceed"
+    }
+    // It is being stopped for a round anyway: whatever felled its sibling may have felled it.
+    if (this.round?.affected.has(id) === true) return "park"
+    const { intensity, strategy } = this.settings
+    this.restarts = Intensity.add(this.restarts, this.monotonic(), intensity)
+    if (Intensity.isExceeded(this.restarts, intensity)) {
+      const link: Link = { child: id, incarnation: entry.actor.incarnation, reason: End.describe(end) }
+      const causes = end._tag === "Failed" ? [...end.causes, link] : [link]
+      this.finish(Exit.fail(new IntensityExceeded({ child: id, ...intensity, causes })))
+      return "park"
+    }
+    if (strategy === "one_for_one") return "proceed"
+    this.beginRound(id, delay)
+    return "park"
+  }
+
+  private childIsOver(entry: Entry): void {
+    const { child: { spec } } = entry
+    entry.over = true
+    if (entry.dynamic && spec.restart.mode === "temporary") {
+      this.forgotten.add(spec.id)
+      this.awaken()
+    }
+    if (!spec.significant || this.settings.autoShutdown === "never") return
+    const others = [...this.entries.values()].filter((other) => other.child.spec.significant && !other.over)
+    if (this.settings.autoShutdown === "any" || others.length === 0) {
+      this.finish(Exit.succeed({ _tag: "Shutdown", child: spec.id }))
+    }
+  }
+
+  /** The children that a restart of `origin` takes along; a temporary sibling is stopped and not started again. */
+  private beginRound(origin: string, delay: number): void {
+    const ids = [...this.entries.keys()]
+    const affected = new Set(this.settings.strategy === "one_for_all" ? ids : ids.slice(ids.indexOf(origin)))
+    for (const id of this.round?.affected ?? []) affected.add(id)
+    this.round = { affected, delay: Math.max(delay, this.round?.delay ?? 0) }
+    this.roundIsNew = true
+    this.publish({ _tag: "Round", origin, children: [...affected] })
+    this.awaken()
+  }
+
+  private finish(exit: Exit.Exit<SupervisorEnd, IntensityExceeded>): void {
+    if (this.ending !== undefined) return
+    this.ending = exit
+    this.publish({
+      _tag: "Stopping",
+      error: Exit.isFailure(exit) ? Cause.squash(exit.cause) as IntensityExceeded : null
+    })
+    this.awaken()
+  }
+
+  // ------------------------------------------------------------------------------------------------ the loop
+
+  private awaken(): void {
+    Deferred.doneUnsafe(this.wake, Exit.void)
+  }
+
+  private run(): Effect.Effect<void> {
+    return Effect.gen({ self: this }, function*() {
+      while (this.ending === undefined) {
+        yield* Deferred.await(this.wake)
+        this.wake = Deferred.makeUnsafe<void>()
+        if (this.ending !== undefined) break
+        if (this.roundIsNew) yield* this.startRound
+        yield* this.serveDirty
+        for (const id of this.forgotten) yield* this.forget(id)
+        this.forgotten.clear()
+      }
+      if (this.roundFiber !== undefined) yield* Fiber.interrupt(this.roundFiber)
+      this.round = undefined
+      yield* this.inReverse([...this.entries.values()], ({ actor }) => Effect.ignore(actor.stop()))
+      this.publish({ _tag: "Ended" })
+      Deferred.doneUnsafe(this.ended, this.ending)
+    })
+  }
+
+  private readonly serveDirty: Effect.Effect<void> = Effect.suspend(() => {
+    const ids = [...this.dirty]
+    this.dirty.clear()
+    return Effect.forEach(ids, (id) => {
+      const entry = this.entries.get(id)
+      if (entry?.actor.tag !== "Waiting") return Effect.void
+      const failed = this.failedDependency(id)
+      if (failed === undefined) return this.blockers(id).length === 0 ? entry.actor.poke : Effect.void
+      return entry.actor.fail(`${failed.child}, which it depends on, has failed`, [
+        ...failed.causes,
+        { child: failed.child, incarnation: this.entries.get(failed.child)?.actor.incarnation ?? 0, reason: failed.reason }
+      ])
+    }, { discard: true })
+  })
+
+  private failedDependency(id: string): ChildFailed | undefined {
+    for (const { child } of this.edges.get(id) ?? []) {
+      const state = this.entries.get(child)?.actor.snapshot
+      if (state?._tag === "Failed") return state.error
+    }
+    return undefined
+  }
+
+  private readonly startRound: Effect.Effect<void> = Effect.suspend(() => {
+    this.roundIsNew = false
+    const before = this.roundFiber === undefined ? Effect.void : Fiber.interrupt(this.roundFiber)
+    return Effect.andThen(
+      before,
+      Effect.map(Effect.forkDetach(this.playRound, { startImmediately: true }), (fiber) => {
+        this.roundFiber = fiber
+      })
+    )
+  })
+
+  private readonly playRound: Effect.Effect<void> = Effect.suspend(() => {
+    const round = this.round
+    if (round === undefined) return Effect.void
+    const affected = [...this.entries.values()].filter(({ child }) => round.affected.has(child.spec.id))
+    const make = this.inReverse(affected, ({ actor, child }) =>
+      Effect.ignore(child.spec.restart.mode === "temporary" ? actor.stop() : actor.halt))
+    return Effect.all([make, Effect.sleep(round.delay)], { concurrency: "unbounded", discard: true }).pipe(
+      Effect.andThen(Effect.suspend(() => {
+        this.round = undefined
+        return Effect.forEach(affected, ({ actor }) => actor.poke, { discard: true })
+      }))
+    )
+  })
+
+  /** Does something to each child when it has been done to all that depend on it; to independent ones side by side. */
+  private inReverse(entries: ReadonlyArray<Entry>, act: (entry: Entry) => Effect.Effect<void>): Effect.Effect<void> {
+    const done = new Map(entries.map((entry) => [entry.child.spec.id, Deferred.makeUnsafe<void>()]))
+    return Effect.forEach([...entries].reverse(), (entry) => {
+      const { id } = entry.child.spec
+      const before = (this.dependents.get(id) ?? []).flatMap((dependent) => done.get(dependent) ?? [])
+      return Effect.forEach(before, Deferred.await, { discard: true }).pipe(
+        Effect.andThen(act(entry)),
+        Effect.ensuring(Effect.sync(() => Deferred.doneUnsafe(done.get(id)!, Exit.void)))
+      )
+    }, { concurrency: "unbounded", discard: true })
+  }
+
+  private forget(id: string): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      const entry = this.entries.get(id)
+      this.entries.delete(id)
+      this.index()
+      return entry?.actor.close ?? Effect.void
+    })
+  }
+
+  // ------------------------------------------------------------------------------------------------ operations
+
+  /** Starts the children in their order; each one begins, or waits for those that it depends on. */
+  readonly startAll: Effect.Effect<void> = Effect.suspend(() =>
+    Effect.forEach([...this.entries.values()], ({ actor }) => Effect.ignore(actor.start), { discard: true })
+  )
+
+  readonly awaitEnd: Effect.Effect<SupervisorEnd, IntensityExceeded> = Effect.suspend(() => Deferred.await(this.ended))
+
+  readonly stopAll: Effect.Effect<void> = Effect.suspend(() => {
+    this.finish(Exit.succeed({ _tag: "Stopped" }))
+    return Effect.ignore(this.awaitEnd)
+  })
+
+  /** Stops the children and ends their actors; bounded by their shutdown plans. */
+  readonly close: Effect.Effect<void> = Effect.suspend(() =>
+    this.stopAll.pipe(
+      Effect.andThen(Effect.forEach(this.actors, (actor) => actor.close, { concurrency: "unbounded", discard: true })),
+      Effect.andThen(Effect.suspend(() => this.loop === undefined ? Effect.void : Fiber.interrupt(this.loop)))
+    )
+  )
+
+  find(id: string): Effect.Effect<ChildActor, UnknownChild> {
+    return Effect.suspend(() => {
+      const entry = this.entries.get(id)
+      return entry === undefined ? Effect.fail(new UnknownChild({ child: id })) : Effect.succeed(entry.actor)
+    })
+  }
+
+  startChild<R>(spec: ChildSpec.ChildSpec<R>): Effect.Effect<ChildActor, InvalidSpec | ChildClosed, R> {
+    return Effect.gen({ self: this }, function*() {
+      const child = yield* Effect.fromResult(Result.flatMap(
+        Dependencies.validate([...this.specs, spec], this.settings.order),
+        () => ChildSpec.validate(spec)
+      ))
+      if (this.ending !== undefined) return yield* new ChildClosed({ child: spec.id })
+      const { actor } = yield* Effect.uninterruptible(this.add(child, true))
+      this.index()
+      yield* Effect.ignore(actor.start)
+      return actor
+    })
+  }
+
+  removeChild(id: string, plan?: ShutdownPlan.Validated): Effect.Effect<void, UnknownChild | InvalidSpec> {
+    return Effect.gen({ self: this }, function*() {
+      const actor = yield* this.find(id)
+      const dependents = this.dependents.get(id) ?? []
+      if (dependents.length > 0) {
+        return yield* new InvalidSpec({ field: `${id}.id`, problem: `${dependents.join(", ")} depends on it` })
+      }
+      yield* Effect.ignore(actor.stop(plan))
+      yield* this.forget(id)
+    })
+  }
+}
