@@ -6,10 +6,8 @@
  */
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import type * as Duration from "effect/Duration"
 import type * as PlatformError from "effect/PlatformError"
 import type * as ChildProcess from "effect/process/ChildProcess"
-import * as PubSub from "effect/PubSub"
 import * as Queue from "effect/Queue"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
@@ -17,14 +15,7 @@ import * as ChildSpec from "./ChildSpec.ts"
 import type { ChildState } from "./ChildState.ts"
 import type { ChildEvent, ChildStatus } from "./ChildStatus.ts"
 import type { SignalReport } from "./Engine.ts"
-import {
-  type ChildClosed,
-  ChildFailed,
-  ChildStopped,
-  type InvalidSpec,
-  NotRunning,
-  type Overtaken
-} from "./Errors.ts"
+import { type ChildClosed, ChildFailed, ChildStopped, type InvalidSpec, NotRunning, type Overtaken } from "./Errors.ts"
 import { ChildActor, noOwner } from "./internal/ChildActor.ts"
 import * as EffectBody from "./internal/EffectBody.ts"
 import * as ProcessBody from "./internal/ProcessBody.ts"
@@ -214,8 +205,6 @@ const outputOf = (actor: ChildActor): Stream.Stream<Chunk, PlatformError.Platfor
 
 /** The public face of an actor; internal. */
 export const fromActor = (actor: ChildActor): Child => {
-  const tree = (operation: (tree: NonNullable<ReturnType<typeof treeOf>>) => Effect.Effect<never>) => operation
-  void tree
   const running = Effect.suspend(() => {
     const found = treeOf(actor)
     return found === undefined
@@ -236,7 +225,7 @@ export const fromActor = (actor: ChildActor): Child => {
     write: (input) =>
       Effect.flatMap(running, (tree) =>
         Stream.run(
-          Stream.succeed(typeof input === "string" ? new TextEncoder().encode(input) : input),
+          typeof input === "string" ? Stream.encodeText(Stream.succeed(input)) : Stream.succeed(input),
           tree.stdin
         )),
     status: actor.status,

@@ -7,11 +7,11 @@ import type * as Option from "effect/Option"
 import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import type { ChildEnd } from "./ChildEnd.ts"
-import type { ChildStatus } from "./ChildStatus.ts"
+import type { ChildEvent, ChildStatus } from "./ChildStatus.ts"
 import { InvalidSpec } from "./Errors.ts"
+import * as Probe from "./Probe.ts"
 import type { ProcessInfo } from "./ProcessIdentity.ts"
 import type { ProcessTree, TeardownState } from "./ProcessTree.ts"
-import * as Probe from "./Probe.ts"
 import * as Restart from "./Restart.ts"
 import * as ShutdownPlan from "./ShutdownPlan.ts"
 
@@ -53,6 +53,8 @@ export interface Body<R> {
     readonly incarnation: number
     /** Called at each step of the teardown. */
     readonly onStep: (step: string) => void
+    /** Takes the events of a nested supervisor's children. */
+    readonly onEvent: (event: ChildEvent) => void
   }) => Effect.Effect<Running, StartFailure, R | Scope.Scope>
   /** What the probes must know about the body before anything runs. */
   readonly validate: (readiness: Probe.ValidatedReadiness | undefined) => Result.Result<void, InvalidSpec>
@@ -100,7 +102,10 @@ export const validate = <R>(spec: ChildSpec<R>): Result.Result<Validated<R>, Inv
   Result.gen(function*() {
     if (spec.id.trim() === "" || spec.id.includes("/")) {
       return yield* Result.fail(
-        new InvalidSpec({ field: "id", problem: `"${spec.id}" is no name: give one that is not empty and has no slash` })
+        new InvalidSpec({
+          field: "id",
+          problem: `"${spec.id}" is no name: give one that is not empty and has no slash`
+        })
       )
     }
     if (spec.significant && spec.restart.mode === "permanent") {

@@ -84,7 +84,13 @@ const row = (stay: Tag, changes: { readonly [K in Event]?: Tag }): Readonly<Reco
 })
 
 /** All that ends an incarnation. */
-const ends = { exited: "Stopping", failing: "Stopping", stop: "Stopping", restart: "Stopping", halt: "Stopping" } as const
+const ends = {
+  exited: "Stopping",
+  failing: "Stopping",
+  stop: "Stopping",
+  restart: "Stopping",
+  halt: "Stopping"
+} as const
 
 /** Every state and every event. */
 export const table: Readonly<Record<Tag, Readonly<Record<Event, Tag>>>> = {

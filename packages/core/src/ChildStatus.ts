@@ -25,7 +25,7 @@ export interface ChildStatus {
   readonly children: ReadonlyArray<ChildStatus>
 }
 
-export const ChildStatus: Schema.Codec<ChildStatus> = Schema.Struct({
+export const ChildStatus: Schema.Codec<ChildStatus, unknown> = Schema.Struct({
   id: Schema.String,
   state: ChildState,
   health: Health,
@@ -33,7 +33,7 @@ export const ChildStatus: Schema.Codec<ChildStatus> = Schema.Struct({
   incarnation: Schema.Int,
   restarts: Schema.Int,
   lastEnd: Schema.NullOr(ChildEnd),
-  children: Schema.Array(Schema.suspend((): Schema.Codec<ChildStatus> => ChildStatus))
+  children: Schema.Array(Schema.suspend((): Schema.Codec<ChildStatus, unknown> => ChildStatus))
 })
 
 /**

@@ -64,8 +64,10 @@ export const exponential = (options?: {
   const spread = jitter === 0 ? capped : Schedule.modifyDelay(
     capped,
     ({ duration }) =>
-      Effect.map(Random.next, (random) =>
-        Duration.millis(Duration.toMillis(duration) * (1 - jitter + 2 * jitter * random)))
+      Effect.map(
+        Random.next,
+        (random) => Duration.millis(Duration.toMillis(duration) * (1 - jitter + 2 * jitter * random))
+      )
   )
   return options?.times === undefined ? spread : Schedule.upTo(spread, { times: options.times })
 }
@@ -107,7 +109,10 @@ const has = (codes: ReadonlyArray<Code>, status: ExitStatus): boolean =>
  * deepStrictEqual([0, 1, 3, 125].map(after), ["complete", "restart", "complete", "fail"])
  * ```
  */
-export const decide = (policy: Pick<Policy, "mode" | "successCodes" | "permanentFailureCodes">, end: ChildEnd): Verdict => {
+export const decide = (
+  policy: Pick<Policy, "mode" | "successCodes" | "permanentFailureCodes">,
+  end: ChildEnd
+): Verdict => {
   const status = end._tag === "Exited" ? end.status : undefined
   if (status !== undefined && has(policy.permanentFailureCodes, status)) return "fail"
   const good = end._tag === "Completed" || (status !== undefined && has(policy.successCodes, status))
@@ -131,7 +136,10 @@ export const validate = (policy: Policy): Result.Result<Validated, InvalidSpec> 
       const wrong = policy[field].find((code) => typeof code === "number" && !(Number.isSafeInteger(code) && code >= 0))
       if (wrong !== undefined) {
         return yield* Result.fail(
-          new InvalidSpec({ field: `restart.${field}`, problem: `${wrong} is no exit code: give whole numbers from 0 on` })
+          new InvalidSpec({
+            field: `restart.${field}`,
+            problem: `${wrong} is no exit code: give whole numbers from 0 on`
+          })
         )
       }
     }

@@ -20,10 +20,18 @@ import * as End from "../ChildEnd.ts"
 import type { Running, StartFailure, Validated } from "../ChildSpec.ts"
 import * as ChildState from "../ChildState.ts"
 import type { Change, ChildEvent, ChildStatus, Health } from "../ChildStatus.ts"
-import { ChildClosed, ChildFailed, ChildStopped, type NotReady, Overtaken, type ProbeFailure } from "../Errors.ts"
+import {
+  ChildClosed,
+  ChildFailed,
+  ChildStopped,
+  type InvalidSpec,
+  type NotReady,
+  Overtaken,
+  type ProbeFailure
+} from "../Errors.ts"
+import * as Probe from "../Probe.ts"
 import type { ProcessInfo } from "../ProcessIdentity.ts"
 import { ProcessPlatform } from "../ProcessPlatform.ts"
-import * as Probe from "../Probe.ts"
 import * as Restart from "../Restart.ts"
 import type * as ShutdownPlan from "../ShutdownPlan.ts"
 import * as ChildMetrics from "./ChildMetrics.ts"
@@ -43,7 +51,10 @@ export const noOwner: Owner = { blockers: () => [], ended: () => "proceed", onEv
 /** What becomes of the child when its tree is empty. */
 type Intent = "decide" | "stop" | "again" | "halt"
 
-type Reply<A, E = never> = Deferred.Deferred<A, E>
+type Reply<A, E> = Deferred.Deferred<A, E>
+
+/** Any reply, to be failed. */
+type AnyReply = Deferred.Deferred<unknown, ChildClosed>
 
 type Refused = Overtaken | ChildClosed | ChildFailed
 
@@ -66,7 +77,12 @@ type Message =
   | { readonly _tag: "Health"; readonly of: Incarnation; readonly probe: number; readonly failure: ProbeFailure | null }
   | { readonly _tag: "Failing"; readonly of: Incarnation; readonly end: ChildEnd }
   | { readonly _tag: "Exited"; readonly of: Incarnation; readonly end: ChildEnd }
-  | { readonly _tag: "Ended"; readonly of: Incarnation; readonly problem: string | undefined; readonly survivors: ReadonlyArray<ProcessInfo> }
+  | {
+    readonly _tag: "Ended"
+    readonly of: Incarnation
+    readonly problem: string | undefined
+    readonly survivors: ReadonlyArray<ProcessInfo>
+  }
   | { readonly _tag: "Due"; readonly incarnation: number }
 
 /** Messages that wait while the actor is busy; a sender waits beyond that. */
@@ -165,7 +181,7 @@ export class ChildActor {
       const mailbox = yield* Queue.bounded<Message>(mailboxSize)
       // The loop's fiber has the services that the body needs, and so have all that it forks.
       const actor = new ChildActor(child as unknown as Validated<never>, owner, services, clock, platform, mailbox)
-      actor.loop = yield* Effect.forkDetach(actor.run, { startImmediately: true })
+      actor.loop = yield* Effect.forkDetach(actor.run(), { startImmediately: true })
       return actor
     })
   }
@@ -185,22 +201,26 @@ export class ChildActor {
     })
   }
 
+  private traced<A, E>(name: string, self: Effect.Effect<A, E>): Effect.Effect<A, E> {
+    return Effect.suspend(() => Effect.withSpan(self, name, { attributes: { child: this.id } }))
+  }
+
   readonly start: Effect.Effect<void, Refused> = Effect.suspend(() => {
     const { epoch } = this
-    return this.ask((reply) => ({ _tag: "Start", epoch, reply }))
-  }).pipe(Effect.withSpan("Child.start", () => ({ attributes: { child: this.id } })))
+    return this.ask<void, Refused>((reply) => ({ _tag: "Start", epoch, reply }))
+  }).pipe((self) => this.traced("Child.start", self))
 
   stop(plan?: ShutdownPlan.Validated): Effect.Effect<void, ChildClosed> {
     return Effect.suspend(() => {
       this.epoch++
       return this.ask<void, ChildClosed>((reply) => ({ _tag: "Stop", plan: plan ?? this.child.shutdown, reply }))
-    }).pipe(Effect.withSpan("Child.stop", { attributes: { child: this.id } }))
+    }).pipe((self) => this.traced("Child.stop", self))
   }
 
   readonly restart: Effect.Effect<number, Refused> = Effect.suspend(() => {
     const { epoch, number } = this
     return this.ask<number, Refused>((reply) => ({ _tag: "Restart", epoch, incarnation: number, reply }))
-  }).pipe(Effect.withSpan("Child.restart", () => ({ attributes: { child: this.id } })))
+  }).pipe((self) => this.traced("Child.restart", self))
 
   /** Ends the incarnation to make way; the child then waits until its owner lets it start. */
   readonly halt: Effect.Effect<void, ChildClosed> = this.ask((reply) => ({ _tag: "Halt", reply }))
@@ -292,15 +312,11 @@ export class ChildActor {
 
   // ------------------------------------------------------------------------------------------------ the loop
 
-  private readonly run: Effect.Effect<void> = Effect.suspend(() =>
-    Effect.forever(Effect.flatMap(Queue.take(this.mailbox), (message) => this.handle(message)))
-  ).pipe(
-    Effect.onExit((exit) => this.finish(exit)),
-    Effect.annotateLogs({ child: this.lazyId })
-  )
-
-  private get lazyId(): string {
-    return this.child?.spec.id ?? ""
+  private run(): Effect.Effect<void> {
+    return Effect.forever(Effect.flatMap(Queue.take(this.mailbox), (message) => this.handle(message))).pipe(
+      Effect.onExit((exit) => this.finish(exit)),
+      Effect.annotateLogs({ child: this.id })
+    )
   }
 
   /** The actor is over: by `close`, or by a defect, after which nothing may be left running either. */
@@ -317,11 +333,11 @@ export class ChildActor {
       }
       const closed = Exit.fail(new ChildClosed({ child: this.id }))
       for (const message of yield* Queue.clear(this.mailbox)) {
-        if ("reply" in message) Deferred.doneUnsafe(message.reply as Reply<never, ChildClosed>, closed)
+        if ("reply" in message) Deferred.doneUnsafe(message.reply as unknown as AnyReply, closed)
       }
       yield* Queue.shutdown(this.mailbox)
       for (const waiter of [...this.waiters]) Deferred.doneUnsafe(waiter.done, closed)
-      for (const reply of this.takeReplies()) Deferred.doneUnsafe(reply as Reply<never, ChildClosed>, closed)
+      for (const reply of this.takeReplies()) Deferred.doneUnsafe(reply as unknown as AnyReply, closed)
       this.metrics.close(this.state._tag)
       this.listeners.clear()
     })
@@ -354,11 +370,9 @@ export class ChildActor {
           if (this.state._tag === "Waiting") this.giveUp(message.reason, message.causes, [])
         })
       case "Poke":
-        return this.state._tag === "Waiting" ? this.go("start") : Effect.void
+        return this.reconsider
       case "Due":
-        return message.incarnation === this.number && this.state._tag === "BackingOff"
-          ? Effect.andThen(Effect.sync(() => this.restarts++), this.go("due"))
-          : Effect.void
+        return message.incarnation === this.number && this.state._tag === "BackingOff" ? this.go("due") : Effect.void
       default:
         return message.of === this.current ? this.onIncarnation(message) : Effect.void
     }
@@ -435,6 +449,10 @@ export class ChildActor {
     this.timer = undefined
   })
 
+  private readonly reconsider: Effect.Effect<void> = Effect.suspend(() =>
+    this.state._tag === "Waiting" ? this.go("start") : Effect.void
+  )
+
   private begin(event: "start" | "due" | "startAgain"): Effect.Effect<void> {
     return Effect.suspend(() => {
       const number = this.number + 1
@@ -464,7 +482,8 @@ export class ChildActor {
     const { number, scope } = incarnation
     const launch = this.child.spec.body.start({
       incarnation: number,
-      onStep: (step) => this.onStep(incarnation, step)
+      onStep: (step) => this.onStep(incarnation, step),
+      onEvent: (event) => this.owner.onEvent({ ...event, child: `${this.id}/${event.child}` })
     }).pipe(
       Scope.provide(scope),
       Effect.withSpan("Child.launch", { attributes: { child: this.id, incarnation: number } }),
@@ -516,9 +535,9 @@ export class ChildActor {
   private awaitReadiness(incarnation: Incarnation): Effect.Effect<void> {
     const running = incarnation.running
     if (running === undefined) return Effect.void
-    const probes: Array<Effect.Effect<void, NotReady>> = []
+    const probes: Array<Effect.Effect<void, NotReady | InvalidSpec>> = []
     if (running.ready !== undefined) probes.push(running.ready)
-    if (this.child.readiness !== undefined && this.platform !== undefined) {
+    if (this.child.readiness !== undefined) {
       probes.push(Probe.awaitReady(this.child.readiness, { platform: this.platform, tree: running.tree }))
     }
     if (probes.length === 0) return this.onReady(incarnation)
@@ -548,21 +567,27 @@ export class ChildActor {
 
   private watchLiveness(incarnation: Incarnation): Effect.Effect<void> {
     const { platform } = this
-    if (platform === undefined || this.paused || incarnation.running === undefined) return Effect.void
+    if (this.paused || incarnation.running === undefined) return Effect.void
     const target = { platform, tree: incarnation.running.tree }
-    return Effect.forEach(this.child.liveness, (liveness, probe) =>
-      Probe.watch(liveness, target, (health, failure) =>
-        health === "failed"
-          ? this.send({
-            _tag: "Failing",
-            of: incarnation,
-            end: { _tag: "Unhealthy", message: failure?.message ?? "the liveness probe failed" }
-          })
-          : this.send({ _tag: "Health", of: incarnation, probe, failure: failure ?? null })).pipe(
-          Effect.forkDetach({ startImmediately: true })
-        )).pipe(Effect.map((fibers) => {
-          incarnation.liveness = fibers
-        }))
+    return Effect.forEach(
+      this.child.liveness,
+      (liveness, probe) =>
+        Probe.watch(liveness, target, (health, failure) =>
+          health === "failed"
+            ? this.send({
+              _tag: "Failing",
+              of: incarnation,
+              end: { _tag: "Unhealthy", message: failure?.message ?? "the liveness probe failed" }
+            })
+            : this.send({ _tag: "Health", of: incarnation, probe, failure: failure ?? null })).pipe(
+            Effect.catch((error) =>
+              this.send({ _tag: "Failing", of: incarnation, end: { _tag: "Unhealthy", message: error.message } })
+            ),
+            Effect.forkDetach({ startImmediately: true })
+          )
+    ).pipe(Effect.map((fibers) => {
+      incarnation.liveness = fibers
+    }))
   }
 
   private stopProbes(incarnation: Incarnation): void {
@@ -652,7 +677,7 @@ export class ChildActor {
           return Effect.andThen(this.go("startAgain"), this.settle)
         case "halt":
           this.move("park", { _tag: "Waiting", on: this.blockers() })
-          return Effect.andThen(this.settle, this.poke)
+          return Effect.andThen(this.settle, this.reconsider)
         case "decide":
           return Effect.andThen(this.decide(incarnation, end ?? { _tag: "Completed" }), this.settle)
       }
@@ -689,11 +714,12 @@ export class ChildActor {
       if (Exit.isFailure(step)) return this.failFor(end, `it was restarted ${this.attempt} times in a row`)
       const delay = Duration.toMillis(step.value[1])
       this.attempt++
-      const until = this.clock.currentTimeMillisUnsafe() + delay
+      this.restarts++
+      const until = Math.round(this.clock.currentTimeMillisUnsafe() + delay)
       if (this.owner.ended(end, verdict, delay) === "park" || this.paused) {
         this.move("park", { _tag: "Waiting", on: this.blockers() })
         // What parked it may be over already.
-        return yield* this.poke
+        return yield* this.reconsider
       }
       this.move("backOff", { _tag: "BackingOff", until, attempt: this.attempt, end })
       const due = Effect.andThen(
@@ -727,7 +753,8 @@ export class ChildActor {
   private onStart(epoch: number, reply: Reply<void, Refused>): Effect.Effect<void> {
     return Effect.gen({ self: this }, function*() {
       if (epoch !== this.epoch) {
-        return Deferred.doneUnsafe(reply, Exit.fail(new Overtaken({ child: this.id, operation: "start" })))
+        Deferred.doneUnsafe(reply, Exit.fail(new Overtaken({ child: this.id, operation: "start" })))
+        return
       }
       yield* this.unpause
       switch (this.state._tag) {
@@ -736,7 +763,10 @@ export class ChildActor {
         case "Stopped":
         case "Failed": {
           const failed = yield* this.stillThere
-          if (failed !== undefined) return Deferred.doneUnsafe(reply, Exit.fail(failed))
+          if (failed !== undefined) {
+            Deferred.doneUnsafe(reply, Exit.fail(failed))
+            return
+          }
           this.forgive()
           yield* this.go("start")
           break
@@ -777,22 +807,29 @@ export class ChildActor {
 
   private onRestart(epoch: number, issuedAt: number, reply: Reply<number, Refused>): Effect.Effect<void> {
     return Effect.gen({ self: this }, function*() {
-      const refuse = () =>
+      const refuse = () => {
         Deferred.doneUnsafe(reply, Exit.fail(new Overtaken({ child: this.id, operation: "restart" })))
+      }
       if (epoch !== this.epoch) return refuse()
       yield* this.unpause
       const incarnation = this.current
       if (incarnation !== undefined && ChildState.isUp(this.state._tag)) {
         if (this.state._tag === "Stopping" && this.intent === "stop") return refuse()
         // Another restart was quicker: what was asked for has been done.
-        if (this.number > issuedAt) return Deferred.doneUnsafe(reply, Exit.succeed(this.number))
+        if (this.number > issuedAt) {
+          Deferred.doneUnsafe(reply, Exit.succeed(this.number))
+          return
+        }
         this.restartWaiters.push(reply)
         this.forgive()
         if (this.intent !== "halt") this.intent = "again"
         return yield* this.end("restart", incarnation, "restart", this.child.shutdown)
       }
       const failed = yield* this.stillThere
-      if (failed !== undefined) return Deferred.doneUnsafe(reply, Exit.fail(failed))
+      if (failed !== undefined) {
+        Deferred.doneUnsafe(reply, Exit.fail(failed))
+        return
+      }
       this.forgive()
       this.restartWaiters.push(reply)
       yield* this.go("start")
@@ -840,7 +877,7 @@ export class ChildActor {
     return Effect.gen({ self: this }, function*() {
       yield* this.unpause
       Deferred.doneUnsafe(reply, Exit.void)
-      if (this.state._tag === "Waiting") yield* this.go("start")
+      yield* this.reconsider
     })
   }
 }

@@ -4,7 +4,10 @@ import * as Metric from "effect/Metric"
 import type { Tag } from "../ChildState.ts"
 
 const children = Metric.gauge("treeline_children", { description: "children by state" })
-const starts = Metric.counter("treeline_child_starts_total", { description: "incarnations launched", incremental: true })
+const starts = Metric.counter("treeline_child_starts_total", {
+  description: "incarnations launched",
+  incremental: true
+})
 const kills = Metric.counter("treeline_teardown_steps_total", {
   description: "trees by the step of the shutdown plan at which they were empty; none: they ended by themselves",
   incremental: true

@@ -6,9 +6,9 @@ import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import * as Result from "effect/Result"
-import * as Scope from "effect/Scope"
+import type * as Scope from "effect/Scope"
 import type { ChildEnd } from "../ChildEnd.ts"
-import type { Body, Remainder } from "../ChildSpec.ts"
+import type { Body, Remainder, Running } from "../ChildSpec.ts"
 import { InvalidSpec } from "../Errors.ts"
 import * as ShutdownPlan from "../ShutdownPlan.ts"
 
@@ -39,37 +39,42 @@ export const make = <E, R>(
         new InvalidSpec({ field: "readiness.probe", problem: "an effect has no output; let it announce its readiness" })
       )
       : Result.succeed(undefined),
-  start: () =>
-    Effect.gen(function*() {
-      const ready = Deferred.makeUnsafe<void>()
-      // A throw while the effect is being made is a failure of the effect.
-      const fiber = yield* Effect.suspend(() => run(Effect.asVoid(Deferred.succeed(ready, undefined)))).pipe(
-        Effect.scoped,
-        Effect.interruptible,
-        Effect.forkDetach
-      )
-      yield* Effect.addFinalizer(() => Effect.sync(() => fiber.interruptUnsafe()))
-      const remains = Effect.sync((): Remainder =>
-        fiber.pollUnsafe() === undefined
-          ? { problem: "its effect was interrupted and does not end", survivors: [] }
-          : nothing
-      )
-      return {
-        tree: undefined,
-        ended: Effect.map(Fiber.await(fiber), endOf),
-        ready: announces ? Deferred.await(ready) : undefined,
-        // Its finalizers may take as long as a process could.
-        stop: (plan) =>
-          Effect.suspend(() => {
-            fiber.interruptUnsafe()
-            return Effect.raceFirst(
-              Fiber.await(fiber),
-              Effect.sleep(ShutdownPlan.untilKill(plan) + plan.cap)
-            )
-          }).pipe(Effect.andThen(remains)),
-        remains,
-        teardown: Effect.succeed(Option.none()),
-        children: Effect.succeed([])
-      }
-    }) as Effect.Effect<never, never, Exclude<R, Scope.Scope> | Scope.Scope>
+  start: () => startOf(run, announces)
 })
+
+const startOf = <E, R>(
+  run: (announce: Effect.Effect<void>) => Effect.Effect<unknown, E, R>,
+  announces: boolean
+): Effect.Effect<Running, never, Exclude<R, Scope.Scope> | Scope.Scope> =>
+  Effect.gen(function*() {
+    const ready = Deferred.makeUnsafe<void>()
+    // A throw while the effect is being made is a failure of the effect.
+    const fiber = yield* Effect.suspend(() => run(Effect.asVoid(Deferred.succeed(ready, undefined)))).pipe(
+      Effect.scoped,
+      Effect.interruptible,
+      Effect.forkDetach
+    )
+    yield* Effect.addFinalizer(() => Effect.sync(() => fiber.interruptUnsafe()))
+    const remains = Effect.sync((): Remainder =>
+      fiber.pollUnsafe() === undefined
+        ? { problem: "its effect was interrupted and does not end", survivors: [] }
+        : nothing
+    )
+    return {
+      tree: undefined,
+      ended: Effect.map(Fiber.await(fiber), endOf),
+      ready: announces ? Deferred.await(ready) : undefined,
+      // Its finalizers may take as long as a process could.
+      stop: (plan) =>
+        Effect.suspend(() => {
+          fiber.interruptUnsafe()
+          return Effect.raceFirst(
+            Fiber.await(fiber),
+            Effect.sleep(ShutdownPlan.untilKill(plan) + plan.cap)
+          )
+        }).pipe(Effect.andThen(remains)),
+      remains,
+      teardown: Effect.succeed(Option.none()),
+      children: Effect.succeed([])
+    }
+  })

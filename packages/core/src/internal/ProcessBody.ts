@@ -4,10 +4,10 @@ import * as ChildProcess from "effect/process/ChildProcess"
 import * as Result from "effect/Result"
 import type { Body, Remainder, Running } from "../ChildSpec.ts"
 import { InvalidSpec, Unkillable } from "../Errors.ts"
+import type { ValidatedReadiness } from "../Probe.ts"
 import type { ProcessInfo } from "../ProcessIdentity.ts"
 import { type LaunchOptions, ProcessPlatform } from "../ProcessPlatform.ts"
 import type { ProcessTree } from "../ProcessTree.ts"
-import type { ValidatedReadiness } from "../Probe.ts"
 import * as ShutdownPlan from "../ShutdownPlan.ts"
 
 /** The command with the descriptor on which it announces that it is ready. */
@@ -39,12 +39,14 @@ const runningOf = (platform: ProcessPlatform["Service"], tree: ProcessTree): Run
         return remainderOf(tree.command, survivors)
       }),
     remains: Effect.suspend(() =>
-      left.length === 0 ? Effect.succeed(remainderOf(tree.command, [])) : Effect.map(platform.processes, (processes) => {
-        left = left.filter(({ pid, startTime }) =>
-          processes.some((process) => process.alive && process.pid === pid && process.startTime === startTime)
-        )
-        return remainderOf(tree.command, left)
-      })
+      left.length === 0 ?
+        Effect.succeed(remainderOf(tree.command, [])) :
+        Effect.map(platform.processes, (processes) => {
+          left = left.filter(({ pid, startTime }) =>
+            processes.some((process) => process.alive && process.pid === pid && process.startTime === startTime)
+          )
+          return remainderOf(tree.command, left)
+        })
     ),
     teardown: tree.teardown,
     children: Effect.succeed([])
@@ -65,7 +67,10 @@ export const make = (
       // Readers share what comes under backpressure, so a probe would take output away from them.
       return readiness?.probe._tag === "Line" && launch.output?._tag === "Backpressure"
         ? Result.fail(
-          new InvalidSpec({ field: "readiness.probe", problem: "a line can't be awaited under backpressure; use a ring" })
+          new InvalidSpec({
+            field: "readiness.probe",
+            problem: "a line can't be awaited under backpressure; use a ring"
+          })
         )
         : Result.succeed(undefined)
     },

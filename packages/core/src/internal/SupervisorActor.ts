@@ -170,6 +170,8 @@ export class SupervisorActor {
     this.onChildEvent(event)
     this.publish({ _tag: "Child", event })
     if (event.change._tag !== "State") return
+    const entry = this.entries.get(event.child)
+    if (entry !== undefined && event.change.to._tag === "Starting") entry.over = false
     const dependents = this.dependents.get(event.child)
     if (dependents === undefined) return
     for (const id of dependents) this.dirty.add(id)
@@ -268,7 +270,11 @@ export class SupervisorActor {
       if (failed === undefined) return this.blockers(id).length === 0 ? entry.actor.poke : Effect.void
       return entry.actor.fail(`${failed.child}, which it depends on, has failed`, [
         ...failed.causes,
-        { child: failed.child, incarnation: this.entries.get(failed.child)?.actor.incarnation ?? 0, reason: failed.reason }
+        {
+          child: failed.child,
+          incarnation: this.entries.get(failed.child)?.actor.incarnation ?? 0,
+          reason: failed.reason
+        }
       ])
     }, { discard: true })
   })
@@ -296,8 +302,10 @@ export class SupervisorActor {
     const round = this.round
     if (round === undefined) return Effect.void
     const affected = [...this.entries.values()].filter(({ child }) => round.affected.has(child.spec.id))
-    const make = this.inReverse(affected, ({ actor, child }) =>
-      Effect.ignore(child.spec.restart.mode === "temporary" ? actor.stop() : actor.halt))
+    const make = this.inReverse(
+      affected,
+      ({ actor, child }) => Effect.ignore(child.spec.restart.mode === "temporary" ? actor.stop() : actor.halt)
+    )
     return Effect.all([make, Effect.sleep(round.delay)], { concurrency: "unbounded", discard: true }).pipe(
       Effect.andThen(Effect.suspend(() => {
         this.round = undefined
