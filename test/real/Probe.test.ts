@@ -1,6 +1,6 @@
 import { assert, layer } from "@effect/vitest"
 import { ExitStatus, Probe, ProcessPlatform, type ProcessTree, ShutdownPlan } from "@treeline/core"
-import { Errors } from "@treeline/core"
+import type { Errors } from "@treeline/core"
 import { PosixPlatform } from "@treeline/platform-posix"
 import { Deferred, Effect, Fiber, Result } from "effect"
 import { ChildProcess } from "effect/process"

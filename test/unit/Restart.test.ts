@@ -28,10 +28,12 @@ const expected: Readonly<Record<Restart.Mode, string>> = {
   temporary: "cfccffcffff"
 }
 
+const policies = { permanent: Restart.permanent, transient: Restart.transient, temporary: Restart.temporary }
+
 describe("Restart", () => {
   for (const mode of ["permanent", "transient", "temporary"] as const) {
     it(`peer 80, 79: ${mode} x every end`, () => {
-      const policy = Restart[mode](codes)
+      const policy = policies[mode](codes)
       const verdicts = ends.map(([, end]) => Restart.decide(policy, end)[0]).join("")
       assert.strictEqual(verdicts, expected[mode])
     })
@@ -39,7 +41,7 @@ describe("Restart", () => {
 
   it("peer 81: a permanent failure code wins over every mode", () => {
     for (const mode of ["permanent", "transient", "temporary"] as const) {
-      assert.strictEqual(Restart.decide(Restart[mode](codes), exited(125)), "fail")
+      assert.strictEqual(Restart.decide(policies[mode](codes), exited(125)), "fail")
     }
   })
 

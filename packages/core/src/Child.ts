@@ -15,7 +15,14 @@ import * as ChildSpec from "./ChildSpec.ts"
 import type { ChildState } from "./ChildState.ts"
 import type { ChildEvent, ChildStatus } from "./ChildStatus.ts"
 import type { SignalReport } from "./Engine.ts"
-import { type ChildClosed, ChildFailed, ChildStopped, type InvalidSpec, NotRunning, type Overtaken } from "./Errors.ts"
+import {
+  type ChildClosed,
+  type ChildFailed,
+  ChildStopped,
+  type InvalidSpec,
+  NotRunning,
+  type Overtaken
+} from "./Errors.ts"
 import { ChildActor, noOwner } from "./internal/ChildActor.ts"
 import * as EffectBody from "./internal/EffectBody.ts"
 import * as ProcessBody from "./internal/ProcessBody.ts"

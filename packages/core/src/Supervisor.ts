@@ -18,7 +18,7 @@ import * as ChildSpec from "./ChildSpec.ts"
 import { ChildEvent, ChildStatus } from "./ChildStatus.ts"
 import {
   type ChildClosed,
-  ChildFailed,
+  type ChildFailed,
   ChildStopped,
   IntensityExceeded,
   InvalidSpec,
@@ -303,7 +303,7 @@ export const child = <R>(
           tree: undefined,
           ended: Effect.map(Effect.exit(actor.awaitEnd), endOf),
           // A child that has failed for good leaves the others as they are; it is never ready then.
-          ready: Effect.catch(awaitReady(actor), () => Effect.never),
+          ready: awaitReady(actor).pipe(Effect.catch(() => Effect.never)),
           stop: () => Effect.andThen(actor.stopAll, remains),
           remains,
           teardown: Effect.succeed(Option.none()),

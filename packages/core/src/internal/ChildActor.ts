@@ -336,7 +336,7 @@ export class ChildActor {
         if ("reply" in message) Deferred.doneUnsafe(message.reply as unknown as AnyReply, closed)
       }
       yield* Queue.shutdown(this.mailbox)
-      for (const waiter of [...this.waiters]) Deferred.doneUnsafe(waiter.done, closed)
+      for (const waiter of this.waiters) Deferred.doneUnsafe(waiter.done, closed)
       for (const reply of this.takeReplies()) Deferred.doneUnsafe(reply as unknown as AnyReply, closed)
       this.metrics.close(this.state._tag)
       this.listeners.clear()
@@ -410,7 +410,7 @@ export class ChildActor {
     }
     this.history.push(event)
     if (this.history.length > historySize) this.history.shift()
-    for (const listener of [...this.listeners]) listener(event)
+    for (const listener of this.listeners) listener(event)
     this.owner.onEvent(event)
   }
 
@@ -422,7 +422,7 @@ export class ChildActor {
     this.state = state
     this.metrics.move(from._tag, tag)
     this.publish({ _tag: "State", from, to: state })
-    for (const waiter of [...this.waiters]) {
+    for (const waiter of this.waiters) {
       const exit = waiter.test(state)
       if (exit !== undefined) Deferred.doneUnsafe(waiter.done, exit)
     }
@@ -709,7 +709,7 @@ export class ChildActor {
       const healthy = incarnation.readyAt !== undefined &&
         this.monotonic() - incarnation.readyAt >= this.child.restart.resetAfter
       if (healthy) this.forgive()
-      this.backoff ??= (yield* Schedule.toStep(this.child.restart.backoff)) as Step
+      this.backoff ??= yield* Schedule.toStep(this.child.restart.backoff)
       const step = yield* Effect.exit(this.backoff(this.monotonic(), end))
       if (Exit.isFailure(step)) return this.failFor(end, `it was restarted ${this.attempt} times in a row`)
       const delay = Duration.toMillis(step.value[1])

@@ -8,7 +8,7 @@ import type { ValidatedReadiness } from "../Probe.ts"
 import type { ProcessInfo } from "../ProcessIdentity.ts"
 import { type LaunchOptions, ProcessPlatform } from "../ProcessPlatform.ts"
 import type { ProcessTree } from "../ProcessTree.ts"
-import * as ShutdownPlan from "../ShutdownPlan.ts"
+import type * as ShutdownPlan from "../ShutdownPlan.ts"
 
 /** The command with the descriptor on which it announces that it is ready. */
 const declaring = (command: ChildProcess.StandardCommand, readiness: ValidatedReadiness | undefined) => {

@@ -138,7 +138,7 @@ export class SupervisorActor {
   }
 
   private publish(event: SupervisorEvent): void {
-    for (const listener of [...this.listeners]) listener(event)
+    for (const listener of this.listeners) listener(event)
   }
 
   private monotonic(): number {
@@ -317,7 +317,7 @@ export class SupervisorActor {
   /** Does something to each child when it has been done to all that depend on it; to independent ones side by side. */
   private inReverse(entries: ReadonlyArray<Entry>, act: (entry: Entry) => Effect.Effect<void>): Effect.Effect<void> {
     const done = new Map(entries.map((entry) => [entry.child.spec.id, Deferred.makeUnsafe<void>()]))
-    return Effect.forEach([...entries].reverse(), (entry) => {
+    return Effect.forEach(entries.toReversed(), (entry) => {
       const { id } = entry.child.spec
       const before = (this.dependents.get(id) ?? []).flatMap((dependent) => done.get(dependent) ?? [])
       return Effect.forEach(before, Deferred.await, { discard: true }).pipe(
