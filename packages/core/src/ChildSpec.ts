@@ -2,6 +2,7 @@
  * What a supervised child is: a body that can be started again and again, and the policies around it. Data; nothing here
  * runs anything.
  */
+import * as Context from "effect/Context"
 import type * as Effect from "effect/Effect"
 import type * as Option from "effect/Option"
 import * as Result from "effect/Result"
@@ -14,6 +15,14 @@ import type { ProcessInfo } from "./ProcessIdentity.ts"
 import type { ProcessTree, TeardownState } from "./ProcessTree.ts"
 import * as Restart from "./Restart.ts"
 import * as ShutdownPlan from "./ShutdownPlan.ts"
+
+/**
+ * The child whose body is running: its path (`inner/db` in a nested supervisor) and its incarnation. Undefined outside of
+ * every child.
+ */
+export const CurrentChild = Context.Reference<
+  { readonly child: string; readonly incarnation: number } | undefined
+>("@treeline/core/CurrentChild", { defaultValue: () => undefined })
 
 /** What was left after an incarnation was ended; `problem` is undefined when nothing was. */
 export interface Remainder {

@@ -237,7 +237,7 @@ const acquire = <R>(
  *
  * @example
  * ```ts
- * import { Child, Restart, Supervisor } from "@treeline/core"
+ * import { Child, Supervisor } from "@treeline/core"
  * import { Effect } from "effect"
  * import { deepStrictEqual } from "node:assert"
  *

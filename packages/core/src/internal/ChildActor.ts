@@ -17,7 +17,7 @@ import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import type { ChildEnd, Link } from "../ChildEnd.ts"
 import * as End from "../ChildEnd.ts"
-import type { Running, StartFailure, Validated } from "../ChildSpec.ts"
+import { CurrentChild, type Running, type StartFailure, type Validated } from "../ChildSpec.ts"
 import * as ChildState from "../ChildState.ts"
 import type { Change, ChildEvent, ChildStatus, Health } from "../ChildStatus.ts"
 import {
@@ -125,6 +125,8 @@ type Step = (now: number, input: ChildEnd) => Pull.Pull<[unknown, Duration.Durat
 
 export class ChildActor {
   readonly id: string
+  /** The id, after those of the supervisors around it. */
+  private readonly path: string
   private readonly child: Validated<never>
   private readonly owner: Owner
   private readonly clock: Clock.Clock
@@ -156,6 +158,7 @@ export class ChildActor {
 
   private constructor(
     child: Validated<never>,
+    path: string,
     owner: Owner,
     services: Context.Context<never>,
     clock: Clock.Clock,
@@ -163,12 +166,13 @@ export class ChildActor {
     mailbox: Queue.Queue<Message>
   ) {
     this.id = child.spec.id
+    this.path = path
     this.child = child
     this.owner = owner
     this.clock = clock
     this.platform = platform
     this.mailbox = mailbox
-    this.metrics = new ChildMetrics.ChildMetrics(this.id, services)
+    this.metrics = new ChildMetrics.ChildMetrics(path, services)
     this.metrics.enter(this.state._tag)
   }
 
@@ -178,9 +182,19 @@ export class ChildActor {
       const services = yield* Effect.context<R>()
       const clock = yield* Clock.Clock
       const platform = Option.getOrUndefined(yield* Effect.serviceOption(ProcessPlatform))
+      const parent = yield* CurrentChild
+      const path = parent === undefined ? child.spec.id : `${parent.child}/${child.spec.id}`
       const mailbox = yield* Queue.bounded<Message>(mailboxSize)
       // The loop's fiber has the services that the body needs, and so have all that it forks.
-      const actor = new ChildActor(child as unknown as Validated<never>, owner, services, clock, platform, mailbox)
+      const actor = new ChildActor(
+        child as unknown as Validated<never>,
+        path,
+        owner,
+        services,
+        clock,
+        platform,
+        mailbox
+      )
       actor.loop = yield* Effect.forkDetach(actor.run(), { startImmediately: true })
       return actor
     })
@@ -202,7 +216,7 @@ export class ChildActor {
   }
 
   private traced<A, E>(name: string, self: Effect.Effect<A, E>): Effect.Effect<A, E> {
-    return Effect.suspend(() => Effect.withSpan(self, name, { attributes: { child: this.id } }))
+    return Effect.suspend(() => Effect.withSpan(self, name, { attributes: { child: this.path } }))
   }
 
   readonly start: Effect.Effect<void, Refused> = Effect.suspend(() => {
@@ -315,7 +329,7 @@ export class ChildActor {
   private run(): Effect.Effect<void> {
     return Effect.forever(Effect.flatMap(Queue.take(this.mailbox), (message) => this.handle(message))).pipe(
       Effect.onExit((exit) => this.finish(exit)),
-      Effect.annotateLogs({ child: this.id })
+      Effect.annotateLogs({ child: this.path })
     )
   }
 
@@ -486,7 +500,8 @@ export class ChildActor {
       onEvent: (event) => this.owner.onEvent({ ...event, child: `${this.id}/${event.child}` })
     }).pipe(
       Scope.provide(scope),
-      Effect.withSpan("Child.launch", { attributes: { child: this.id, incarnation: number } }),
+      Effect.provideService(CurrentChild, { child: this.path, incarnation: number }),
+      Effect.withSpan("Child.launch", { attributes: { child: this.path, incarnation: number } }),
       Effect.exit
     )
     return Effect.uninterruptibleMask((restore) =>

@@ -10,15 +10,19 @@ import { type LaunchOptions, ProcessPlatform } from "../ProcessPlatform.ts"
 import type { ProcessTree } from "../ProcessTree.ts"
 import type * as ShutdownPlan from "../ShutdownPlan.ts"
 
-/** The command with the descriptor on which it announces that it is ready. */
-const declaring = (command: ChildProcess.StandardCommand, readiness: ValidatedReadiness | undefined) => {
+/**
+ * The command with an input that stays open after a write, and with the descriptor on which it announces that it is
+ * ready.
+ */
+const prepare = (command: ChildProcess.StandardCommand, readiness: ValidatedReadiness | undefined) => {
   const { options } = command
-  if (readiness?.probe._tag !== "Fd") return command
-  const name = `fd${readiness.probe.fd}` as const
-  if (options.additionalFds?.[name] !== undefined) return command
+  const name = readiness?.probe._tag === "Fd" ? `fd${readiness.probe.fd}` as const : undefined
   return ChildProcess.make(command.command, command.args, {
     ...options,
-    additionalFds: { ...options.additionalFds, [name]: { type: "output" } }
+    stdin: options.stdin ?? { stream: "pipe", endOnDone: false },
+    additionalFds: name === undefined
+      ? options.additionalFds
+      : { [name]: { type: "output" }, ...options.additionalFds }
   })
 }
 
@@ -59,11 +63,11 @@ export const make = (
   launch: LaunchOptions,
   shutdown: ShutdownPlan.ShutdownPlan
 ): Body<ProcessPlatform> => {
-  let effective = command
+  let effective = prepare(command, undefined)
   return {
     _tag: "Process",
     validate: (readiness) => {
-      effective = declaring(command, readiness)
+      effective = prepare(command, readiness)
       // Readers share what comes under backpressure, so a probe would take output away from them.
       return readiness?.probe._tag === "Line" && launch.output?._tag === "Backpressure"
         ? Result.fail(
