@@ -54,6 +54,8 @@ export interface Options {
   readonly order?: "dependencies" | "sequence" | undefined
   /** Whether the end of any, or of all, of the significant children by themselves ends the supervisor. Default: never. */
   readonly autoShutdown?: "never" | "any" | "all" | undefined
+  /** Called with each event as it happens, before anything else follows from it; must not throw. */
+  readonly onEvent?: ((event: SupervisorEvent) => void) | undefined
 }
 
 /** How a supervisor ended, unless by `IntensityExceeded`: stopped, or by the end of a significant child. */
@@ -62,13 +64,15 @@ export type SupervisorEnd = typeof SupervisorEnd.Type
 
 /**
  * - `Child`: something happened to a child; in a nested supervisor its name is a path, `inner/db`.
- * - `Round`: `children` are stopped and started again because `origin` has ended.
+ * - `Round`: `children` are stopped, to be started again, because `origin` has ended.
+ * - `RoundOver`: they are stopped, and start again.
  * - `Stopping`: all children are being stopped; `error` when the restarts were too many.
  * - `Ended`: all are stopped.
  */
 export const SupervisorEvent = Schema.TaggedUnion({
   Child: { event: ChildEvent },
   Round: { origin: Schema.String, children: Schema.Array(Schema.String) },
+  RoundOver: { children: Schema.Array(Schema.String) },
   Stopping: { error: Schema.NullOr(IntensityExceeded) },
   Ended: {}
 })
@@ -225,9 +229,15 @@ const fromActor = (actor: SupervisorActor): Supervisor => ({
 
 const acquire = <R>(
   { children, settings }: Validated<R>,
-  onChildEvent: (event: ChildEvent) => void
+  onEvent: ReadonlyArray<((event: SupervisorEvent) => void) | undefined>
 ): Effect.Effect<SupervisorActor, never, R | Scope.Scope> =>
-  Effect.acquireRelease(SupervisorActor.make(children, settings, onChildEvent), (actor) => actor.close)
+  Effect.acquireRelease(SupervisorActor.make(children, settings), (actor) => actor.close).pipe(
+    Effect.tap((actor) =>
+      Effect.sync(() => {
+        for (const listener of onEvent) if (listener !== undefined) actor.listen(listener)
+      })
+    )
+  )
 
 /**
  * Starts children under one supervisor; all are stopped when the scope closes, the dependent ones first.
@@ -257,7 +267,7 @@ export const start = Effect.fn("Supervisor.start")(function*<R>(
   options: Options = {}
 ) {
   const validated = yield* Effect.fromResult(validate(children, options))
-  const actor = yield* acquire(validated, () => {})
+  const actor = yield* acquire(validated, [options.onEvent])
   yield* actor.startAll
   return fromActor(actor)
 })
@@ -296,7 +306,10 @@ export const child = <R>(
     validate: () => Result.map(checked, () => undefined),
     start: ({ onEvent }) =>
       Effect.gen(function*() {
-        const actor = yield* acquire(yield* Effect.fromResult(checked), onEvent)
+        const tell = (event: SupervisorEvent) => {
+          if (event._tag === "Child") onEvent(event.event)
+        }
+        const actor = yield* acquire(yield* Effect.fromResult(checked), [options.onEvent, tell])
         yield* actor.startAll
         const remains = Effect.sync(() => remainderOf(actor))
         return {

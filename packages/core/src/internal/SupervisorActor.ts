@@ -52,7 +52,6 @@ export type Phase = "running" | "restarting" | "stopping" | "ended"
 export class SupervisorActor {
   readonly settings: Settings
   private readonly clock: Clock.Clock
-  private readonly onChildEvent: (event: ChildEvent) => void
   private readonly entries = new Map<string, Entry>()
   private edges: ReadonlyMap<string, ReadonlyArray<ChildSpec.Dependency>> = new Map()
   private dependents: ReadonlyMap<string, ReadonlyArray<string>> = new Map()
@@ -70,20 +69,18 @@ export class SupervisorActor {
   private wake = Deferred.makeUnsafe<void>()
   private loop: Fiber.Fiber<unknown> | undefined = undefined
 
-  private constructor(settings: Settings, clock: Clock.Clock, onChildEvent: (event: ChildEvent) => void) {
+  private constructor(settings: Settings, clock: Clock.Clock) {
     this.settings = settings
     this.clock = clock
-    this.onChildEvent = onChildEvent
   }
 
   /** A supervisor whose children have not been started; `close` must be called in the end. */
   static make<R>(
     children: ReadonlyArray<ChildSpec.Validated<R>>,
-    settings: Settings,
-    onChildEvent: (event: ChildEvent) => void
+    settings: Settings
   ): Effect.Effect<SupervisorActor, never, R> {
     return Effect.gen(function*() {
-      const supervisor = new SupervisorActor(settings, yield* Clock.Clock, onChildEvent)
+      const supervisor = new SupervisorActor(settings, yield* Clock.Clock)
       for (const child of children) yield* supervisor.add(child, false)
       supervisor.index()
       supervisor.loop = yield* Effect.forkDetach(supervisor.run(), { startImmediately: true })
@@ -167,7 +164,6 @@ export class SupervisorActor {
   }
 
   private childEvent(event: ChildEvent): void {
-    this.onChildEvent(event)
     this.publish({ _tag: "Child", event })
     if (event.change._tag !== "State") return
     const entry = this.entries.get(event.child)
@@ -309,6 +305,7 @@ export class SupervisorActor {
     return Effect.all([make, Effect.sleep(round.delay)], { concurrency: "unbounded", discard: true }).pipe(
       Effect.andThen(Effect.suspend(() => {
         this.round = undefined
+        this.publish({ _tag: "RoundOver", children: [...round.affected] })
         return Effect.forEach(affected, ({ actor }) => actor.poke, { discard: true })
       }))
     )
