@@ -27,9 +27,10 @@ export interface Network {
    */
   readonly http: Effect.Effect<HttpClient.HttpClient>
   /**
-   * The pids among `among` that listen at an address of this machine; without `among` all that the host may see. None
-   * where the system does not tell: an address of another machine, nothing listed, or a process of `among` that can't be
-   * looked into. A port that another process serves is not a child's readiness.
+   * The pids that listen at an address of this machine: of `among` at least one that does, if there is one; without
+   * `among` all that the host may see. None where the system does not tell: an address of another machine, a listener
+   * that it does not list, or a process of `among` that the host may not look into. A port that another process serves
+   * is not a child's readiness.
    */
   readonly listeners: (
     address: Address,
