@@ -381,6 +381,16 @@ layer(PosixPlatform.layer, { excludeTestServices: true })("ports", (it) => {
     60_000
   )
 
+  it.effect("a host that asks nothing by HTTP does not load it", () =>
+    Effect.gen(function*() {
+      const scratch = yield* Scratch.make
+      const tree = yield* launch(server("status", 0, { arg: "200" }))
+      const url = `http://127.0.0.1:${yield* portOf(tree)}/`
+      const host = yield* startProgram({ program: ["probeHost.ts", "lazy", url], scratch })
+      yield* host.awaitLine("loaded")
+      assert.deepStrictEqual(host.lines.slice(-2), ["not loaded", "loaded"])
+    }))
+
   it.effect("K15: settings of a proxy are ignored", () =>
     Effect.gen(function*() {
       const scratch = yield* Scratch.make

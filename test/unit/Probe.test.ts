@@ -44,7 +44,7 @@ const scripted = (outcomes: string) => {
 describe("thresholds", () => {
   const healths = (outcomes: string, thresholds: { readonly failure: number; readonly success: number }) => {
     let state = Probe.initial
-    return [...outcomes].map((outcome) => {
+    return outcomes.split("").map((outcome) => {
       state = Probe.step(state, outcome === "S" ? "success" : "failure", thresholds)
       return state.health
     })
@@ -71,7 +71,7 @@ describe("thresholds", () => {
     ])
   })
 
-  it("it is unknown until enough has succeeded, and healthy again only after as much", () => {
+  it("is unknown until enough has succeeded, and healthy again only after as much", () => {
     assert.deepStrictEqual(healths("SSFSS", { failure: 3, success: 2 }), [
       "unknown",
       "healthy",
@@ -388,7 +388,11 @@ describe("watch", () => {
     let hours = 0n
     const nanos = () => clock.monotonicTimeNanosUnsafe() + hours * 3_600_000_000_000n
     const jumping: Clock.Clock = {
-      ...clock,
+      currentTimeMillisUnsafe: () => clock.currentTimeMillisUnsafe(),
+      currentTimeMillis: clock.currentTimeMillis,
+      currentTimeNanosUnsafe: () => clock.currentTimeNanosUnsafe(),
+      currentTimeNanos: clock.currentTimeNanos,
+      sleep: (duration) => clock.sleep(duration),
       monotonicTimeNanosUnsafe: nanos,
       monotonicTimeNanos: Effect.sync(nanos)
     }
