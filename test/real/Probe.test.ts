@@ -1,6 +1,5 @@
 import { assert, layer } from "@effect/vitest"
-import { ExitStatus, Probe, ProcessPlatform, type ProcessTree, ShutdownPlan } from "@treeline/core"
-import { Errors } from "@treeline/core"
+import { type Errors, ExitStatus, Probe, ProcessPlatform, type ProcessTree, ShutdownPlan } from "@treeline/core"
 import { PosixPlatform } from "@treeline/platform-posix"
 import { Deferred, Effect, Fiber, Result } from "effect"
 import { ChildProcess } from "effect/process"
@@ -237,6 +236,19 @@ layer(PosixPlatform.layer, { excludeTestServices: true })("ports", (it) => {
       assert.strictEqual(yield* reason(check(Probe.tcp({ path }), tree)), "OtherProcess")
       assert.strictEqual(yield* reason(check(Probe.tcp(port), onPath)), "OtherProcess")
       assert.strictEqual(yield* reason(check(Probe.tcp({ path: scratch.file("none") }), tree)), "Refused")
+    }))
+
+  it.effect("a port that the child has given up is a stranger's, also when it was the child's before", () =>
+    Effect.gen(function*() {
+      if (process.platform !== "linux") return
+      const tree = yield* launch(server("accepts", 0))
+      const port = yield* portOf(tree)
+      yield* check(Probe.tcp(port), tree)
+      yield* tree.signal("SIGUSR2")
+      yield* ready(Probe.line("given up"), tree)
+      assert.strictEqual(yield* reason(check(Probe.tcp(port), tree)), "Refused")
+      yield* stranger({ port, host: "127.0.0.1" })
+      assert.strictEqual(yield* reason(check(Probe.tcp(port), tree)), "OtherProcess")
     }))
 
   it.effect("K1: a lost port is degraded at the first probe and failed at the threshold", () =>
