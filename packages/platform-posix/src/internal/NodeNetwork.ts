@@ -61,9 +61,8 @@ export const make = (): Network => {
     connect,
     // Loaded and made once; a fiber that is interrupted while it waits leaves the others their client.
     http: Effect.promise(() => http ??= Effect.runPromise(makeHttp)),
-    listeners: (address, among) =>
-      ProcTable.isAvailable()
-        ? Effect.map(Effect.promise(() => listeners.find(address, among)), Option.fromUndefinedOr)
-        : Effect.succeed(Option.none())
+    listeners: ProcTable.isAvailable()
+      ? (address, among) => Effect.map(Effect.promise(() => listeners.find(address, among)), Option.fromUndefinedOr)
+      : undefined
   }
 }
