@@ -353,6 +353,25 @@ layer(PosixPlatform.layer, { excludeTestServices: true })("ports", (it) => {
       assert.deepStrictEqual([...new Set(lines())].sort(), ["closed 0", "open 1"], "never two at once")
     }))
 
+  it.effect("a connection that nobody answers is given up at the timeout", () =>
+    Effect.gen(function*() {
+      const tree = yield* launch(server("accepts", 0, { arg: "1" }))
+      const port = yield* portOf(tree)
+      const sockets = () => process.getActiveResourcesInfo().filter((name) => name.startsWith("TCP")).length
+      const before = sockets()
+      // A stopped server takes no connection from its queue, and the system drops what does not fit in.
+      yield* tree.signal("SIGSTOP")
+      let outcome = "success"
+      for (let count = 0; count < 20 && outcome === "success"; count++) {
+        outcome = yield* Effect.match(check(Probe.tcp(port), undefined, 100), {
+          onSuccess: () => "success",
+          onFailure: (error) => error._tag === "ProbeFailure" ? error.reason : error.message
+        })
+      }
+      assert.strictEqual(outcome, "TimedOut")
+      yield* eventually("no socket is left", () => sockets() <= before, { within: 1000, detail: sockets })
+    }))
+
   it.effect(
     "1,000 probes of every outcome leave no socket, no listener and no timer behind",
     () =>
