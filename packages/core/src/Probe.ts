@@ -340,7 +340,11 @@ export const wasSuspended = (planned: number, took: number, timeout: number): bo
  * One attempt, at most `timeoutMs` long. Fails with `InvalidSpec` where the target has not what the probe needs: a
  * network, or a tree. Nothing of the attempt is left when it has ended or was interrupted.
  */
-export const check = Effect.fn("Probe.check")(function*(probe: Probe, timeoutMs: number, target: Target) {
+export const check = Effect.fn("Probe.check")(function*(
+  probe: Probe,
+  timeoutMs: number,
+  target: Target
+): Effect.fn.Return<void, ProbeFailure | InvalidSpec> {
   const { failure } = yield* Attempt.run(probe, timeoutMs, target)
   if (failure !== undefined) return yield* failure
 })
@@ -369,7 +373,10 @@ const sleepAwake = (ms: number): Effect.Effect<void> =>
  * Start it right after the launch. What a child announced before it died counts, so its end should be looked at only
  * after its output was `drained` (peer case 87).
  */
-export const awaitReady = Effect.fn("Probe.awaitReady")(function*(readiness: ValidatedReadiness, target: Target) {
+export const awaitReady = Effect.fn("Probe.awaitReady")(function*(
+  readiness: ValidatedReadiness,
+  target: Target
+): Effect.fn.Return<void, NotReady | InvalidSpec> {
   const { probe, within } = readiness
   let last: ProbeFailure | undefined = undefined
   const asked = Effect.gen(function*() {
@@ -413,7 +420,7 @@ const isExcused = (took: number, overslept: number, timeout: number): boolean =>
  * `failed` once with the failure that reached the threshold. A failure while the host was suspended counts for nothing,
  * and the probe is asked again.
  */
-export const watch = Effect.fn("Probe.watch")(function*<R = never>(
+export const watch = Effect.fnUntraced(function*<R = never>(
   liveness: ValidatedLiveness,
   target: Target,
   onChange: (

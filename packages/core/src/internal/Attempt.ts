@@ -63,7 +63,7 @@ const networkOf = (target: Target): Effect.Effect<Network, InvalidSpec> =>
 /** A process of the tree must be among those that listen, where the system tells. */
 const ofTree = (probe: Probe, network: Network, address: Address, tree: ProcessTree | undefined) =>
   Effect.gen(function*() {
-    if (tree === undefined) return
+    if (tree === undefined || network.listeners === undefined) return
     const members = yield* tree.members
     const listeners = yield* network.listeners(address, members.map(({ pid }) => pid))
     if (Option.isSome(listeners) && !members.some(({ pid }) => listeners.value.includes(pid))) {
@@ -266,8 +266,8 @@ export interface Ended {
 }
 
 /** One attempt with its limit in ms. It is over when all that it started is gone. */
-export const run = (probe: Probe, timeout: number, target: Target): Effect.Effect<Ended, InvalidSpec> =>
-  Effect.scoped(Effect.gen(function*() {
+export const run = Effect.fn("Probe.attempt")(
+  function*(probe: Probe, timeout: number, target: Target): Effect.fn.Return<Ended, InvalidSpec, Scope.Scope> {
     const startedAt = yield* Clock.monotonicTimeNanos
     const failure = yield* judge(
       probe,
@@ -277,7 +277,9 @@ export const run = (probe: Probe, timeout: number, target: Target): Effect.Effec
       })
     )
     return { failure, took: millisBetween(startedAt, yield* Clock.monotonicTimeNanos) }
-  }))
+  },
+  Effect.scoped
+)
 
 /** The wait for an announcement, without a limit of its own. */
 export const announcement = (probe: Probe, target: Target): Effect.Effect<ProbeFailure | undefined, InvalidSpec> =>

@@ -5,13 +5,12 @@
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import * as Child from "../Child.ts"
-import { type ChildSpec, CurrentChild } from "../ChildSpec.ts"
+import type { ChildSpec } from "../ChildSpec.ts"
 import * as Probe from "../Probe.ts"
 import type { ProcessPlatform } from "../ProcessPlatform.ts"
 import * as Restart from "../Restart.ts"
 import * as ShutdownPlan from "../ShutdownPlan.ts"
 import * as Supervisor from "../Supervisor.ts"
-import { type Draw } from "./internal/Seed.ts"
 import * as Program from "./Program.ts"
 import * as SimulatedPlatform from "./SimulatedPlatform.ts"
 
@@ -188,9 +187,11 @@ const probeOf = (child: string, listeners: Listeners): Probe.Probe =>
     )
   )
 
+const policies = { permanent: Restart.permanent, transient: Restart.transient, temporary: Restart.temporary }
+
 const specOf = (plan: ChildPlan, parent: string, listeners: Listeners): ChildSpec<ProcessPlatform> => {
   const path = `${parent}${plan.id}`
-  const restart: Restart.Policy = Restart[plan.mode]({
+  const restart = policies[plan.mode]({
     successCodes: plan.successCodes,
     permanentFailureCodes: plan.permanentFailureCodes,
     backoff: Restart.exponential({ ...plan.backoff, times: plan.backoff.times ?? undefined }),
@@ -236,13 +237,8 @@ export const toOptions = (plan: SupervisorPlan): Supervisor.Options => ({
 
 /** The paths of all children that are processes. */
 export const paths = (plan: SupervisorPlan, parent = ""): ReadonlyArray<string> =>
-  plan.children.flatMap(({ id, nested }) =>
-    nested === null ? [`${parent}${id}`] : paths(nested, `${parent}${id}/`)
-  )
+  plan.children.flatMap(({ id, nested }) => nested === null ? [`${parent}${id}`] : paths(nested, `${parent}${id}/`))
 
 /** A test that runs this very scenario again, to be pasted. */
 export const toScript = (scenario: Scenario): string =>
   `it.effect("replay", () => Lifecycle.replay(${JSON.stringify(scenario)}))`
-
-void CurrentChild
-export type { Draw }

@@ -1,8 +1,11 @@
 /**
  * Who listens, by /proc (proc(5)): the tables of the network tell the inode of a listening socket, and the descriptors of
  * a process tell which inodes it holds.
+ *
+ * The tables are dear: the kernel walks its whole hash of connections for each read (5 ms and more on a machine with
+ * some memory). So they are read by Node's threads, and a listener that was found once is asked for directly.
  */
-import type { Address } from "@treeline/core/Network"
+import { type Address, format } from "@treeline/core/Network"
 import * as fs from "node:fs"
 import * as net from "node:net"
 import * as os from "node:os"
@@ -82,13 +85,9 @@ const boundTo = (bytes: Uint8Array): ReadonlyArray<ReadonlyArray<string>> =>
     ? [[hexOf(bytes), hexOf(mapped(bytes))], [hexOf(new Uint8Array(4))], [hexOf(new Uint8Array(16))]]
     : [[hexOf(bytes)], [hexOf(new Uint8Array(16))]]
 
-const readTable = (name: string): string => {
-  try {
-    return fs.readFileSync(`/proc/self/net/${name}`, "latin1")
-  } catch {
-    return "" // such as tcp6 where IPv6 is switched off
-  }
-}
+// A table may be missing, such as tcp6 where IPv6 is switched off.
+const readTable = (name: string): Promise<string> =>
+  fs.promises.readFile(`/proc/self/net/${name}`, "latin1").catch(() => "")
 
 /** The listening sockets of one port in the text of net/tcp or net/tcp6: the address that they are bound to, and the inode. */
 export const parseTcp = (
@@ -117,11 +116,12 @@ export const parseUnix = (text: string, path: string): ReadonlyArray<string> => 
   return found
 }
 
-const inodesOf = (address: Address): ReadonlyArray<string> => {
-  if ("path" in address) return parseUnix(readTable("unix"), address.path)
+const inodesOf = async (address: Address): Promise<ReadonlyArray<string>> => {
+  if ("path" in address) return parseUnix(await readTable("unix"), address.path)
   const local = localAddresses(address.host)
   if (local.length === 0) return []
-  const sockets = [...parseTcp(readTable("tcp"), address.port), ...parseTcp(readTable("tcp6"), address.port)]
+  const tables = await Promise.all([readTable("tcp"), readTable("tcp6")])
+  const sockets = tables.flatMap((table) => parseTcp(table, address.port))
   return local.flatMap((bytes) => {
     for (const tier of boundTo(bytes)) {
       const found = sockets.filter(({ bound }) => tier.includes(bound))
@@ -131,36 +131,62 @@ const inodesOf = (address: Address): ReadonlyArray<string> => {
   })
 }
 
-/** Whether a process holds one of the sockets; undefined when the host may not look. */
-const holds = (pid: number, sockets: ReadonlySet<string>): boolean | undefined => {
+/** A descriptor of a process that is a listening socket. */
+interface Held {
+  readonly pid: number
+  readonly descriptor: string
+  readonly socket: string
+}
+
+const linkOf = (pid: number, descriptor: string): string | undefined => {
   try {
-    for (const fd of fs.readdirSync(`/proc/${pid}/fd`)) {
-      try {
-        if (sockets.has(fs.readlinkSync(`/proc/${pid}/fd/${fd}`))) return true
-      } catch {
-        // closed in this instant
-      }
+    return fs.readlinkSync(`/proc/${pid}/fd/${descriptor}`)
+  } catch {
+    return undefined
+  }
+}
+
+/** The first of the sockets that a process holds; `hidden` when the host may not look. */
+const heldBy = (pid: number, sockets: ReadonlySet<string>): Held | "hidden" | undefined => {
+  try {
+    for (const descriptor of fs.readdirSync(`/proc/${pid}/fd`)) {
+      const socket = linkOf(pid, descriptor)
+      if (socket !== undefined && sockets.has(socket)) return { pid, descriptor, socket }
     }
-    return false
+    return undefined
   } catch (error) {
     const code = error instanceof Error && "code" in error ? error.code : undefined
-    return code === "EACCES" || code === "EPERM" ? undefined : false
+    return code === "EACCES" || code === "EPERM" ? "hidden" : undefined
   }
 }
 
 const everyPid = (): ReadonlyArray<number> => fs.readdirSync("/proc").map(Number).filter((pid) => pid > 0)
 
-/** See `Network.listeners`; undefined where it can't be told. */
-export const find = (address: Address, among?: ReadonlyArray<number>): ReadonlyArray<number> | undefined => {
-  const inodes = inodesOf(address)
-  if (inodes.length === 0) return undefined
-  const sockets = new Set(inodes.map((inode) => `socket:[${inode}]`))
-  const found: Array<number> = []
-  let hidden = false
-  for (const pid of among ?? everyPid()) {
-    const holding = holds(pid, sockets)
-    if (holding === true) found.push(pid)
-    hidden ||= holding === undefined
+/** How many listeners are remembered. */
+const remembered = 1024
+
+/** Finds listeners, and remembers them. */
+export class Listeners {
+  private readonly known = new Map<string, Held>()
+
+  /** See `Network.listeners`; undefined where it can't be told. */
+  async find(address: Address, among?: ReadonlyArray<number>): Promise<ReadonlyArray<number> | undefined> {
+    const name = format(address)
+    const known = this.known.get(name)
+    if (known !== undefined && among !== undefined) {
+      // A socket stays bound to its address for as long as it is open.
+      if (among.includes(known.pid) && linkOf(known.pid, known.descriptor) === known.socket) return [known.pid]
+      this.known.delete(name)
+    }
+    const inodes = await inodesOf(address)
+    if (inodes.length === 0) return undefined
+    const sockets = new Set(inodes.map((inode) => `socket:[${inode}]`))
+    const looked = (among ?? everyPid()).map((pid) => heldBy(pid, sockets))
+    const found = looked.filter((held) => typeof held === "object")
+    if (among !== undefined && found.length > 0) {
+      if (this.known.size >= remembered) this.known.clear()
+      this.known.set(name, found[0]!)
+    }
+    return found.length === 0 && looked.includes("hidden") ? undefined : found.map(({ pid }) => pid)
   }
-  return found.length === 0 && hidden ? undefined : found
 }

@@ -6,7 +6,7 @@ import type * as HttpClient from "effect/http/HttpClient"
 import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
 import * as net from "node:net"
-import * as Listeners from "./Listeners.ts"
+import { Listeners } from "./Listeners.ts"
 import * as ProcTable from "./ProcTable.ts"
 
 const reasons: Readonly<Record<string, ConnectError["reason"]>> = {
@@ -55,14 +55,14 @@ const makeHttp: Effect.Effect<HttpClient.HttpClient> = Effect.gen(function*() {
 
 /** One for each platform. */
 export const make = (): Network => {
+  const listeners = new Listeners()
   let http: Promise<HttpClient.HttpClient> | undefined = undefined
   return {
     connect,
     // Loaded and made once; a fiber that is interrupted while it waits leaves the others their client.
     http: Effect.promise(() => http ??= Effect.runPromise(makeHttp)),
-    listeners: (address, among) =>
-      Effect.sync(() =>
-        ProcTable.isAvailable() ? Option.fromUndefinedOr(Listeners.find(address, among)) : Option.none()
-      )
+    listeners: ProcTable.isAvailable()
+      ? (address, among) => Effect.map(Effect.promise(() => listeners.find(address, among)), Option.fromUndefinedOr)
+      : undefined
   }
 }

@@ -65,11 +65,12 @@ export const make = (options: {
 
   return {
     connect,
-    http,
-    listeners: (address) =>
+    http: Effect.succeed(http),
+    listeners: (address, among) =>
       whileAlive(Effect.sync(() => {
         const listener = at(address)
-        return Option.some(listener === undefined ? [] : [listener.process.pid])
+        const pids = listener === undefined ? [] : [listener.process.pid]
+        return Option.some(among === undefined ? pids : pids.filter((pid) => among.includes(pid)))
       }))
   }
 }

@@ -3,8 +3,8 @@
  * an order drawn by a seed. The same seed gives the same run.
  */
 import type * as Clock from "effect/Clock"
-import * as Context from "effect/Context"
 import * as ClockService from "effect/Clock"
+import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Scheduler from "effect/Scheduler"
