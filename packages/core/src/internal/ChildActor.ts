@@ -873,6 +873,7 @@ export class ChildActor {
         if (this.current !== undefined) this.stopProbes(this.current)
       }
       Deferred.doneUnsafe(reply, Exit.void)
+      if (this.state._tag !== "BackingOff") return Effect.void
       this.move("park", { _tag: "Waiting", on: this.blockers() })
       return this.stopTimer
     })

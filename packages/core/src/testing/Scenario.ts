@@ -176,15 +176,21 @@ const probeTime = 5
 const probeOf = (child: string, listeners: Listeners): Probe.Probe =>
   Probe.effect(
     "flip",
-    Effect.acquireUseRelease(
-      Effect.sync(() => listeners.onProbe(child, "begin")),
-      () =>
-        Effect.andThen(
-          Effect.sleep(probeTime),
-          Effect.suspend(() => listeners.isHealthy(child) ? Effect.void : Effect.fail("flipped"))
-        ),
-      () => Effect.sync(() => listeners.onProbe(child, "end"))
-    )
+    Effect.suspend(() => {
+      let begun = false
+      // An interruption may come before the beginning, or right after it.
+      return Effect.onExit(
+        Effect.suspend(() => {
+          begun = true
+          listeners.onProbe(child, "begin")
+          return Effect.andThen(
+            Effect.sleep(probeTime),
+            Effect.suspend(() => listeners.isHealthy(child) ? Effect.void : Effect.fail("flipped"))
+          )
+        }),
+        () => Effect.sync(() => begun ? listeners.onProbe(child, "end") : undefined)
+      )
+    })
   )
 
 const policies = { permanent: Restart.permanent, transient: Restart.transient, temporary: Restart.temporary }
