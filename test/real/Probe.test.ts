@@ -198,7 +198,7 @@ layer(PosixPlatform.layer, { excludeTestServices: true })("ports", (it) => {
       if (expected === undefined) return
       assert.strictEqual(yield* reason(check(Probe.tcp(port), tree)), expected)
       assert.strictEqual(yield* reason(check(Probe.http(`http://127.0.0.1:${port}/`), tree)), expected)
-      const failure = yield* Effect.flip(ready(Probe.tcp(port), tree, { within: 300 }))
+      const failure = yield* Effect.flip(ready(Probe.tcp(port), tree, { within: 1500, timeout: "10 seconds" }))
       assert(failure._tag === "NotReady")
       assert.strictEqual(failure.lastFailure.reason, expected)
       // Without a tree nobody can tell whose port it should be.
