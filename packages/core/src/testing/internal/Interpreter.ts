@@ -198,7 +198,7 @@ const execute = (system: System, process: Process, frame: Frame, instruction: In
       system.exec(process, instruction.program)
       return true
     case "WaitChildren": {
-      for (const child of [...process.children]) if (child.status !== undefined) system.reap(child)
+      for (const child of process.children) if (child.status !== undefined) system.reap(child)
       return process.children.size === 0
     }
     case "Trap":
