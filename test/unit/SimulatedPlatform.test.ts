@@ -228,6 +228,58 @@ describe("SimulatedPlatform: processes", () => {
       })
     ))
 
+  it.effect("a child has none of its parent's traps, and ignores what its parent ignores", () =>
+    on(
+      {},
+      Effect.gen(function*() {
+        const tree = yield* launch([
+          trap("SIGUSR1", [write("trapped")]),
+          ignore("SIGUSR2"),
+          fork(Program.setpgid, endure),
+          endure
+        ])
+        const simulation = yield* Simulation
+        const child = (yield* simulation.alive).find(({ pid }) => pid !== tree.pid)!
+        yield* simulation.kill(child.pid, "SIGUSR2")
+        assert.strictEqual((yield* simulation.alive).length, 2)
+        yield* simulation.kill(child.pid, "SIGUSR1")
+        assert.strictEqual((yield* simulation.alive).length, 1)
+        assert.strictEqual(yield* tail(tree), "")
+      })
+    ))
+
+  it.effect("the number of a group is not given to a process while the group lives", () =>
+    on(
+      { pidMax: 8 },
+      Effect.gen(function*() {
+        const tree = yield* launch([
+          fork(Program.setpgid, print("{pid}\n"), fork(endure)),
+          Program.waitChildren,
+          endure
+        ])
+        const [group] = yield* printed(tree)
+        assert.isUndefined(yield* entryOf(group!), "its leader was reaped")
+        for (let i = 0; i < 20; i++) assert.notStrictEqual((yield* Effect.scoped(launch([]))).pid, group)
+      })
+    ))
+
+  it.effect("what is due at the same instant comes in the order in which it was set", () =>
+    on(
+      {},
+      Effect.gen(function*() {
+        const tree = yield* launch([
+          fork(sleep(5), sleep(5), write("1")),
+          fork(sleep(10), write("2")),
+          fork(sleep(10), write("3")),
+          fork(sleep(2), sleep(8), write("4")),
+          Program.waitChildren
+        ])
+        yield* TestClock.adjust(10)
+        // The first and the last set their second sleep later than the others, the last one first.
+        assert.strictEqual(yield* tail(tree), "2341")
+      })
+    ))
+
   it.effect("peer 22: a number comes again after its process was reaped, and is another process then", () =>
     on(
       { pidMax: 6 },
@@ -435,9 +487,9 @@ describe("SimulatedPlatform: signals", () => {
         assert.deepStrictEqual(yield* tree.signal("SIGUSR1", "leader"), { delivered: 1, denied: [] })
         assert.strictEqual(yield* tail(tree), "l")
         assert.deepStrictEqual(yield* tree.signal("SIGUSR1", "group"), { delivered: 1, denied: [] })
-        assert.strictEqual([...(yield* tail(tree))].sort().join(""), "cll")
+        assert.strictEqual((yield* tail(tree)).split("").sort().join(""), "cll")
         assert.deepStrictEqual(yield* tree.signal("SIGUSR1", "tree"), { delivered: 2, denied: [] })
-        assert.strictEqual([...(yield* tail(tree))].sort().join(""), "ccelll")
+        assert.strictEqual((yield* tail(tree)).split("").sort().join(""), "ccelll")
       })
     ))
 })
@@ -458,6 +510,21 @@ describe("SimulatedPlatform: descriptors", () => {
         yield* tree.signal("SIGKILL")
         yield* Fiber.join(reading)
         assert.strictEqual(yield* tree.stdout.bytes, 25)
+      })
+    ))
+
+  it.effect("a short write is not split", () =>
+    on(
+      { pipeCapacity: 10 },
+      Effect.gen(function*() {
+        const tree = yield* launch([write("1234567"), write("abcdefg"), endure], { output: Output.backpressure(1) })
+        const chunks: Array<string> = []
+        yield* Effect.forkChild(
+          Stream.runForEach(Stream.decodeText(tree.stdout.stream), (chunk) => Effect.sync(() => chunks.push(chunk))),
+          { startImmediately: true }
+        )
+        yield* TestClock.adjust(1)
+        assert.deepStrictEqual(chunks, ["1234567", "abcdefg"])
       })
     ))
 
@@ -663,6 +730,17 @@ describe("SimulatedPlatform: the host's death", () => {
         assert.strictEqual((yield* simulation.alive).length, 1)
         yield* TestClock.adjust(100)
         assert.deepStrictEqual(yield* simulation.alive, [])
+      })
+    ))
+
+  it.effect("the host itself dies at once, also where ends take their time", () =>
+    on(
+      { guardian: "none", exitDelay: 1_000 },
+      Effect.gen(function*() {
+        const simulation = yield* Simulation
+        const { pid } = yield* inHost([endure])
+        yield* simulation.killHost
+        assert.strictEqual((yield* entryOf(pid))?.parent, 1)
       })
     ))
 

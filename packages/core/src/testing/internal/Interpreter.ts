@@ -245,7 +245,7 @@ const execute = (system: System, process: Process, frame: Frame, instruction: In
   }
 }
 
-/** Instructions that start a wait, so that they cost nothing when they are looked at again. */
+/** Runs a process until it waits, is stopped, or has ended. */
 export const run = (system: System, process: Process): void => {
   while (isRunnable(process)) {
     const frame = process.frames.at(-1)

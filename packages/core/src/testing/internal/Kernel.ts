@@ -325,7 +325,8 @@ export class Kernel implements System {
   }
 
   readonly setpgid = (process: Process): void => {
-    if (process.session === process.pid || process.group === process.pid) return
+    // The leader of a session leads its group too.
+    if (process.group === process.pid) return
     process.group = process.pid
     this.note("left its group", process)
     process.launch?.onChange?.()
