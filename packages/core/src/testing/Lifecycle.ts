@@ -47,6 +47,14 @@ export interface Outcome {
   readonly starts: number
 }
 
+/** Lines of a story that a failure shows: what is said last is next to what went wrong. */
+const shownLines = 120
+
+const shorten = (story: string): string => {
+  const lines = story.split("\n")
+  return lines.length <= shownLines ? story : ["...", ...lines.slice(-shownLines)].join("\n")
+}
+
 /** A lifecycle broke a promise; `script` is a test that shows it again. */
 export class LifecycleViolation extends Schema.TaggedError<LifecycleViolation>()("LifecycleViolation", {
   invariant: Schema.String,
@@ -340,7 +348,7 @@ export const replay = (one: Scenario.Scenario): Effect.Effect<Outcome, Lifecycle
           detail: violation.detail,
           runs: 1,
           script: Scenario.toScript(one),
-          story: outcome.story
+          story: shorten(outcome.story)
         })
       )
   })
@@ -385,7 +393,7 @@ export const check = Effect.fn("Lifecycle.check")(function*(options: Options = {
       detail: shown.detail,
       runs: index + 1,
       script: Scenario.toScript(smallest),
-      story: last.story
+      story: shorten(last.story)
     })
   }
   return { seed, runs, starts } satisfies Report
@@ -455,7 +463,7 @@ export const checkSpecs = Effect.fn("Lifecycle.checkSpecs")(function*<R, E, RIn>
         detail: violation.detail,
         runs: index + 1,
         script: `seed ${seed + index}: ${JSON.stringify(commands)}`,
-        story: outcome.story
+        story: shorten(outcome.story)
       })
     }
   }

@@ -98,7 +98,7 @@ const command = (draw: Draw, tops: ReadonlyArray<string>, leaves: ReadonlyArray<
   const top = () => draw.pick(tops)
   const leaf = () => draw.pick(leaves)
   return draw.weighted<() => Command>(
-    [6, () => ({ _tag: "Step", ms: draw.pick([...millis, 200, 500, 1000, 5000, 30_000]) })],
+    [depth === 0 ? 6 : 0, () => ({ _tag: "Step", ms: draw.pick([...millis, 200, 500, 1000, 5000, 30_000]) })],
     [4, () => ({ _tag: "Crash", child: leaf(), signal: draw.pick(signals) })],
     [2, () => ({ _tag: "Start", child: top() })],
     [2.5, () => ({ _tag: "Stop", child: top(), grace: draw.chance(0.3) ? draw.pick([0, 50, 1000]) : null })],

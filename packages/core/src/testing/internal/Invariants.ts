@@ -52,7 +52,7 @@ export interface Violation {
   readonly at: number
 }
 
-type Ended = { readonly end: ChildEnd | null; readonly survivors: number; readonly at: number }
+type Ended = { readonly end: ChildEnd | null; readonly survivors: number; counted: boolean }
 
 /** What the reader knows of a child. */
 class Child {
@@ -64,6 +64,7 @@ class Child {
   readyAt: number | undefined = undefined
   healthyFor = 0
   paused = false
+  pausedAt = 0
   probing = 0
   /** The end whose consequence is still to come. */
   ended: Ended | undefined = undefined
@@ -85,8 +86,6 @@ class Supervisor {
   stopping = false
   failed = false
   done = false
-  /** The child whose end was one restart too many: it must say so before that child does anything more. */
-  mustFail: string | undefined = undefined
   mustShutDown = false
 
   constructor(facts: SupervisorFacts) {
@@ -215,10 +214,15 @@ class Reader {
     child.probing += phase === "begin" ? 1 : -1
     if (phase === "end") return
     if (child.probing > 1) this.violate("probes never overlap", `${child.probing} probes of ${path} at once`)
-    if (child.state._tag !== "Running" && child.state._tag !== "Ready") {
+    // What has been forked may begin before its interruption reaches it, in the same instant.
+    if (!this.mayBeProbed(child) && this.at > child.stateAt) {
       this.violate("probes stop when stopping begins", `${path} is probed while it is ${child.state._tag}`)
     }
-    if (child.paused) this.violate("a pause stops probes", `${path} is probed`)
+    if (child.paused && this.at > child.pausedAt) this.violate("a pause stops probes", `${path} is probed`)
+  }
+
+  private mayBeProbed({ state }: Child): boolean {
+    return state._tag === "Running" || state._tag === "Ready"
   }
 
   // ------------------------------------------------------------------------------------------------ children
@@ -235,12 +239,12 @@ class Reader {
         if (child.ends !== child.starts) {
           this.violate("every start has one end", `${path}: end ${child.ends} of start ${child.starts}`)
         }
-        child.ended = { end: change.end, survivors: change.survivors.length, at: this.at }
-        this.count(child, child.ended)
+        child.ended = { end: change.end, survivors: change.survivors.length, counted: false }
         return
       }
       case "Paused":
         child.paused = true
+        child.pausedAt = this.at
         child.touched = true
         return
       case "Resumed":
@@ -264,23 +268,13 @@ class Reader {
     }
     const steps: ReadonlyArray<string> = Object.values(ChildState.table[from._tag])
     if (!steps.includes(to._tag)) this.violate("events form a path", `${path}: ${from._tag} -> ${to._tag}`)
-    this.nothingIsDue(child)
     if (to._tag === "Starting") this.starting(index, child, event)
     if (to._tag === "Ready") child.readyAt = this.at
     if (to._tag === "Stopping" && from._tag !== "Stopping") this.stopping(child, to.why)
-    if (to._tag === "BackingOff") this.backingOff(child, to, event)
     if (child.ended !== undefined && from._tag === "Stopping" && to._tag !== "Stopping") this.consequence(child, to)
+    if (to._tag === "BackingOff") this.backingOff(child, to, event)
     child.state = to
     child.stateAt = this.at
-  }
-
-  /** A supervisor that has to fail says so before the child whose end it was does anything more. */
-  private nothingIsDue(child: Child): void {
-    const supervisor = this.supervisors.get(child.facts.supervisor)
-    if (supervisor?.mustFail === child.facts.path) {
-      this.violate("intensity", `more than ${supervisor.facts.max} restarts, and ${child.facts.path} goes on`)
-      supervisor.mustFail = undefined
-    }
   }
 
   private starting(index: number, child: Child, event: ChildEvent): void {
@@ -378,12 +372,14 @@ class Reader {
       if (attempt !== expected) this.violate("backoff", `${path}: restart ${attempt} in a row, ${expected} was expected`)
     }
     child.attempt = attempt
-    child.touched = false
+    // What was asked for and is not answered may still have its effect.
+    child.touched = [...this.asked.values()].some((asked) => asked.outcome === undefined && asked.child === path)
   }
 
   /** What follows from an end that nobody asked for. */
   private consequence(child: Child, to: ChildState.ChildState): void {
     const { end, survivors } = child.ended!
+    this.countOnce(child)
     child.ended = undefined
     if (survivors > 0) {
       if (to._tag !== "Failed") this.violate("unkillable", `${child.facts.path} goes to ${to._tag}, and it is not empty`)
@@ -416,30 +412,45 @@ class Reader {
 
   // ------------------------------------------------------------------------------------------------ supervisors
 
-  /** Counts an end against the window, as the supervisor has to. */
-  private count(child: Child, { end, survivors }: Ended): void {
-    const supervisor = this.supervisors.get(child.facts.supervisor)
-    if (supervisor === undefined || supervisor.stopping || end === null || survivors > 0) return
-    if (expects(child.facts, end) !== "restart") return
-    const { backoff } = child.facts
-    // Whether a limited backoff is over is the child's own affair where its count is not known.
-    if (backoff !== undefined && backoff.times !== null) {
-      if (child.attempt === undefined || child.touched) return this.uncertain(supervisor)
-      const attempt = child.healthyFor >= child.facts.resetAfter ? 1 : child.attempt + 1
-      if (attempt > backoff.times) return
-    } else if (backoff === undefined) return this.uncertain(supervisor)
-    if (supervisor.round?.has(this.name(child.facts)) === true) return
+  /**
+   * Counts an end against the window, when its supervisor has taken notice of it: with the round that it begins, with the
+   * failure of the supervisor, or before the child goes on. True when the restarts are too many now.
+   */
+  private count(child: Child): boolean {
+    const { ended, facts } = child
+    const supervisor = this.supervisors.get(facts.supervisor)
+    if (supervisor === undefined || ended === undefined || ended.counted) return false
+    ended.counted = true
+    const { end, survivors } = ended
+    if (end === null || survivors > 0 || expects(facts, end) !== "restart") return false
+    if (this.backoffIsOver(child, supervisor)) return false
     const { max, within } = supervisor.facts
     supervisor.restarts = [...supervisor.restarts.filter((at) => this.at - at <= within), this.at]
-    if (supervisor.restarts.length > max && !this.unsure.has(supervisor)) supervisor.mustFail = child.facts.path
+    return supervisor.restarts.length > max && !this.unsure.has(supervisor)
+  }
+
+  private countOnce(child: Child): void {
+    const supervisor = this.supervisors.get(child.facts.supervisor)
+    // What ends while it is to be stopped for a round counts with the round.
+    if (supervisor === undefined || supervisor.stopping || supervisor.round?.has(this.name(child.facts)) === true) return
+    if (this.count(child)) {
+      this.violate("intensity", `more than ${supervisor.facts.max} restarts, and ${child.facts.path} goes on`)
+    }
+  }
+
+  /** Whether a limited backoff is over: then it is no restart. Where that is not known, neither is the count. */
+  private backoffIsOver(child: Child, supervisor: Supervisor): boolean {
+    const { backoff, resetAfter } = child.facts
+    if (backoff?.times === null) return false
+    if (backoff === undefined || child.attempt === undefined || child.touched) {
+      this.unsure.add(supervisor)
+      return false
+    }
+    return (child.healthyFor >= resetAfter ? 1 : child.attempt + 1) > backoff.times
   }
 
   /** Supervisors whose count can't be told from outside. */
   private readonly unsure = new Set<Supervisor>()
-
-  private uncertain(supervisor: Supervisor): void {
-    this.unsure.add(supervisor)
-  }
 
   private supervisorEvent(path: string, event: Extract<Entry, { readonly _tag: "Supervisor" }>["event"]): void {
     const supervisor = this.supervisors.get(path)
@@ -447,6 +458,10 @@ class Reader {
     const { facts } = supervisor
     switch (event._tag) {
       case "Round": {
+        const first = this.children.get(path === "" ? event.origin : `${path}/${event.origin}`)
+        if (first !== undefined && this.count(first)) {
+          this.violate("intensity", `more than ${facts.max} restarts, and ${event.origin} begins a round`)
+        }
         const origin = facts.children.indexOf(event.origin)
         const present = facts.children.filter((name) => {
           const child = this.children.get(path === "" ? name : `${path}/${name}`)
@@ -478,13 +493,12 @@ class Reader {
           return
         }
         supervisor.failed = true
-        if (supervisor.mustFail === undefined && !this.unsure.has(supervisor)) {
+        if (!this.exceeds(path, event.error.child) && !this.unsure.has(supervisor)) {
           this.violate(
             "intensity",
             `${supervisor.restarts.length} restarts within ${facts.within} ms end a supervisor that allows ${facts.max}`
           )
         }
-        supervisor.mustFail = undefined
         return
       case "Ended":
         supervisor.done = true
@@ -497,6 +511,11 @@ class Reader {
         if (path !== "") this.forget(path)
         return
     }
+  }
+
+  private exceeds(path: string, name: string): boolean {
+    const child = this.children.get(path === "" ? name : `${path}/${name}`)
+    return child !== undefined && this.count(child)
   }
 
   private forget(path: string): void {
@@ -531,6 +550,9 @@ class Reader {
       }
     }
     for (const child of this.children.values()) {
+      if (child.probing > 0 && (child.paused || !this.mayBeProbed(child))) {
+        this.violate("probes stop when stopping begins", `a probe of ${child.facts.path} goes on`)
+      }
       if (child.state._tag === "Stopping" && now - child.stateAt > child.facts.stopWithin) {
         this.violate("every stop is bounded", `${child.facts.path} has been stopping for ${now - child.stateAt} ms`)
       }

@@ -30,11 +30,16 @@ export type Entry =
 
 export class Journal {
   readonly entries: Array<Entry> = []
-  private readonly now: () => number
+  private readonly clock: () => number
   private issued = 0
 
-  constructor(now: () => number) {
-    this.now = now
+  constructor(clock: () => number) {
+    this.clock = clock
+  }
+
+  /** Whole ms, as the actors count them. */
+  private now(): number {
+    return Math.floor(this.clock())
   }
 
   supervisor(path: string, event: SupervisorEvent): void {
