@@ -100,7 +100,10 @@ export const scenario = (seed: number, options: Options = {}): Scenario.Scenario
 interface World {
   readonly timeline: Timeline.Timeline
   /** Sends a signal to the leader of a child, from outside. */
-  readonly signal: (pid: number, signal: "SIGKILL" | "SIGSEGV" | "SIGTERM" | "SIGSTOP" | "SIGCONT") => Effect.Effect<void>
+  readonly signal: (
+    pid: number,
+    signal: "SIGKILL" | "SIGSEGV" | "SIGTERM" | "SIGSTOP" | "SIGCONT"
+  ) => Effect.Effect<void>
   readonly killHost: Effect.Effect<void>
   /** Whatever outlived the scope. */
   readonly leftovers: Effect.Effect<ReadonlyArray<string>>
@@ -112,7 +115,7 @@ interface World {
 const closeWithin = 300_000
 
 /** Time that passes after the last command, in ms: backoffs and stops come to their ends. */
-const afterwards = [0, 1000, 45_000]
+const afterwards = [0, 1000, 5000]
 
 class Run<R> {
   private readonly world: World
@@ -170,9 +173,12 @@ class Run<R> {
   private ask(operation: Operation, child: string, effect: Effect.Effect<unknown, { readonly _tag: string }>) {
     return Effect.suspend(() => {
       let id = 0
-      return Effect.andThen(Effect.sync(() => {
-        id = this.journal.issue(operation, child)
-      }), effect).pipe(
+      return Effect.andThen(
+        Effect.sync(() => {
+          id = this.journal.issue(operation, child)
+        }),
+        effect
+      ).pipe(
         Effect.onExit((exit) =>
           Effect.sync(() => {
             if (this.hostIsDead) return
@@ -242,8 +248,10 @@ class Run<R> {
       case "Together":
         return Effect.forEach(command.commands, (one) => Effect.forkDetach(this.perform(supervisor, one)))
       case "Abandon":
-        return Effect.flatMap(this.perform(supervisor, command.command), (fiber) =>
-          Fiber.isFiber(fiber) ? Effect.sync(() => fiber.interruptUnsafe()) : Effect.void)
+        return Effect.flatMap(
+          this.perform(supervisor, command.command),
+          (fiber) => Fiber.isFiber(fiber) ? Effect.sync(() => fiber.interruptUnsafe()) : Effect.void
+        )
     }
   }
 
@@ -320,7 +328,10 @@ export const run = (one: Scenario.Scenario): Effect.Effect<Outcome> =>
         timeline,
         signal: (pid, signal) => Effect.asVoid(simulation.kill(pid, signal)),
         killHost: simulation.killHost,
-        leftovers: Effect.map(simulation.alive, (alive) => alive.map(({ command, pid }) => `process ${pid} ${command}`)),
+        leftovers: Effect.map(
+          simulation.alive,
+          (alive) => alive.map(({ command, pid }) => `process ${pid} ${command}`)
+        ),
         peak: (child) => simulation.peakIncarnations(child)
       }
       const specs = Scenario.toSpecs(one.supervisor, listenersOf(journal, healthy))
@@ -383,8 +394,10 @@ export const check = Effect.fn("Lifecycle.check")(function*(options: Options = {
     const violation = outcome.violations[0]
     if (violation === undefined) continue
     const fails = (candidate: Scenario.Scenario) =>
-      Effect.map(run(candidate), ({ violations }) =>
-        violations.some(({ invariant }) => invariant === violation.invariant))
+      Effect.map(
+        run(candidate),
+        ({ violations }) => violations.some(({ invariant }) => invariant === violation.invariant)
+      )
     const smallest = yield* Shrink.shrink(one, Shrink.smaller, fails, options.shrinks ?? 500)
     const last = yield* run(smallest)
     const shown = last.violations.find(({ invariant }) => invariant === violation.invariant) ?? violation
@@ -441,13 +454,15 @@ export const checkSpecs = Effect.fn("Lifecycle.checkSpecs")(function*<R, E, RIn>
       void before
       const world: World = {
         timeline,
-        signal: (pid, signal) =>
-          simulation !== undefined ? Effect.asVoid(simulation.kill(pid, signal)) : Effect.void,
+        signal: (pid, signal) => simulation !== undefined ? Effect.asVoid(simulation.kill(pid, signal)) : Effect.void,
         killHost: Effect.void,
-        leftovers: Effect.map(service.processes, (processes) =>
-          processes.filter(({ alive, group, pid, startTime }) =>
-            alive && trees.some((tree) => (tree.pid === pid && tree.startTime === startTime) || tree.pid === group)
-          ).map(({ command, pid }) => `process ${pid} ${command}`)),
+        leftovers: Effect.map(
+          service.processes,
+          (processes) =>
+            processes.filter(({ alive, group, pid, startTime }) =>
+              alive && trees.some((tree) => (tree.pid === pid && tree.startTime === startTime) || tree.pid === group)
+            ).map(({ command, pid }) => `process ${pid} ${command}`)
+        ),
         peak: () => Effect.succeed(1)
       }
       const supervisor = options.supervisor ?? {}

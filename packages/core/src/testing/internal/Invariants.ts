@@ -66,6 +66,7 @@ class Child {
   paused = false
   pausedAt = 0
   probing = 0
+  probedAt = 0
   /** The end whose consequence is still to come. */
   ended: Ended | undefined = undefined
   attempt: number | undefined = 0
@@ -193,15 +194,18 @@ class Reader {
 
   /** Whether it is being removed, or was. */
   private isGoing({ facts: { path }, removed }: Child): boolean {
-    return removed || [...this.asked.values()].some(({ child, operation, outcome }) =>
-      operation === "remove" && outcome === undefined && (child === path || path.startsWith(`${child}/`))
-    )
+    return removed ||
+      [...this.asked.values()].some(({ child, operation, outcome }) =>
+        operation === "remove" && outcome === undefined && (child === path || path.startsWith(`${child}/`))
+      )
   }
 
   /** Whether a start or restart of the child was asked for after this operation. */
   private wantedSince({ child, index }: Asked): boolean {
     for (const other of this.asked.values()) {
-      if (other.child === child && other.index > index && (other.operation === "start" || other.operation === "restart")) {
+      if (
+        other.child === child && other.index > index && (other.operation === "start" || other.operation === "restart")
+      ) {
         return true
       }
     }
@@ -213,7 +217,10 @@ class Reader {
     if (child === undefined) return
     child.probing += phase === "begin" ? 1 : -1
     if (phase === "end") return
-    if (child.probing > 1) this.violate("probes never overlap", `${child.probing} probes of ${path} at once`)
+    if (child.probing > 1 && this.at > child.probedAt) {
+      this.violate("probes never overlap", `${child.probing} probes of ${path} at once`)
+    }
+    child.probedAt = this.at
     // What has been forked may begin before its interruption reaches it, in the same instant.
     if (!this.mayBeProbed(child) && this.at > child.stateAt) {
       this.violate("probes stop when stopping begins", `${path} is probed while it is ${child.state._tag}`)
@@ -339,7 +346,8 @@ class Reader {
 
   private satisfies({ state }: Child, until: "ready" | "started" | "succeeded"): boolean {
     const done = state._tag === "Stopped" && state.end !== null
-    return done || (until !== "succeeded" && state._tag === "Ready") || (until === "started" && state._tag === "Running")
+    return done || (until !== "succeeded" && state._tag === "Ready") ||
+      (until === "started" && state._tag === "Running")
   }
 
   private stopping(child: Child, why: string): void {
@@ -369,7 +377,9 @@ class Reader {
     }
     if (!child.touched && child.attempt !== undefined) {
       const expected = child.healthyFor >= resetAfter ? 1 : child.attempt + 1
-      if (attempt !== expected) this.violate("backoff", `${path}: restart ${attempt} in a row, ${expected} was expected`)
+      if (attempt !== expected) {
+        this.violate("backoff", `${path}: restart ${attempt} in a row, ${expected} was expected`)
+      }
     }
     child.attempt = attempt
     // What was asked for and is not answered may still have its effect.
@@ -382,7 +392,9 @@ class Reader {
     this.countOnce(child)
     child.ended = undefined
     if (survivors > 0) {
-      if (to._tag !== "Failed") this.violate("unkillable", `${child.facts.path} goes to ${to._tag}, and it is not empty`)
+      if (to._tag !== "Failed") {
+        this.violate("unkillable", `${child.facts.path} goes to ${to._tag}, and it is not empty`)
+      }
       return
     }
     if (end === null) return
@@ -432,7 +444,9 @@ class Reader {
   private countOnce(child: Child): void {
     const supervisor = this.supervisors.get(child.facts.supervisor)
     // What ends while it is to be stopped for a round counts with the round.
-    if (supervisor === undefined || supervisor.stopping || supervisor.round?.has(this.name(child.facts)) === true) return
+    if (supervisor === undefined || supervisor.stopping || supervisor.round?.has(this.name(child.facts)) === true) {
+      return
+    }
     if (this.count(child)) {
       this.violate("intensity", `more than ${supervisor.facts.max} restarts, and ${child.facts.path} goes on`)
     }
@@ -468,7 +482,8 @@ class Reader {
           return child !== undefined && !this.isGoing(child)
         })
         const takes = (name: string) =>
-          facts.strategy === "one_for_all" || facts.children.indexOf(name) >= origin || supervisor.round?.has(name) === true
+          facts.strategy === "one_for_all" || facts.children.indexOf(name) >= origin ||
+          supervisor.round?.has(name) === true
         const wrong = !event.children.every(takes) ||
           present.some((name) => takes(name) && !event.children.includes(name))
         if (facts.strategy === "one_for_one" || wrong) {

@@ -10,7 +10,7 @@ const replaced = <A>(values: ReadonlyArray<A>, index: number, value: A): Readonl
 function* smallerCommand(command: Command): Generator<Command> {
   if (command._tag === "Together") yield* command.commands
   if (command._tag === "Abandon") yield command.command
-  if (command._tag === "Step") for (const ms of [1, 100, 1000]) if (ms < command.ms) yield { ...command, ms }
+  if (command._tag === "Step") { for (const ms of [1, 100, 1000]) if (ms < command.ms) yield { ...command, ms } }
 }
 
 function* smallerCommands(commands: ReadonlyArray<Command>): Generator<ReadonlyArray<Command>> {
@@ -67,7 +67,14 @@ function* smallerSupervisor(plan: SupervisorPlan): Generator<SupervisorPlan> {
 export function* smaller(scenario: Scenario): Generator<Scenario> {
   for (const commands of smallerCommands(scenario.commands)) yield { ...scenario, commands }
   for (const supervisor of smallerSupervisor(scenario.supervisor)) yield { ...scenario, supervisor }
-  const calm = { level: "tagged", reaps: true, spawnTime: 0, exitDelay: 0, noticeDelay: 0, launchFailureRate: 0 } as const
+  const calm = {
+    level: "tagged",
+    reaps: true,
+    spawnTime: 0,
+    exitDelay: 0,
+    noticeDelay: 0,
+    launchFailureRate: 0
+  } as const
   for (const key of ["launchFailureRate", "noticeDelay", "exitDelay", "spawnTime", "reaps", "level"] as const) {
     if (scenario.system[key] !== calm[key]) yield { ...scenario, system: { ...scenario.system, [key]: calm[key] } }
   }
