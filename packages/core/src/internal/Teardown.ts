@@ -101,14 +101,11 @@ export class Teardown {
   private waitUntil(at: number): Effect.Effect<"empty" | "elapsed" | "changed"> {
     return Effect.suspend(() => {
       const rest = at - this.now()
-      const waits: Effect.Effect<"empty" | "elapsed" | "changed"> = Effect.raceFirst(
+      return rest <= 0 ? Effect.succeed("elapsed" as const) : Effect.raceAllFirst([
         Effect.as(this.tree.awaitEmpty, "empty" as const),
-        Effect.as(Deferred.await(this.changed), "changed" as const)
-      )
-      return rest <= 0 ? Effect.succeed("elapsed" as const) : Effect.raceFirst(
-        waits,
+        Effect.as(Deferred.await(this.changed), "changed" as const),
         Effect.as(this.clock.sleep(Duration.millis(rest)), "elapsed" as const)
-      )
+      ])
     })
   }
 
@@ -134,6 +131,7 @@ export class Teardown {
         }
       }))
       while (true) {
+        yield* this.clock.sleep(latecomerPause)
         const members = yield* this.tree.members
         const pids = new Set(members.map(({ pid }) => pid))
         for (const member of members) {
@@ -141,7 +139,6 @@ export class Teardown {
           asked.add(identify(member))
           yield* signalToEnd(this.tree, signal, member)
         }
-        yield* this.clock.sleep(latecomerPause)
       }
     })
   }
