@@ -86,7 +86,7 @@ export class Teardown {
       return Effect.andThen(
         Effect.forkDetach(
           Effect.onExit(
-            this.drive,
+            this.drive(),
             (exit) =>
               Effect.sync(() => Deferred.doneUnsafe(this.done, Exit.isSuccess(exit) ? exit : Effect.succeed([])))
           ),
@@ -168,20 +168,22 @@ export class Teardown {
     }
   }
 
-  private readonly drive: Effect.Effect<ReadonlyArray<ProcessInfo>> = Effect.gen({ self: this }, function*() {
-    while (true) {
-      const current = this.progress!
-      const step = current.plan.steps[current.step]
-      this.stepStartedAt = this.now()
-      if (step === undefined) return yield* this.tree.kill(current.plan.cap)
-      const endsAt = ShutdownPlan.stepEndsAt(current, this.stepStartedAt)
-      // An action that takes time, such as an HTTP call, runs within its step and is interrupted at its end.
-      const acting = yield* Effect.forkChild(this.act(step), { startImmediately: true })
-      const outcome = yield* this.waitUntil(endsAt)
-      yield* Fiber.interrupt(acting)
-      if (outcome === "empty") return []
-      // A shorter plan may have taken over at the same instant; it starts at its own first step.
-      if (outcome === "elapsed" && this.progress === current) this.progress = ShutdownPlan.advance(current)
-    }
-  })
+  private drive(): Effect.Effect<ReadonlyArray<ProcessInfo>> {
+    return Effect.gen({ self: this }, function*() {
+      while (true) {
+        const current = this.progress!
+        const step = current.plan.steps[current.step]
+        this.stepStartedAt = this.now()
+        if (step === undefined) return yield* this.tree.kill(current.plan.cap)
+        const endsAt = ShutdownPlan.stepEndsAt(current, this.stepStartedAt)
+        // An action that takes time, such as an HTTP call, runs within its step and is interrupted at its end.
+        const acting = yield* Effect.forkChild(this.act(step), { startImmediately: true })
+        const outcome = yield* this.waitUntil(endsAt)
+        yield* Fiber.interrupt(acting)
+        if (outcome === "empty") return []
+        // A shorter plan may have taken over at the same instant; it starts at its own first step.
+        if (outcome === "elapsed" && this.progress === current) this.progress = ShutdownPlan.advance(current)
+      }
+    })
+  }
 }

@@ -138,26 +138,24 @@ export class Watcher {
       reject = fail
     })
     this.questions.set(tree, { answer, resolve, reject })
-    if (this.questions.size === 1) setImmediate(() => this.answerSome())
+    if (this.questions.size === 1) setImmediate(() => void this.answerSome())
     return answer
   }
 
-  private answerSome(): void {
+  private async answerSome(): Promise<void> {
     const some = new Map<Watched, Question>()
     for (const [tree, question] of this.questions) {
       if (some.size >= this.table.treesPerLook) break
       some.set(tree, question)
       this.questions.delete(tree)
     }
-    if (this.questions.size > 0) setImmediate(() => this.answerSome())
-    this.look(some).then(
-      (found) => {
-        for (const [tree, question] of some) question.resolve(found.get(tree) ?? [])
-      },
-      (error: unknown) => {
-        for (const question of some.values()) question.reject(error)
-      }
-    )
+    if (this.questions.size > 0) setImmediate(() => void this.answerSome())
+    try {
+      const found = await this.look(some)
+      for (const [tree, question] of some) question.resolve(found.get(tree) ?? [])
+    } catch (error) {
+      for (const question of some.values()) question.reject(error)
+    }
   }
 
   /** The living members of some trees; one of which nothing is found has no entry. */

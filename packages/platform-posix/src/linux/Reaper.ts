@@ -47,13 +47,18 @@ interface Foreign {
   zombieSince: number | undefined
 }
 
+/** A child that is told of its end. */
+interface Leader {
+  readonly ended: (status: ExitStatus.ExitStatus) => void
+}
+
 export class Reaper implements Orphans {
   private readonly libc: Libc.Libc
   private readonly host: Tag.TagHost
   private readonly attribution: Attribution<Watched>
   private readonly onBereft: (tree: Watched) => void
   /** Leaders whose exit has not been seen. */
-  private readonly running = new Map<number, (status: ExitStatus.ExitStatus) => void>()
+  private readonly running = new Map<number, Leader>()
   /** Leaders that are held or run: never taken for orphans. */
   private readonly leaders = new Set<number>()
   /** Ends that have been seen and are told soon. */
@@ -132,11 +137,10 @@ export class Reaper implements Orphans {
     if (--this.referenced === 0) this.timer?.unref()
   }
 
-  watch(pid: number, onExit: (status: ExitStatus.ExitStatus) => void): void {
+  /** Called in the turn of the spawn, so that the SIGCHLD of its end comes later. */
+  watch(pid: number, leader: Leader): void {
     this.leaders.add(pid)
-    this.running.set(pid, onExit)
-    // It may have ended before anybody listened.
-    this.schedule()
+    this.running.set(pid, leader)
   }
 
   /** Gives a leader's number back to the system. */
@@ -160,11 +164,11 @@ export class Reaper implements Orphans {
   }
 
   private tick(): void {
-    for (const [pid, onExit] of this.running) {
+    for (const [pid, leader] of this.running) {
       const status = this.peek(pid)
       if (status === undefined) continue
       this.running.delete(pid)
-      this.untold.push(() => onExit(status))
+      this.untold.push(() => leader.ended(status))
     }
     // Whoever hears of an end may ask at once what it has left, so the orphans are taken in before.
     this.look()
