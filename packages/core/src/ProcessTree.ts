@@ -16,7 +16,7 @@ import type * as ChildProcess from "effect/process/ChildProcess"
 import * as Sink from "effect/Sink"
 import * as Stream from "effect/Stream"
 import type { Level } from "./Containment.ts"
-import type { EngineTree, SignalReport } from "./Engine.ts"
+import type { EngineTree, Pipe, SignalReport } from "./Engine.ts"
 import { type InvalidSpec, Unkillable } from "./Errors.ts"
 import { type ExitStatus, isSuccess } from "./ExitStatus.ts"
 import { Pump } from "./internal/Pump.ts"
@@ -118,11 +118,12 @@ const noUsage: Usage = { processes: 0, memory: 0, cpu: 0 }
 
 /** One descriptor of the child that the host has an end of. */
 interface Connection {
-  readonly fd: number
+  readonly pipe: Pipe
   readonly pump: Pump | undefined
-  readonly transducer: Stdio.Resolved["transducer"]
-  readonly sink: ProcessTree["stdin"] | undefined
+  readonly stdio: Stdio.Resolved
 }
+
+const sinkOf = ({ pipe, stdio }: Connection): ProcessTree["stdin"] | undefined => pipe.writer?.sink(stdio)
 
 /**
  * The tree and what runs beside it. A host may have 1,000 of these, so one has a single fiber, and its effects are made
@@ -136,7 +137,7 @@ class Tree implements ProcessTree {
   private readonly emptyDeferred = Deferred.makeUnsafe<ReadonlyArray<ProcessInfo>>()
   private readonly drainedDeferred = Deferred.makeUnsafe<Drained>()
   private readonly inputFailed = Deferred.makeUnsafe<never, PlatformError.PlatformError>()
-  private readonly running: Teardown
+  private begun: Teardown | undefined = undefined
   private readonly connections: Array<Connection> = []
   private openPumps = 0
   private referenced = true
@@ -147,11 +148,6 @@ class Tree implements ProcessTree {
     this.options = options
     this.identity = options.engine.identity
     this.command = options.command
-    this.running = new Teardown(
-      options.engine,
-      options.clock,
-      Effect.suspend(() => options.engine.pipes.get(0)?.writer?.end ?? Effect.void)
-    )
   }
 
   /** Connects the pipes and starts what runs beside the tree. */
@@ -161,16 +157,17 @@ class Tree implements ProcessTree {
         if (--this.openPumps === 0) this.finishDrain(false)
       }
       const sources: Array<Effect.Effect<unknown>> = []
-      for (const { encoding, endOnDone, fd, source, transducer } of this.options.stdio) {
-        const pipe = this.engine.pipes.get(fd)
+      for (const stdio of this.options.stdio) {
+        const pipe = this.engine.pipes.get(stdio.fd)
         if (pipe === undefined) continue
         if (pipe.reader !== undefined) this.openPumps++
         const pump = pipe.reader === undefined ? undefined : new Pump(pipe.reader, this.options.policy, onEnded)
-        const sink = pipe.writer?.sink({ endOnDone, encoding })
-        this.connections.push({ fd, pump, transducer, sink })
-        if (source === undefined || sink === undefined) continue
+        const connection: Connection = { pipe, pump, stdio }
+        this.connections.push(connection)
+        const sink = stdio.source === undefined ? undefined : sinkOf(connection)
+        if (stdio.source === undefined || sink === undefined) continue
         // A failed source truncates the child's input; a failed write only means that the child has gone.
-        const watched = Stream.tapError(source, (error) => Deferred.fail(this.inputFailed, error))
+        const watched = Stream.tapError(stdio.source, (error) => Deferred.fail(this.inputFailed, error))
         sources.push(Effect.ignore(Stream.run(watched, sink)))
       }
       if (this.openPumps === 0) this.finishDrain(false)
@@ -178,6 +175,14 @@ class Tree implements ProcessTree {
         this.watching.push(yield* Effect.forkDetach(beside, { startImmediately: true }))
       }
     })
+  }
+
+  private get running(): Teardown {
+    return this.begun ??= new Teardown(
+      this.engine,
+      this.options.clock,
+      Effect.suspend(() => this.engine.pipes.get(0)?.writer?.end ?? Effect.void)
+    )
   }
 
   private get engine(): EngineTree {
@@ -226,7 +231,7 @@ class Tree implements ProcessTree {
         yield* Effect.forEach(open(), (pump) => pump.turn, { discard: true })
         if (open().length === 0) break
         // Processes that are being ended may have last words; the teardown is bounded itself.
-        const ending = this.running.state !== undefined
+        const ending = this.begun?.state !== undefined
         const exact = yield* Effect.forEach(open(), (pump) => pump.drainedExactly)
         if (!ending && exact.every((drained) => drained === true)) {
           // All that the leader wrote has been read; a process that is just closing the pipe is no survivor that holds it.
@@ -332,15 +337,28 @@ class Tree implements ProcessTree {
     return this.output(2)
   }
 
-  readonly input: ProcessTree["input"] = (fd) =>
-    this.connections.find((connection) => connection.fd === fd)?.sink ?? Sink.drain
+  private connection(fd: number): Connection | undefined {
+    return this.connections.find((connection) => connection.stdio.fd === fd)
+  }
 
-  readonly output: ProcessTree["output"] = (fd) => {
-    const { pump, transducer } = this.connections.find((connection) => connection.fd === fd) ?? unconnected
-    if (pump === undefined) return emptyOutput
-    return transducer === undefined
-      ? pump
-      : { stream: Stream.transduce(pump.stream, transducer), tail: pump.tail, bytes: pump.bytes }
+  // These may be handed on without their tree, so they are no methods.
+  get input(): ProcessTree["input"] {
+    return (fd) => {
+      const connection = this.connection(fd)
+      return (connection === undefined ? undefined : sinkOf(connection)) ?? Sink.drain
+    }
+  }
+
+  get output(): ProcessTree["output"] {
+    return (fd) => {
+      const connection = this.connection(fd)
+      const pump = connection?.pump
+      if (pump === undefined) return emptyOutput
+      const transducer = connection?.stdio.transducer
+      return transducer === undefined
+        ? pump
+        : { stream: Stream.transduce(pump.stream, transducer), tail: pump.tail, bytes: pump.bytes }
+    }
   }
 
   get inputFailure(): ProcessTree["inputFailure"] {
@@ -397,17 +415,17 @@ class Tree implements ProcessTree {
   }
 
   get teardown(): ProcessTree["teardown"] {
-    return Effect.sync(() => Option.fromUndefinedOr(this.running.state))
+    return Effect.sync(() => Option.fromUndefinedOr(this.begun?.state))
   }
 
-  readonly setReferenced: ProcessTree["setReferenced"] = (referenced) =>
-    Effect.suspend(() => {
-      this.referenced = referenced
-      return this.engine.setReferenced(referenced)
-    })
+  get setReferenced(): ProcessTree["setReferenced"] {
+    return (referenced) =>
+      Effect.suspend(() => {
+        this.referenced = referenced
+        return this.engine.setReferenced(referenced)
+      })
+  }
 }
-
-const unconnected: Omit<Connection, "fd"> = { pump: undefined, transducer: undefined, sink: undefined }
 
 /** Builds the tree around what an engine launched, and starts what runs beside it. */
 export const make = (options: MakeOptions): Effect.Effect<Owned> => {

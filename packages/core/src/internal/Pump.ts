@@ -11,6 +11,9 @@ import type { Output, Policy } from "../Output.ts"
 type Chunks = [Uint8Array, ...Array<Uint8Array>]
 type Pull = Effect.Effect<Chunks, PlatformError.PlatformError | Cause.Done>
 
+/** Of all pumps that nobody has read yet; never added to. */
+const noReaders = new Set<Reader>()
+
 const nothing = (): void => {}
 
 /** A queue of chunks that knows its size in bytes. */
@@ -61,9 +64,9 @@ export class Pump implements Output {
   private readonly source: PipeReader | undefined
   private readonly policy: Policy
   private readonly ring = new ChunkQueue()
-  private readonly readers = new Set<Reader>()
+  private readers: Set<Reader> = noReaders
   /** Under backpressure all readers share this queue. */
-  private readonly shared = new ChunkQueue()
+  private readonly shared: ChunkQueue
   private limit: number
   private paused = false
   /** A reader came and went before the end: nobody holds the child back any more. */
@@ -84,6 +87,7 @@ export class Pump implements Output {
     this.source = source
     this.onEnded = onEnded
     this.policy = policy
+    this.shared = policy._tag === "Backpressure" ? new ChunkQueue() : this.ring
     this.limit = policy.bytes
     if (source === undefined) {
       this.ended = true
@@ -183,6 +187,7 @@ export class Pump implements Output {
     if (this.policy._tag === "Ring") {
       for (const chunk of this.ring.chunks) reader.queue.push(chunk)
     }
+    if (this.readers === noReaders) this.readers = new Set()
     this.readers.add(reader)
     return reader
   }
