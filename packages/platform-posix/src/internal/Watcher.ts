@@ -368,7 +368,9 @@ export class Watcher {
           busySince = performance.now()
         }
       } else if (this.killing.size > 0) {
-        await new Promise((resolve) => setTimeout(resolve, this.table.killPause))
+        // With very many to kill a round takes long, and others must have their turn.
+        const rest = this.killing.size > killsPerTurn ? performance.now() - now : 0
+        await new Promise((resolve) => setTimeout(resolve, Math.max(this.table.killPause, rest)))
         busySince = performance.now()
       }
     }
