@@ -11,7 +11,7 @@ import type * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
 
 /** Closes that begin in one turn of the event loop; to begin one takes 0.1 ms. */
-const closesPerTurn = 64
+const closesPerTurn = 32
 
 interface Run {
   readonly closes: Set<Effect.Effect<void>>

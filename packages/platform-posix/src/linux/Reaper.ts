@@ -31,7 +31,7 @@ const safetyPoll = 500
 const maxReads = 1000
 
 /** Ends of leaders that are told in one turn of the event loop; what follows one takes 0.2 ms. */
-const endsPerTurn = 32
+const endsPerTurn = 16
 
 /** A zombie that nobody has taken for this long has no one who will, in ms. */
 const unclaimedAfter = 2000
