@@ -14,9 +14,10 @@ import { live } from "./questions/Live.ts"
 import { memory } from "./questions/Memory.ts"
 import { scan } from "./questions/Scan.ts"
 import { stubborn } from "./questions/Stubborn.ts"
+import { pipes, throughput } from "./questions/Throughput.ts"
 import { render } from "./Report.ts"
 
-const questions = [close, orphans, lingering, stubborn, launch, memory, live, hostDeath, guardian, scan]
+const questions = [close, orphans, lingering, stubborn, launch, memory, throughput, pipes, live, hostDeath, guardian, scan]
 
 const words = process.argv.slice(2)
 const quick = words.includes("--quick")
@@ -31,7 +32,7 @@ const rounds = quick ? 5 : 11
 const chosen = questions.filter(({ name }) => names.length === 0 || names.includes(name))
 const tables: Array<string> = []
 for (const question of chosen) {
-  const table = render(await question.run({ rounds, progress: (text) => console.error(`... ${text}`) }))
+  const table = render(await question.run({ rounds, short: false, progress: (text) => console.error(`... ${text}`) }))
   console.log(`\n${table}`)
   tables.push(table)
 }
