@@ -1,4 +1,5 @@
-import { execFileSync } from "node:child_process"
+import { execFileSync, spawn } from "node:child_process"
+import { once } from "node:events"
 import * as fs from "node:fs"
 import { performance } from "node:perf_hooks"
 import { Scratch } from "../../test/support/Scratch.ts"
@@ -22,6 +23,14 @@ const measureOne = (mebibytes: number) => async (contender: Contender) => {
   return { rate: mebibytes / seconds, cpu: (user + system) / 1000 }
 }
 
+/** The same bytes from one program to another, without any host: MiB per second. No reader can be much faster. */
+const measureShell = async (mebibytes: number): Promise<number> => {
+  const startedAt = performance.now()
+  const script = `dd if=/dev/zero bs=65536 count=${mebibytes * 16} | dd of=/dev/null bs=65536`
+  await once(spawn("sh", ["-c", script], { stdio: "ignore" }), "close")
+  return mebibytes / ((performance.now() - startedAt) / 1000)
+}
+
 /**
  * Says that it runs, takes one newline out of the queue, and writes: so the launches are over when the first byte is
  * written, and nobody has a head start.
@@ -37,42 +46,42 @@ const measureMany = (count: number, mebibytes: number) => async (contender: Cont
   const fd = fs.openSync(gate, "r+")
   try {
     const each = mebibytes * mebibyte
-    const read = Array.from({ length: count }, () => 0)
-    const done = Array.from({ length: count }, () => 0)
+    const pipes = Array.from({ length: count }, () => ({ ready: false, read: 0, at: 0, pause: 0 }))
     let waiting = count
     let total = 0
     let startedAt = Number.NaN
-    let atHalf: ReadonlyArray<number> | undefined
     let before = process.cpuUsage()
-    await Promise.all(read.map((_, at) =>
-      contender.read("sh", ["-c", gated, "sh", gate, String(mebibytes * 16)], (chunk) => {
-        let { length } = chunk
-        if (read[at] === 0 && done[at] === 0) {
-          // The newline that says that it runs.
-          length--
-          done[at] = Number.NaN
-          if (--waiting === 0) {
-            before = process.cpuUsage()
-            startedAt = performance.now()
-            fs.writeSync(fd, "\n".repeat(count))
-          }
+    let atHalf: ReadonlyArray<number> | undefined
+    const open = () => {
+      before = process.cpuUsage()
+      startedAt = performance.now()
+      for (const pipe of pipes) pipe.at = startedAt
+      fs.writeSync(fd, "\n".repeat(count))
+    }
+    await Promise.all(pipes.map((pipe) =>
+      contender.read("sh", ["-c", gated, "sh", gate, String(mebibytes * 16)], ({ length }) => {
+        if (!pipe.ready) {
+          pipe.ready = true
+          if (--waiting === 0) open()
+          return
         }
-        read[at]! += length
+        const now = performance.now()
+        pipe.pause = Math.max(pipe.pause, now - pipe.at)
+        pipe.at = now
+        pipe.read += length
         total += length
-        if (atHalf === undefined && total >= count * each / 2) atHalf = [...read]
-        if (read[at] === each) done[at] = performance.now()
+        if (atHalf === undefined && total >= count * each / 2) atHalf = pipes.map(({ read }) => read)
       })
     ))
-    if (read.some((bytes) => bytes !== each)) throw new Error(`${contender.name}: ${total} bytes of ${count * each}`)
+    if (pipes.some(({ read }) => read !== each)) throw new Error(`${contender.name}: ${total} of ${count * each} bytes`)
     const { system, user } = process.cpuUsage(before)
-    const took = Math.max(...done) - startedAt
-    const fair = count * each / 2 / count
+    const took = Math.max(...pipes.map(({ at }) => at)) - startedAt
     return {
       rate: count * mebibytes / (took / 1000),
       cpu: (user + system) / 1000,
-      least: Math.min(...atHalf!) / fair,
-      most: Math.max(...atHalf!) / fair,
-      first: (Math.min(...done) - startedAt) / took
+      least: Math.min(...atHalf!) / (each / 2),
+      most: Math.max(...atHalf!) / (each / 2),
+      pause: Math.max(...pipes.map(({ pause }) => pause))
     }
   } finally {
     fs.closeSync(fd)
@@ -81,33 +90,39 @@ const measureMany = (count: number, mebibytes: number) => async (contender: Cont
   }
 }
 
+const figureOf = <K extends string>(answers: ReadonlyArray<Readonly<Record<K, number>>>, key: K): number =>
+  median(answers.map((answer) => answer[key]))
+
 export const throughput: Question = {
   name: "throughput",
   run: async ({ progress, rounds, short }) => {
     const contenders = all()
-    const mebibytes = short ? 64 : 256
+    const mebibytes = short ? 128 : 256
     progress("throughput, one pipe")
     for (const contender of contenders) await measureOne(16)(contender)
-    const answers = await interleaved(rounds, contenders, measureOne(mebibytes))
+    const answers = await interleaved(rounds, [undefined, ...contenders], async (contender) => {
+      if (contender !== undefined) return await measureOne(mebibytes)(contender)
+      return { rate: await measureShell(mebibytes), cpu: Number.NaN }
+    })
     await Promise.all(contenders.map((contender) => contender.dispose()))
-    const of = (at: number, key: "rate" | "cpu") => median(answers[at]!.map((answer) => answer[key]))
-    const at = (name: string) => contenders.findIndex((contender) => contender.name === name)
+    const names = ["from program to program", ...contenders.map(({ name }) => name)]
+    const of = (name: string, key: "rate" | "cpu") => figureOf(answers[names.indexOf(name)]!, key)
     return {
       title: "Reading one pipe",
       text: `\`dd\` writes ${mebibytes} MiB of zeros, 64 KiB at a time, and every chunk is read: MiB per second, launch and end
-included, and the processor time of the host alone. Medians.`,
+included, and the processor time of the host alone. The first row is what the system itself carries from one \`dd\` to
+another. Medians.`,
       columns: ["", "MiB/s", "of child_process", "host's CPU, ms", "of child_process"],
-      rows: contenders.map(({ name }, at) => [
+      rows: names.map((name) => [
         name,
-        of(at, "rate").toFixed(0),
-        share(of(at, "rate"), of(0, "rate")),
-        ms(of(at, "cpu")),
-        share(of(at, "cpu"), of(0, "cpu"))
+        of(name, "rate").toFixed(0),
+        share(of(name, "rate"), of("child_process", "rate")),
+        ms(of(name, "cpu")),
+        share(of(name, "cpu"), of("child_process", "cpu"))
       ]),
       figures: {
-        "one pipe, Treeline launch of child_process": of(at("Treeline launch"), "rate") / of(0, "rate"),
-        "one pipe, Treeline drop-in of Effect's layer": of(at("Treeline drop-in"), "rate") /
-          of(at("Effect's layer"), "rate")
+        "one pipe, launch / child_process": of("Treeline launch", "rate") / of("child_process", "rate"),
+        "one pipe, drop-in / Effect's layer": of("Treeline drop-in", "rate") / of("Effect's layer", "rate")
       }
     }
   }
@@ -117,33 +132,34 @@ export const pipes: Question = {
   name: "pipes",
   run: async ({ progress, rounds, short }) => {
     const contenders = all()
-    const [count, mebibytes] = short ? [50, 1] : [50, 8]
-    progress("throughput, 50 pipes")
+    const [count, mebibytes] = [50, short ? 4 : 16]
+    progress(`throughput, ${count} pipes`)
     for (const contender of contenders) await measureMany(5, 1)(contender)
     const answers = await interleaved(Math.min(rounds, 7), contenders, measureMany(count, mebibytes))
     await Promise.all(contenders.map((contender) => contender.dispose()))
-    const of = (at: number, key: "rate" | "cpu" | "least" | "most" | "first") =>
-      median(answers[at]!.map((answer) => answer[key]))
-    const at = (name: string) => contenders.findIndex((contender) => contender.name === name)
+    const names = contenders.map(({ name }) => name)
+    const of = (name: string, key: "rate" | "cpu" | "least" | "most" | "pause") =>
+      figureOf(answers[names.indexOf(name)]!, key)
     return {
       title: `Reading ${count} pipes at once`,
-      text: `${count} children that wait for each other write ${mebibytes} MiB each: MiB per second from the first write to the last
-read, all together; and when half of everything is read, what was read of the pipe that is last and of the one that is
-first, as shares of the mean (1.00 is fair, 0 is starved); and when the first pipe was done, as a share of the whole time.
-Medians.`,
-      columns: ["", "MiB/s", "of child_process", "host's CPU, ms", "least", "most", "first done"],
-      rows: contenders.map(({ name }, at) => [
+      text: `${count} children that wait for each other write ${mebibytes} MiB each. MiB per second, all together, from the first
+write to the last read; the processor time of the host in that time; when half of everything is read, what was read of the
+pipe that is last and of the one that is first, as shares of the mean (0 is starved, 2 is done); and the longest time that
+any pipe waited for its next chunk. Medians.`,
+      columns: ["", "MiB/s", "of child_process", "host's CPU, ms", "last", "first", "longest wait, ms"],
+      rows: names.map((name) => [
         name,
-        of(at, "rate").toFixed(0),
-        share(of(at, "rate"), of(0, "rate")),
-        ms(of(at, "cpu")),
-        of(at, "least").toFixed(2),
-        of(at, "most").toFixed(2),
-        of(at, "first").toFixed(2)
+        of(name, "rate").toFixed(0),
+        share(of(name, "rate"), of("child_process", "rate")),
+        ms(of(name, "cpu")),
+        of(name, "least").toFixed(2),
+        of(name, "most").toFixed(2),
+        ms(of(name, "pause"))
       ]),
       figures: {
-        "50 pipes, Treeline launch of child_process": of(at("Treeline launch"), "rate") / of(0, "rate"),
-        "50 pipes, least share": of(at("Treeline launch"), "least")
+        "50 pipes, launch / child_process": of("Treeline launch", "rate") / of("child_process", "rate"),
+        "50 pipes, longest wait of launch / child_process": of("Treeline launch", "pause") /
+          of("child_process", "pause")
       }
     }
   }
