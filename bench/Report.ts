@@ -23,7 +23,8 @@ export interface Options {
 /** One question of the benchmark. */
 export interface Question {
   readonly name: string
-  readonly run: (options: Options) => Promise<Table>
+  /** undefined where it can't be asked, because what it is about is not installed. */
+  readonly run: (options: Options) => Promise<Table | undefined>
 }
 
 export const median = (values: ReadonlyArray<number>): number => quantile(values, 0.5)

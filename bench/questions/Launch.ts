@@ -35,7 +35,10 @@ scope closed; and how long the event loop was busy with all that. Medians, in ms
         ratio(of(at, "ended"), of(0, "ended")),
         ms(of(at, "busy")),
         ratio(of(at, "busy"), of(0, "busy"))
-      ])
+      ]),
+      figures: Object.fromEntries(
+        contenders.map(({ name }, at) => [`${name}, loop busy / child_process`, of(at, "busy") / of(0, "busy")])
+      )
     }
   }
 }

@@ -58,21 +58,23 @@ const measureMany = (count: number, mebibytes: number) => async (contender: Cont
       for (const pipe of pipes) pipe.at = startedAt
       fs.writeSync(fd, "\n".repeat(count))
     }
-    await Promise.all(pipes.map((pipe) =>
-      contender.read("sh", ["-c", gated, "sh", gate, String(mebibytes * 16)], ({ length }) => {
-        if (!pipe.ready) {
-          pipe.ready = true
-          if (--waiting === 0) open()
-          return
-        }
-        const now = performance.now()
-        pipe.pause = Math.max(pipe.pause, now - pipe.at)
-        pipe.at = now
-        pipe.read += length
-        total += length
-        if (atHalf === undefined && total >= count * each / 2) atHalf = pipes.map(({ read }) => read)
-      })
-    ))
+    await Promise.all(
+      pipes.map((pipe) =>
+        contender.read("sh", ["-c", gated, "sh", gate, String(mebibytes * 16)], ({ length }) => {
+          if (!pipe.ready) {
+            pipe.ready = true
+            if (--waiting === 0) open()
+            return
+          }
+          const now = performance.now()
+          pipe.pause = Math.max(pipe.pause, now - pipe.at)
+          pipe.at = now
+          pipe.read += length
+          total += length
+          if (atHalf === undefined && total >= count * each / 2) atHalf = pipes.map(({ read }) => read)
+        })
+      )
+    )
     if (pipes.some(({ read }) => read !== each)) throw new Error(`${contender.name}: ${total} of ${count * each} bytes`)
     const { system, user } = process.cpuUsage(before)
     const took = Math.max(...pipes.map(({ at }) => at)) - startedAt
@@ -109,7 +111,8 @@ export const throughput: Question = {
     const of = (name: string, key: "rate" | "cpu") => figureOf(answers[names.indexOf(name)]!, key)
     return {
       title: "Reading one pipe",
-      text: `\`dd\` writes ${mebibytes} MiB of zeros, 64 KiB at a time, and every chunk is read: MiB per second, launch and end
+      text:
+        `\`dd\` writes ${mebibytes} MiB of zeros, 64 KiB at a time, and every chunk is read: MiB per second, launch and end
 included, and the processor time of the host alone. The first row is what the system itself carries from one \`dd\` to
 another. Medians.`,
       columns: ["", "MiB/s", "of child_process", "host's CPU, ms", "of child_process"],
@@ -142,7 +145,8 @@ export const pipes: Question = {
       figureOf(answers[names.indexOf(name)]!, key)
     return {
       title: `Reading ${count} pipes at once`,
-      text: `${count} children that wait for each other write ${mebibytes} MiB each. MiB per second, all together, from the first
+      text:
+        `${count} children that wait for each other write ${mebibytes} MiB each. MiB per second, all together, from the first
 write to the last read; the processor time of the host in that time; when half of everything is read, what was read of the
 pipe that is last and of the one that is first, as shares of the mean (0 is starved, 2 is done); and the longest time that
 any pipe waited for its next chunk. Medians.`,
