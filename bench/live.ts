@@ -4,15 +4,11 @@ import { PosixPlatform } from "@treeline/platform-posix"
 import { Effect, Exit, Scope } from "effect"
 import { ChildProcess } from "effect/process"
 import { monitorEventLoopDelay, performance } from "node:perf_hooks"
-import * as v8 from "node:v8"
-import * as vm from "node:vm"
+import { collect } from "./Garbage.ts"
 
 const count = Number(process.argv[2])
-v8.setFlagsFromString("--expose-gc")
-const collect = vm.runInNewContext("gc") as () => void
 
 const memory = (): number => {
-  collect()
   collect()
   return process.memoryUsage().rss / 1024
 }

@@ -60,8 +60,16 @@ const ask = async (chosen: ReadonlyArray<Question>, options: Omit<Options, "prog
   return { tables, figures }
 }
 
+/** No run of the short form takes as long, in ms. */
+const checkLimit = 240_000
+
 /** The short form: true when nothing is far off, in the first run or in the second. */
 const check = async (): Promise<boolean> => {
+  const limit = setTimeout(() => {
+    console.log(`bench: not done after ${checkLimit / 1000} s`)
+    process.exit(1)
+  }, checkLimit)
+  limit.unref()
   const report = await Effect.runPromise(
     ProcessPlatform.ProcessPlatform.use((platform) => platform.containment).pipe(Effect.provide(PosixPlatform.layer))
   )
