@@ -5,18 +5,15 @@ import { Effect, Exit, Scope } from "effect"
 import { ChildProcess } from "effect/process"
 import { monitorEventLoopDelay, performance } from "node:perf_hooks"
 import * as v8 from "node:v8"
-import * as vm from "node:vm"
+import { collect } from "./Garbage.ts"
 
 const count = Number(process.argv[2])
-v8.setFlagsFromString("--expose-gc")
-const collect = vm.runInNewContext("gc") as () => void
 
 /**
  * KiB: the JavaScript heap, and what is resident without V8's young generation. That one is empty after a collection, but
  * V8 keeps its 20 to 60 MiB after a burst of any kind of work.
  */
 const memory = () => {
-  collect()
   collect()
   const { heapUsed, rss } = process.memoryUsage()
   const young = v8.getHeapSpaceStatistics().find((space) => space.space_name === "new_space")!
