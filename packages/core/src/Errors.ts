@@ -85,3 +85,47 @@ export class ConnectError extends Schema.TaggedError<ConnectError>()("ConnectErr
     return `no connection to ${this.address}: ${this.detail} (${this.reason})`
   }
 }
+
+/**
+ * Why a probe failed. `Refused`: nothing listens. `OtherProcess`: something listens that is not of the tree. `Ended`: the
+ * output ended without the announcement. `Failed`: anything else; the detail says it.
+ */
+export const ProbeReason = Schema.Literals([
+  "Refused",
+  "Unreachable",
+  "TimedOut",
+  "WrongStatus",
+  "WrongBody",
+  "ExitCode",
+  "CommandMissing",
+  "OtherProcess",
+  "Ended",
+  "Failed"
+])
+export type ProbeReason = typeof ProbeReason.Type
+
+/** One attempt of a probe failed. `probe` describes it without the secrets of its URL, headers and arguments. */
+export class ProbeFailure extends Schema.TaggedError<ProbeFailure>()("ProbeFailure", {
+  probe: Schema.String,
+  reason: ProbeReason,
+  detail: Schema.String
+}) {
+  override get message(): string {
+    return `${this.probe}: ${this.detail} (${this.reason})`
+  }
+}
+
+/**
+ * A child was not ready in time. `within` is the limit in ms, `outputTail` the last lines that the child wrote: at most
+ * 4 KiB.
+ */
+export class NotReady extends Schema.TaggedError<NotReady>()("NotReady", {
+  probe: Schema.String,
+  within: Schema.Number,
+  lastFailure: ProbeFailure,
+  outputTail: Schema.String
+}) {
+  override get message(): string {
+    return `not ready within ${this.within} ms: ${this.lastFailure.message}`
+  }
+}

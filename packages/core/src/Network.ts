@@ -21,11 +21,21 @@ export const format = (address: Address): string =>
 export interface Network {
   /** Connects and closes the connection again; interruptible, the caller bounds the wait. */
   readonly connect: (address: Address) => Effect.Effect<void, ConnectError>
-  /** A client that ignores proxy settings and opens a connection of its own for each request. */
-  readonly http: HttpClient.HttpClient
   /**
-   * The pids that listen at an address of this machine, as far as the host may see them; none where the system does not
-   * tell. A port that another process serves is not a child's readiness.
+   * A client that ignores proxy settings, follows no redirect and opens a connection of its own for each request. It is
+   * made at its first use, because an HTTP client takes tens of milliseconds to load.
    */
-  readonly listeners: (address: Address) => Effect.Effect<Option.Option<ReadonlyArray<number>>>
+  readonly http: Effect.Effect<HttpClient.HttpClient>
+  /**
+   * The pids that listen at an address of this machine: of `among` at least one that does, if there is one; without
+   * `among` all that the host may see. None where the system does not tell: an address of another machine, a listener
+   * that it does not list, or a process of `among` that the host may not look into. Undefined where it never tells. A
+   * port that another process serves is not a child's readiness.
+   */
+  readonly listeners:
+    | ((
+      address: Address,
+      among?: ReadonlyArray<number>
+    ) => Effect.Effect<Option.Option<ReadonlyArray<number>>>)
+    | undefined
 }

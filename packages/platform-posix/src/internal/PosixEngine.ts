@@ -16,6 +16,7 @@ import * as Executable from "./Executable.ts"
 import type { Guardian } from "./Guardian.ts"
 import type { Launched, Launcher, Program } from "./Launcher.ts"
 import * as Mark from "./Mark.ts"
+import * as NodeNetwork from "./NodeNetwork.ts"
 import * as Numbers from "./Numbers.ts"
 import * as ProcTable from "./ProcTable.ts"
 import { type Seal, type Sealer, SealProblem } from "./Seal.ts"
@@ -315,6 +316,7 @@ export const make = (parts: Parts): Engine => {
     clock: Effect.succeed(Clock.Clock.defaultValue()),
     spawn,
     find,
-    processes
+    processes,
+    network: NodeNetwork.make()
   }
 }

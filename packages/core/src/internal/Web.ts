@@ -1,0 +1,26 @@
+/** What every runtime has of the web's own interfaces, so that core is bound to the types of none. */
+
+/** See https://url.spec.whatwg.org. */
+export interface Url {
+  readonly protocol: string
+  readonly origin: string
+  readonly hostname: string
+  readonly port: string
+  readonly pathname: string
+}
+
+/** See https://encoding.spec.whatwg.org. */
+export interface TextDecoder {
+  readonly decode: (bytes: Uint8Array, options: { readonly stream: boolean }) => string
+}
+
+const web = globalThis as unknown as {
+  readonly URL: new(url: string) => Url
+  readonly TextDecoder: new() => TextDecoder
+}
+
+/** Throws where the text is no absolute URL. */
+export const parseUrl = (url: string): Url => new web.URL(url)
+
+/** For UTF-8. */
+export const textDecoder = (): TextDecoder => new web.TextDecoder()
