@@ -18,6 +18,7 @@ import * as ChildProcessSpawner from "effect/process/ChildProcessSpawner"
 import * as Scope from "effect/Scope"
 import * as Sink from "effect/Sink"
 import * as Stream from "effect/Stream"
+import * as TestClock from "effect/testing/TestClock"
 import * as Containment from "../Containment.ts"
 import * as ExitStatus from "../ExitStatus.ts"
 import * as Output from "../Output.ts"
@@ -80,7 +81,9 @@ export interface Programs {
 }
 
 /** What a platform has. What is false or absent is left out, and the test output says so. */
-export interface Capabilities {
+export interface Capabilities<R = never> {
+  /** `simulated` where the platform runs on the ambient clock: the suite turns it then, and takes no real time. */
+  readonly time?: "real" | "simulated" | undefined
   readonly programs: Programs
   /** The containment that an ordinary launch must have. */
   readonly level: Containment.Level
@@ -95,9 +98,9 @@ export interface Capabilities {
   /** A directory that exists and that is not the current one, as the child shows it; undefined where there is none. */
   readonly directory: string | undefined
   /** Whether a process lives, by other means than the platform that is tested. A zombie does not. */
-  readonly isAlive: (pid: number) => Effect.Effect<boolean>
+  readonly isAlive: (pid: number) => Effect.Effect<boolean, never, R>
   /** Ends one process, for cleaning up what a level below `tagged` leaves behind. */
-  readonly kill: (pid: number) => Effect.Effect<void>
+  readonly kill: (pid: number) => Effect.Effect<void, never, R>
 }
 
 /** The command with further options. */
@@ -135,9 +138,28 @@ const within = <A, E, R>(limit: number, effect: Effect.Effect<A, E, R>): Effect.
 /** SIGTERM, a short grace, kill. */
 const quickly = ShutdownPlan.terminate({ within: "200 millis" })
 
+/** Lets simulated time pass while a test runs, one ms whenever every fiber has had its turns. */
+const turningClock = <A, E, R>(test: Effect.Effect<A, E, R>): Effect.Effect<A, E, Exclude<R, Scope.Scope>> =>
+  Effect.raceFirst(
+    // What the test leaves to its scope takes time too.
+    Effect.scoped(test),
+    TestClock.adjust(1).pipe(
+      Effect.andThen(Effect.repeat(Effect.yieldNow, { times: turnsPerMs })),
+      Effect.forever
+    )
+  )
+
+/** Turns of all fibers in one ms of simulated time; a chain of fibers that wake each other is seldom longer. */
+const turnsPerMs = 5
+
 /** Registers a test, or lists it as left out with the reason. */
-const needing = <R>(it: Vitest.MethodsNonLive<R>) => (has: boolean, why: string): Vitest.Test<R | Scope.Scope> =>
-  has ? it.effect : (name, self) => it.effect.skip(`${name} [left out: ${why}]`, self)
+const needing =
+  <R>(it: Vitest.MethodsNonLive<R>, time: "real" | "simulated") =>
+  (has: boolean, why: string) =>
+  <A, E>(name: string, test: () => Effect.Effect<A, E, R | Scope.Scope>): void => {
+    if (!has) it.effect.skip(`${name} [left out: ${why}]`, test)
+    else it.effect(name, time === "real" ? test : () => turningClock(test()))
+  }
 
 /**
  * Registers the suite.
@@ -154,12 +176,13 @@ const needing = <R>(it: Vitest.MethodsNonLive<R>) => (has: boolean, why: string)
  * ) => Conformance.suite("my platform", layer, capabilities)
  * ```
  */
-export const suite = (
+export const suite = <R = never>(
   name: string,
-  layer: Layer.Layer<ProcessPlatform>,
-  capabilities: Capabilities
+  layer: Layer.Layer<ProcessPlatform | R>,
+  capabilities: Capabilities<R>
 ): void => {
-  const { escapes, programs, signals } = capabilities
+  const { escapes, programs, signals, time = "real" } = capabilities
+  const excludeTestServices = time === "real"
   const spawnerLayer = Layer.provideMerge(Spawner.layerWith({ forceKillAfter: "200 millis" }), layer)
 
   const assertAllAlive = (pids: ReadonlyArray<number>) =>
@@ -214,8 +237,9 @@ export const suite = (
 
   // oxlint-disable-next-line vitest/valid-title -- the title is the caller's
   describe(name, () => {
-    withLayer(spawnerLayer, { excludeTestServices: true })("platform", (it) => {
-      const needs = needing(it)
+    withLayer(spawnerLayer, { excludeTestServices })("platform", (tests) => {
+      const needs = needing(tests, time)
+      const it = { effect: needs(true, "") }
 
       it.effect("containment: a tree has the level that the platform reports", () =>
         Effect.gen(function*() {
@@ -633,8 +657,9 @@ export const suite = (
         }))
     })
 
-    withLayer(spawnerLayer, { excludeTestServices: true })("drop-in", (it) => {
-      const needs = needing(it)
+    withLayer(spawnerLayer, { excludeTestServices })("drop-in", (tests) => {
+      const needs = needing(tests, time)
+      const it = { effect: needs(true, "") }
       const Spawn = ChildProcessSpawner.ChildProcessSpawner
 
       it.effect("string, lines and exitCode", () =>
