@@ -948,7 +948,8 @@ describe("SimulatedPlatform: programs and network", () => {
       Effect.gen(function*() {
         const network = (yield* ProcessPlatform.ProcessPlatform).network!
         const at = { host: "127.0.0.1", port: 80 }
-        const status = Effect.map(network.http.get("http://127.0.0.1/health"), (r) => r.status)
+        const http = yield* network.http
+        const status = Effect.map(http.get("http://127.0.0.1/health"), (r) => r.status)
         assert.strictEqual((yield* Effect.flip(network.connect(at))).reason, "Refused")
         const tree = yield* launch([
           sleep(10),
@@ -960,7 +961,7 @@ describe("SimulatedPlatform: programs and network", () => {
         yield* TestClock.adjust(10)
         yield* network.connect(at)
         assert.strictEqual(yield* status, 503)
-        assert.deepStrictEqual(yield* network.listeners(at), Option.some([tree.pid]))
+        assert.deepStrictEqual(yield* network.listeners!(at), Option.some([tree.pid]))
         yield* TestClock.adjust(10)
         const slow = yield* Effect.forkChild(status, { startImmediately: true })
         yield* TestClock.adjust(4)
@@ -978,7 +979,7 @@ describe("SimulatedPlatform: programs and network", () => {
         yield* tree.signal("SIGKILL")
         assert.strictEqual((yield* Effect.flip(network.connect(at))).reason, "Refused")
         assert.strictEqual((yield* Effect.flip(status)).reason._tag, "TransportError")
-        assert.deepStrictEqual(yield* network.listeners(at), Option.some([]))
+        assert.deepStrictEqual(yield* network.listeners!(at), Option.some([]))
       })
     ))
 
@@ -990,7 +991,7 @@ describe("SimulatedPlatform: programs and network", () => {
         const first = yield* launch([Program.listen(80), Program.listen("/run/a"), endure])
         const second = yield* launch([Program.listen(80), endure])
         assert.deepStrictEqual(yield* second.exited, ExitStatus.exited(1))
-        assert.deepStrictEqual(yield* network.listeners({ path: "/run/a" }), Option.some([first.pid]))
+        assert.deepStrictEqual(yield* network.listeners!({ path: "/run/a" }), Option.some([first.pid]))
         assert.strictEqual((yield* Effect.flip(network.connect({ path: "/run/b" }))).reason, "NotFound")
       })
     ))
