@@ -160,6 +160,8 @@ class Tree implements ProcessTree {
         if (--this.openPumps === 0) this.finishDrain(false)
       }
       const sources: Array<Effect.Effect<unknown>> = []
+      // One more than there are, until all are connected: an output may have ended by then.
+      this.openPumps = 1
       for (const stdio of this.options.stdio) {
         const pipe = this.engine.pipes.get(stdio.fd)
         if (pipe === undefined) continue
@@ -173,7 +175,7 @@ class Tree implements ProcessTree {
         const watched = Stream.tapError(stdio.source, (error) => Deferred.fail(this.inputFailed, error))
         sources.push(Effect.ignore(Stream.run(watched, sink)))
       }
-      if (this.openPumps === 0) this.finishDrain(false)
+      onEnded()
       for (const beside of [this.afterExit(), ...sources]) {
         this.watching.push(yield* Effect.forkDetach(beside, { startImmediately: true }))
       }
