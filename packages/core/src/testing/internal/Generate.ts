@@ -60,9 +60,11 @@ const child = (draw: Draw, id: string, earlier: ReadonlyArray<string>, nested: b
       times: draw.chance(0.15) ? draw.int(1, 3) : null
     },
     resetAfter: draw.pick([500, 5000, 30_000]),
-    grace: draw.pick([0, 50, 500, 2000]),
+    grace: draw.pick([0, 50, 300, 1000]),
     readiness: nested ? null : readiness,
-    liveness: !nested && draw.chance(0.25) ? { interval: draw.pick([50, 500, 2000]), failures: draw.int(1, 3) } : null,
+    liveness: !nested && draw.chance(0.25)
+      ? { interval: draw.pick([200, 1000, 2000]), failures: draw.int(1, 3) }
+      : null,
     dependsOn: earlier.filter(() => draw.chance(0.25)).map((other) => ({
       child: other,
       until: draw.weighted<"ready" | "started" | "succeeded">([5, "ready"], [2, "started"], [1, "succeeded"])
@@ -73,7 +75,11 @@ const child = (draw: Draw, id: string, earlier: ReadonlyArray<string>, nested: b
 }
 
 const supervisor = (draw: Draw, bounds: Bounds): SupervisorPlan => {
-  const ids = ["a", "b", "c", "d", "e", "f", "g", "h"].slice(0, draw.int(1, Math.min(8, bounds.children)))
+  const ids = ["a", "b", "c", "d", "e", "f", "g", "h"].slice(
+    0,
+    // Mostly few: two children already meet in every way that a strategy knows.
+    Math.min(draw.int(1, Math.min(8, bounds.children)), draw.int(1, Math.min(8, bounds.children)))
+  )
   return {
     strategy: draw.pick(["one_for_one", "one_for_one", "one_for_all", "rest_for_one"]),
     max: draw.pick([0, 1, 2, 3, 5, 20]),
@@ -98,7 +104,7 @@ const command = (draw: Draw, tops: ReadonlyArray<string>, leaves: ReadonlyArray<
   const top = () => draw.pick(tops)
   const leaf = () => draw.pick(leaves)
   return draw.weighted<() => Command>(
-    [depth === 0 ? 6 : 0, () => ({ _tag: "Step", ms: draw.pick([...millis, 200, 500, 1000, 5000, 30_000]) })],
+    [depth === 0 ? 6 : 0, () => ({ _tag: "Step", ms: draw.pick([...millis, 200, 500, 1000, 5000, 10_000]) })],
     [4, () => ({ _tag: "Crash", child: leaf(), signal: draw.pick(signals) })],
     [2, () => ({ _tag: "Start", child: top() })],
     [2.5, () => ({ _tag: "Stop", child: top(), grace: draw.chance(0.3) ? draw.pick([0, 50, 1000]) : null })],
@@ -128,7 +134,8 @@ export const commands = (
   tops: ReadonlyArray<string>,
   leaves: ReadonlyArray<string>,
   count: number
-): ReadonlyArray<Command> => Array.from({ length: draw.int(1, count) }, () => command(draw, tops, leaves, 0))
+): ReadonlyArray<Command> =>
+  Array.from({ length: Math.min(draw.int(1, count), draw.int(1, count)) }, () => command(draw, tops, leaves, 0))
 
 /** The scenario of a seed. */
 export const scenario = (seed: number, bounds: Bounds): Scenario => {

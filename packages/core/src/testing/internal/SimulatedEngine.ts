@@ -78,11 +78,13 @@ export const make = (options: EngineOptions): HostEngine => {
   const whileAlive = <A, E>(effect: Effect.Effect<A, E>): Effect.Effect<A, E> =>
     Effect.suspend(() => host.alive ? effect : Effect.never)
   const ask = <A>(look: () => A): Effect.Effect<A> =>
-    whileAlive(Effect.sync(() => {
+    Effect.suspend(() => {
+      // In one go: a fiber may give way between two effects, and the host may die then.
+      if (!host.alive) return Effect.never
       const answer = look()
       kernel.settle()
-      return answer
-    }))
+      return Effect.succeed(answer)
+    })
 
   const count = (sent: ReadonlyArray<readonly [Process, "sent" | "denied" | "gone"]>): SignalReport => ({
     delivered: sent.filter(([, outcome]) => outcome === "sent").length,
@@ -237,6 +239,7 @@ export const make = (options: EngineOptions): HostEngine => {
 
   const start = (request: LaunchRequest): Effect.Effect<EngineTree, LaunchError | ContainmentUnavailable> =>
     Effect.suspend((): Effect.Effect<EngineTree, LaunchError | ContainmentUnavailable> => {
+      if (!host.alive) return Effect.never
       const invocation = invocationOf(request)
       const fail = (reason: LaunchReason, detail: string) => {
         kernel.note("launch failed", { pid: 0, command: invocation.name }, reason)
@@ -312,7 +315,7 @@ export const make = (options: EngineOptions): HostEngine => {
   const spawn: Engine["spawn"] = (request) =>
     whileAlive(
       switches.spawnTime > 0
-        ? Effect.andThen(clock.sleep(Duration.millis(switches.spawnTime)), whileAlive(start(request)))
+        ? Effect.andThen(clock.sleep(Duration.millis(switches.spawnTime)), start(request))
         : start(request)
     )
 

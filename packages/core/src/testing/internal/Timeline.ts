@@ -6,6 +6,7 @@ import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as References from "effect/References"
 import * as Scheduler from "effect/Scheduler"
 import { random } from "./Seed.ts"
 
@@ -162,7 +163,12 @@ export const make = (seed: number): Timeline => {
     shiftWallClock: (ms) => {
       clock.shift += ms
     },
-    services: Context.make(Clock.Clock, clock).pipe(Context.add(Scheduler.Scheduler, scheduler))
+    // Spans and logs of thousands of runs are of no use to anybody.
+    services: Context.make(Clock.Clock, clock).pipe(
+      Context.add(Scheduler.Scheduler, scheduler),
+      Context.add(References.TracerEnabled, false),
+      Context.add(References.MinimumLogLevel, "None")
+    )
   }
 }
 
