@@ -88,6 +88,9 @@ type Message =
 /** Messages that wait while the actor is busy; a sender waits beyond that. */
 const mailboxSize = 64
 
+/** Between the end of a process's output and its own, in ms. */
+const endPause = 100
+
 /** Past events that a late reader is given. */
 const historySize = 32
 
@@ -98,6 +101,8 @@ class Incarnation {
   readonly startedAt: number
   fiber: Fiber.Fiber<unknown> | undefined = undefined
   running: Running | undefined = undefined
+  /** The actor knows of the launch and watches for readiness, where there is any to watch for. */
+  readonly watched = Deferred.makeUnsafe<void>()
   readiness: Fiber.Fiber<unknown> | undefined = undefined
   liveness: ReadonlyArray<Fiber.Fiber<unknown>> = []
   /** What each liveness probe that is not content says. */
@@ -513,14 +518,32 @@ export class ChildActor {
         return restore(Effect.gen({ self: this }, function*() {
           yield* this.send({ _tag: "Launched", of: incarnation })
           const end = yield* exit.value.ended
-          // A readiness that it announced before it ended is heard first (peer case 87).
-          if (incarnation.readiness !== undefined && exit.value.tree !== undefined) {
-            yield* Effect.raceFirst(Fiber.await(incarnation.readiness), exit.value.tree.drained)
-          }
+          yield* this.hearReadiness(incarnation, exit.value)
           yield* this.send({ _tag: "Exited", of: incarnation, end })
         }))
       })
     )
+  }
+
+  /** After the end: a readiness that was announced before it is heard first (peer case 87). */
+  private hearReadiness(incarnation: Incarnation, { ready, tree }: Running): Effect.Effect<void> {
+    return Effect.gen({ self: this }, function*() {
+      yield* Deferred.await(incarnation.watched)
+      const { readiness } = incarnation
+      if (readiness === undefined) return
+      const probe = this.child.readiness?.probe._tag
+      if (tree === undefined) {
+        if (ready === undefined || probe !== undefined) return
+        const announced = yield* Effect.raceFirst(Effect.as(ready, true), Effect.as(Effect.yieldNow, false))
+        if (announced) yield* Fiber.await(readiness)
+      } else if (probe === "Line" || probe === "Fd") {
+        // An announcement is in the output, or will not come.
+        yield* tree.drained
+        yield* Fiber.await(readiness)
+      } else {
+        yield* Effect.raceFirst(Fiber.await(readiness), tree.drained)
+      }
+    })
   }
 
   private onStep(incarnation: Incarnation, step: string): void {
@@ -543,7 +566,7 @@ export class ChildActor {
         return Effect.void
       }
       return this.awaitReadiness(incarnation)
-    })
+    }).pipe(Effect.ensuring(Deferred.succeed(incarnation.watched, undefined)))
   }
 
   /** Watches for readiness; without a probe and without an announcement a launched child is ready. */
@@ -561,13 +584,28 @@ export class ChildActor {
       Effect.matchEffect({
         onSuccess: () => this.send({ _tag: "Ready", of: incarnation }),
         onFailure: (error) =>
-          this.send({ _tag: "Failing", of: incarnation, end: { _tag: "NotReady", message: error.message } })
+          Effect.flatMap(this.endsWithoutAnnouncement(running, error), (ends) =>
+            ends
+              ? Effect.void
+              : this.send({ _tag: "Failing", of: incarnation, end: { _tag: "NotReady", message: error.message } }))
       }),
       Effect.forkDetach({ startImmediately: true }),
       Effect.map((fiber) => {
         incarnation.readiness = fiber
       })
     )
+  }
+
+  /** The output ended because the process did: how it ended says more, and policies look at it. */
+  private endsWithoutAnnouncement({ tree }: Running, error: NotReady | InvalidSpec): Effect.Effect<boolean> {
+    return Effect.gen({ self: this }, function*() {
+      if (tree === undefined || error._tag !== "NotReady" || error.lastFailure.reason !== "Ended") return false
+      const clock = yield* this.platform?.clock ?? Effect.succeed(this.clock)
+      return yield* Effect.raceFirst(
+        Effect.as(tree.exited, true),
+        Effect.as(clock.sleep(Duration.millis(endPause)), false)
+      )
+    })
   }
 
   private onReady(incarnation: Incarnation): Effect.Effect<void> {
