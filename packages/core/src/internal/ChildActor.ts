@@ -220,13 +220,22 @@ export class ChildActor {
     })
   }
 
+  /** The span has the incarnation that the operation found, and its leader's pid. */
   private traced<A, E>(name: string, self: Effect.Effect<A, E>): Effect.Effect<A, E> {
-    return Effect.suspend(() => Effect.withSpan(self, name, { attributes: { child: this.path } }))
+    return Effect.suspend(() => {
+      const pid = this.running?.tree?.pid
+      return Effect.withSpan(self, name, {
+        attributes: { child: this.path, incarnation: this.number, ...(pid === undefined ? {} : { pid }) }
+      })
+    })
   }
 
   readonly start: Effect.Effect<void, Refused> = Effect.suspend(() => {
     const { epoch } = this
-    return this.ask<void, Refused>((reply) => ({ _tag: "Start", epoch, reply }))
+    return Effect.tap(
+      this.ask<void, Refused>((reply) => ({ _tag: "Start", epoch, reply })),
+      () => Effect.annotateCurrentSpan("incarnation", this.number)
+    )
   }).pipe((self) => this.traced("Child.start", self))
 
   stop(plan?: ShutdownPlan.Validated): Effect.Effect<void, ChildClosed> {
@@ -385,9 +394,9 @@ export class ChildActor {
       case "Resume":
         return this.onResume(message.reply)
       case "Fail":
-        return Effect.sync(() => {
-          if (this.state._tag === "Waiting") this.giveUp(message.reason, message.causes, [])
-        })
+        return Effect.suspend(() =>
+          this.state._tag === "Waiting" ? this.giveUp(message.reason, message.causes, []) : Effect.void
+        )
       case "Poke":
         return this.reconsider
       case "Due":
@@ -505,6 +514,8 @@ export class ChildActor {
       onEvent: (event) => this.owner.onEvent({ ...event, child: `${this.id}/${event.child}` })
     }).pipe(
       Scope.provide(scope),
+      Effect.tap(({ tree }) => tree === undefined ? Effect.void : Effect.annotateCurrentSpan("pid", tree.pid)),
+      Effect.annotateLogs({ incarnation: number }),
       Effect.provideService(CurrentChild, { child: this.path, incarnation: number }),
       Effect.withSpan("Child.launch", { attributes: { child: this.path, incarnation: number } }),
       Effect.exit
@@ -565,7 +576,7 @@ export class ChildActor {
       if (!this.move("launched", { _tag: "Running", ...this.describeIncarnation(incarnation), since })) {
         return Effect.void
       }
-      return this.awaitReadiness(incarnation)
+      return Effect.andThen(this.log("Debug", "launched"), this.awaitReadiness(incarnation))
     }).pipe(Effect.ensuring(Deferred.succeed(incarnation.watched, undefined)))
   }
 
@@ -614,7 +625,7 @@ export class ChildActor {
       incarnation.readiness = undefined
       if (!this.move("ready", { _tag: "Ready", ...this.describeIncarnation(incarnation), since })) return Effect.void
       incarnation.readyAt = this.monotonic()
-      return this.watchLiveness(incarnation)
+      return Effect.andThen(this.log("Debug", "ready"), this.watchLiveness(incarnation))
     })
   }
 
@@ -700,8 +711,21 @@ export class ChildActor {
       if (incarnation.fiber !== undefined) yield* Fiber.interrupt(incarnation.fiber)
       const { running } = incarnation
       const remainder = running === undefined ? { problem: undefined, survivors: [] } : yield* running.stop(plan)
+      // Closing the scope drains the output, unless the tree was released from it.
+      const draining = yield* Effect.forkDetach(this.measureDrain(running), { startImmediately: true })
       yield* Scope.close(incarnation.scope, Exit.void)
+      yield* Fiber.interrupt(draining)
       yield* this.send({ _tag: "Ended", of: incarnation, ...remainder })
+    }).pipe(Effect.annotateLogs(annotationsOf(incarnation)))
+  }
+
+  private measureDrain(running: Running | undefined): Effect.Effect<void> {
+    return Effect.gen({ self: this }, function*() {
+      if (running?.tree === undefined) return
+      const clock = yield* this.platform?.clock ?? Effect.succeed(this.clock)
+      const emptyAt = clock.monotonicTimeNanosUnsafe()
+      yield* running.tree.drained
+      this.metrics.drained(Number(clock.monotonicTimeNanosUnsafe() - emptyAt) / 1e6)
     })
   }
 
@@ -718,14 +742,18 @@ export class ChildActor {
       this.publish({ _tag: "Ended", end, survivors })
       if (problem !== undefined) {
         // Another incarnation beside a living one is worse than none.
-        this.giveUp(problem, [], survivors)
-        if (end !== null) this.owner.ended(end, "fail", 0)
-        return this.settle
+        return Effect.andThen(
+          this.giveUp(problem, [], survivors),
+          Effect.suspend(() => {
+            if (end !== null) this.owner.ended(end, "fail", 0)
+            return this.settle
+          })
+        )
       }
       switch (this.intent) {
         case "stop":
           this.move("finish", { _tag: "Stopped", end: null })
-          return this.settle
+          return Effect.andThen(this.log("Debug", "stopped"), this.settle)
         case "again":
           return Effect.andThen(this.go("startAgain"), this.settle)
         case "halt":
@@ -758,16 +786,17 @@ export class ChildActor {
         this.owner.ended(end, verdict, 0)
         return
       }
-      if (verdict === "fail") return this.failFor(end, "it is not restarted")
+      if (verdict === "fail") return yield* this.failFor(end, "it is not restarted")
       const healthy = incarnation.readyAt !== undefined &&
         this.monotonic() - incarnation.readyAt >= this.child.restart.resetAfter
       if (healthy) this.forgive()
       this.backoff ??= yield* Schedule.toStep(this.child.restart.backoff)
       const step = yield* Effect.exit(this.backoff(this.monotonic(), end))
-      if (Exit.isFailure(step)) return this.failFor(end, `it was restarted ${this.attempt} times in a row`)
+      if (Exit.isFailure(step)) return yield* this.failFor(end, `it was restarted ${this.attempt} times in a row`)
       const delay = Duration.toMillis(step.value[1])
       this.attempt++
       this.restarts++
+      yield* this.log("Info", `${End.describe(end)}; restart ${this.attempt} in a row, after ${Math.round(delay)} ms`)
       const until = Math.round(this.clock.currentTimeMillisUnsafe() + delay)
       if (this.owner.ended(end, verdict, delay) === "park" || this.paused) {
         this.move("park", { _tag: "Waiting", on: this.blockers() })
@@ -783,16 +812,30 @@ export class ChildActor {
     })
   }
 
-  private failFor(end: ChildEnd, why: string): void {
+  private failFor(end: ChildEnd, why: string): Effect.Effect<void> {
     const causes = end._tag === "Failed" ? end.causes : []
-    this.giveUp(`${End.describe(end)}; ${why}`, causes, [])
-    this.owner.ended(end, "fail", 0)
+    return Effect.andThen(
+      this.giveUp(`${End.describe(end)}; ${why}`, causes, []),
+      Effect.sync(() => void this.owner.ended(end, "fail", 0))
+    )
   }
 
-  private giveUp(reason: string, causes: ReadonlyArray<Link>, survivors: ReadonlyArray<ProcessInfo>): void {
-    this.move("giveUp", {
-      _tag: "Failed",
-      error: new ChildFailed({ child: this.id, reason, causes, survivors })
+  private giveUp(
+    reason: string,
+    causes: ReadonlyArray<Link>,
+    survivors: ReadonlyArray<ProcessInfo>
+  ): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      const error = new ChildFailed({ child: this.id, reason, causes, survivors })
+      return this.move("giveUp", { _tag: "Failed", error }) ? this.log("Warn", error.message) : Effect.void
+    })
+  }
+
+  /** Logs in the actor's fiber, so with the loggers of whoever started the child. */
+  private log(level: "Debug" | "Info" | "Warn", message: string): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      const annotations = this.current === undefined ? {} : annotationsOf(this.current)
+      return Effect.annotateLogs(Effect.logWithLevel(level)(message), annotations)
     })
   }
 
@@ -934,6 +977,12 @@ export class ChildActor {
     })
   }
 }
+
+/** What logs about an incarnation are annotated with, beside the child's path. */
+const annotationsOf = ({ number, running }: Incarnation): Record<string, unknown> => ({
+  incarnation: number,
+  ...(running?.tree === undefined ? {} : { pid: running.tree.pid })
+})
 
 const startFailed = (cause: Cause.Cause<StartFailure>): ChildEnd => {
   const failure = Option.getOrUndefined(Cause.findErrorOption(cause))
