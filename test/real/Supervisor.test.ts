@@ -2,10 +2,10 @@
 import { assert, layer } from "@effect/vitest"
 import { Child, Probe, Restart, ShutdownPlan, Supervisor } from "@treeline/core"
 import { PosixPlatform } from "@treeline/platform-posix"
-import { Effect, Exit, Fiber, Layer, References, Scope } from "effect"
+import { Effect, Exit, Fiber, Layer, References, Scope, Stream } from "effect"
 import { ChildProcess } from "effect/process"
 import { monitorEventLoopDelay } from "node:perf_hooks"
-import { brief, childOf, event, kill, names, pidOf, sh, soon } from "../support/Children.ts"
+import { brief, childOf, event, kill, nameOf, names, pidOf, sh, soon } from "../support/Children.ts"
 import { identify } from "../support/Processes.ts"
 import * as Scratch from "../support/Scratch.ts"
 import { assertNoneLiving } from "../support/Trees.ts"
@@ -79,6 +79,27 @@ layer(platform, { excludeTestServices: true })("a supervisor", (it) => {
       const error = yield* Effect.flip(supervisor.awaitEnd)
       assert.strictEqual(error.causes[0]?.incarnation, 3)
       assert.match(error.message, /did not start: .*treeline-no-such-program.*NotFound/)
+    }))
+
+  it.effect("a reader of events that comes late is told how it began", () =>
+    Effect.gen(function*() {
+      const scratch = yield* Scratch.make
+      const supervisor = yield* Supervisor.start([polite("db", scratch), polite("web", scratch, { dependsOn: ["db"] })])
+      yield* supervisor.awaitReady
+      const began = yield* supervisor.events.pipe(
+        Stream.map((event) => event._tag === "Child" ? `${event.event.child} ${nameOf(event.event)}` : event._tag),
+        Stream.takeUntil((name) => name === "web Ready"),
+        Stream.runCollect
+      )
+      assert.deepStrictEqual(began, [
+        "db Starting",
+        "web Waiting",
+        "db Running",
+        "db Ready",
+        "web Starting",
+        "web Running",
+        "web Ready"
+      ])
     }))
 
   it.effect("rest_for_one: those after the one that fell are stopped in reverse and started in order; the first stays", () =>

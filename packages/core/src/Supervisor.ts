@@ -96,7 +96,7 @@ export type SupervisorStatus = typeof SupervisorStatus.Type
 export interface Supervisor {
   readonly status: Effect.Effect<SupervisorStatus>
   readonly children: Effect.Effect<ReadonlyArray<ChildStatus>>
-  /** What happens from now on; a reader that is slower than 1,024 events loses the oldest. */
+  /** The last 256 events and then all that come; a reader that is slower than 1,024 events loses the oldest. */
   readonly events: Stream.Stream<SupervisorEvent>
   readonly child: (id: string) => Effect.Effect<Child.Child, UnknownChild>
   /** Adds a child and starts it. A temporary one is forgotten when it has ended. */

@@ -49,6 +49,9 @@ interface Round {
 
 export type Phase = "running" | "restarting" | "stopping" | "ended"
 
+/** Past events that a late reader is given: children start before anybody can have asked for events. */
+const historySize = 256
+
 export class SupervisorActor {
   readonly settings: Settings
   private readonly clock: Clock.Clock
@@ -56,6 +59,7 @@ export class SupervisorActor {
   private readonly entries = new Map<string, Entry>()
   private edges: ReadonlyMap<string, ReadonlyArray<ChildSpec.Dependency>> = new Map()
   private dependents: ReadonlyMap<string, ReadonlyArray<string>> = new Map()
+  private readonly history: Array<SupervisorEvent> = []
   private readonly listeners = new Set<(event: SupervisorEvent) => void>()
   private restarts: ReadonlyArray<number> = []
   private round: Round | undefined = undefined
@@ -132,12 +136,16 @@ export class SupervisorActor {
     return this.restarts.filter((at) => now - at <= this.settings.intensity.within).length
   }
 
+  /** The last events, and from now on each new one; returns how to stop listening. */
   listen(listener: (event: SupervisorEvent) => void): () => void {
+    for (const event of this.history) listener(event)
     this.listeners.add(listener)
     return () => this.listeners.delete(listener)
   }
 
   private publish(event: SupervisorEvent): void {
+    this.history.push(event)
+    if (this.history.length > historySize) this.history.shift()
     for (const listener of this.listeners) listener(event)
   }
 
