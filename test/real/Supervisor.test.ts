@@ -127,6 +127,21 @@ layer(platform, { excludeTestServices: true })("a supervisor", (it) => {
       assert.strictEqual((yield* supervisor.status).restartsInWindow, 1)
     }))
 
+  it.effect("rest_for_one: the last one backs off by itself", () =>
+    Effect.gen(function*() {
+      const scratch = yield* Scratch.make
+      const supervisor = yield* Supervisor.start([
+        polite("a", scratch),
+        polite("b", scratch, { restart: Restart.permanent({ backoff: soon() }) })
+      ], { strategy: "rest_for_one" })
+      yield* supervisor.awaitReady
+      const last = yield* childOf(supervisor, "b")
+      yield* kill(yield* pidOf(last, 1), "SIGKILL")
+      const all = yield* names(last, "Ready", { in: 2 })
+      assert.deepStrictEqual(all.slice(-4), ["BackingOff", "Starting", "Running", "Ready"])
+      assert.deepStrictEqual(reportOf(scratch).toSorted(), ["a-up", "b-up", "b-up"])
+    }))
+
   it.effect("peer 31: the children of an inner supervisor end before those that it depends on, each once", () =>
     Effect.gen(function*() {
       const scratch = yield* Scratch.make

@@ -62,7 +62,7 @@ export type SupervisorEnd = typeof SupervisorEnd.Type
 
 /**
  * - `Child`: something happened to a child; in a nested supervisor its name is a path, `inner/db`.
- * - `Round`: `children` are stopped and started again because `origin` has ended.
+ * - `Round`: `children`, `origin` among them, are stopped and started again because `origin` has ended.
  * - `Stopping`: all children are being stopped; `error` when the restarts were too many.
  * - `Ended`: all are stopped.
  */

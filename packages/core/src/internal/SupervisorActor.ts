@@ -203,7 +203,8 @@ export class SupervisorActor {
       this.finish(Exit.fail(new IntensityExceeded({ child: id, ...intensity, causes })))
       return "park"
     }
-    if (strategy === "one_for_one") return "proceed"
+    // Alone, it keeps its own backoff.
+    if (strategy === "one_for_one" || (this.round === undefined && this.takenAlong(id).length === 1)) return "proceed"
     this.beginRound(id, delay)
     return "park"
   }
@@ -222,14 +223,24 @@ export class SupervisorActor {
     }
   }
 
-  /** The children that a restart of `origin` takes along; a temporary sibling is stopped and not started again. */
-  private beginRound(origin: string, delay: number): void {
+  /** The children that a restart of `origin` takes along, itself included. */
+  private takenAlong(origin: string): ReadonlyArray<string> {
     const ids = [...this.entries.keys()]
-    const affected = new Set(this.settings.strategy === "one_for_all" ? ids : ids.slice(ids.indexOf(origin)))
+    return this.settings.strategy === "one_for_all" ? ids : ids.slice(ids.indexOf(origin))
+  }
+
+  /** A temporary sibling is stopped and not started again. */
+  private beginRound(origin: string, delay: number): void {
+    const affected = new Set(this.takenAlong(origin))
     for (const id of this.round?.affected ?? []) affected.add(id)
     this.round = { affected, delay: Math.max(delay, this.round?.delay ?? 0) }
     this.roundIsNew = true
-    this.publish({ _tag: "Round", origin, children: [...affected] })
+    // Who is down stays down.
+    const children = [...affected].filter((id) => {
+      const tag = this.entries.get(id)?.actor.tag
+      return tag !== "Stopped" && tag !== "Failed"
+    })
+    this.publish({ _tag: "Round", origin, children })
     this.awaken()
   }
 
