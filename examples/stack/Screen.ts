@@ -53,7 +53,9 @@ export const left = (count: number, of: number): void =>
 const child = ({ at, change, child, incarnation }: ChildStatus.ChildEvent): void => {
   const say = (what: string, style?: Style) => line(timeOf(at), child, what, style)
   if (change._tag === "Health") {
-    return say(change.detail === null ? `is ${change.health}` : `is ${change.health}: ${change.detail}`, "yellow")
+    return change.detail === null
+      ? say(`is ${change.health}`, "green")
+      : say(`is ${change.health}: ${change.detail}`, "yellow")
   }
   if (change._tag !== "State") return
   const { from, to } = change
