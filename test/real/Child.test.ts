@@ -218,6 +218,16 @@ layer(platform, { excludeTestServices: true })("readiness and liveness", (it) =>
       yield* assertNoneLiving(scratch)
     }))
 
+  it.effect("an output that ends while its process lives on is a readiness that failed", () =>
+    Effect.gen(function*() {
+      const child = yield* Child.start(Child.make("app", {
+        command: sh("exec >/dev/null 2>&1; exec sleep 60"),
+        readiness: Probe.line("never said"),
+        restart: Restart.temporary()
+      }))
+      assert.match((yield* Effect.flip(child.awaitReady)).message, /not ready.*Ended/)
+    }))
+
   it.effect("P31: a readiness that is announced twice counts once", () =>
     Effect.gen(function*() {
       const child = yield* Child.start(Child.make("app", {
@@ -448,28 +458,27 @@ layer(platform, { excludeTestServices: true })("stop and restart", (it) => {
       yield* event(child, "Ready", 2)
     }))
 
-  it.effect("P49: a subscriber that stops a child which is starting leaves nothing", () =>
+  it.effect("P49: a subscriber that stops a child while it is being launched leaves nothing", () =>
     Effect.gen(function*() {
       const scratch = yield* Scratch.make
-      const scope = yield* Effect.acquireRelease(Scope.make(), (scope, exit) => Scope.close(scope, exit))
-      const started = Deferred.makeUnsafe<Child.Child>()
-      const subscriber = yield* Effect.forkScoped(
-        Effect.gen(function*() {
-          const child = yield* Deferred.await(started)
-          yield* event(child, "Starting")
-          yield* child.stop()
-        }),
-        { startImmediately: true }
-      )
-      const child = yield* Scope.provide(
-        Child.start(Child.make("app", { command: role("grandchild", scratch), shutdown: brief })),
-        scope
-      )
-      Deferred.doneUnsafe(started, Exit.succeed(child))
-      yield* Fiber.join(subscriber)
-      assert.strictEqual((yield* child.status).state._tag, "Stopped")
+      const gate = Deferred.makeUnsafe<void>()
+      const spec = Child.make("app", { command: role("grandchild", scratch), shutdown: brief })
+      const child = yield* Child.start({
+        ...spec,
+        body: {
+          ...spec.body,
+          // The tree is there, and the launch has not said so yet.
+          start: (options) => Effect.tap(spec.body.start(options), () => Deferred.await(gate))
+        }
+      })
+      yield* event(child, "Starting")
+      yield* scratch.awaitReported(3)
+      const stopping = yield* Effect.forkChild(child.stop(), { startImmediately: true })
+      yield* event(child, "Stopping")
+      Deferred.doneUnsafe(gate, Exit.void)
+      yield* Fiber.join(stopping)
+      assert.deepStrictEqual(yield* names(child, "Stopped"), ["Starting", "Stopping", "Ended as asked", "Stopped"])
       yield* assertNoneLiving(scratch)
-      assert.strictEqual((yield* child.status).incarnation, 1)
     }))
 
   it.effect("P50: what a child says after a stop has begun is not heard", () =>

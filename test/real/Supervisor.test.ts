@@ -12,11 +12,11 @@ import { assertNoneLiving } from "../support/Trees.ts"
 
 const platform = Layer.mergeAll(PosixPlatform.layer, Layer.succeed(References.MinimumLogLevel, "None"))
 
-/** Says `NAME-up`, and `NAME-down` when it is asked to end. */
-const polite = (name: string, scratch: Scratch.Scratch, policies: Child.Policies = {}) =>
+/** Says `NAME-up`, and, `pause` seconds after it was asked to end, `NAME-down`. */
+const polite = (name: string, scratch: Scratch.Scratch, policies: Child.Policies = {}, pause = 0) =>
   Child.make(name, {
     command: sh(
-      `trap 'echo "${name}-down $$" >>"$1"; kill $!; exit 0' TERM; echo "${name}-up $$" >>"$1"; echo up; sleep 60 & wait`,
+      `trap 'sleep ${pause}; echo "${name}-down $$" >>"$1"; kill $!; exit 0' TERM; echo "${name}-up $$" >>"$1"; echo up; sleep 60 & wait`,
       scratch.report
     ),
     readiness: Probe.line("up"),
@@ -107,7 +107,7 @@ layer(platform, { excludeTestServices: true })("a supervisor", (it) => {
       const scratch = yield* Scratch.make
       const restart = Restart.permanent({ backoff: soon() })
       const supervisor = yield* Supervisor.start(
-        ["a", "b", "c", "d"].map((name) => polite(name, scratch, { restart })),
+        ["a", "b", "c", "d"].map((name) => polite(name, scratch, { restart }, name === "d" ? 0.2 : 0)),
         { strategy: "rest_for_one", order: "sequence" }
       )
       yield* supervisor.awaitReady
