@@ -48,6 +48,7 @@ export default defineConfig({
       realProcesses(
         "portable",
         [
+          "Child",
           "Closing",
           "Guardian",
           "GuardianDescriptors",
@@ -58,6 +59,8 @@ export default defineConfig({
           "Matrix",
           "Output",
           "Spawner",
+          "Supervisor",
+          "Telemetry",
           "Termination"
         ].map((name) => `test/real/${name}.test.ts`),
         { TREELINE_ENGINE: "portable" }

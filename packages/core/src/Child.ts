@@ -262,7 +262,8 @@ const treeOf = (actor: ChildActor) => actor.running?.tree
  * Starts a child; it lives until the scope closes. A launch that fails counts like a crash, so it is no error here: see
  * `awaitReady`, `status` and `events`. Children that were started one after another in one scope are stopped together.
  */
-export const start = Effect.fn("Child.start")(function*<R>(spec: ChildSpec.ChildSpec<R>) {
+// The span `Child.start` is the actor's, as for the children of a supervisor.
+export const start = Effect.fnUntraced(function*<R>(spec: ChildSpec.ChildSpec<R>) {
   const validated = yield* Effect.fromResult(ChildSpec.validate(spec))
   const scope = yield* Effect.scope
   const actor = yield* Effect.uninterruptible(Effect.gen(function*() {

@@ -64,7 +64,7 @@ export type SupervisorEnd = typeof SupervisorEnd.Type
 
 /**
  * - `Child`: something happened to a child; in a nested supervisor its name is a path, `inner/db`.
- * - `Round`: `children` are stopped, to be started again, because `origin` has ended.
+ * - `Round`: `children`, `origin` among them, are stopped, to be started again, because `origin` has ended.
  * - `RoundOver`: they are stopped, and start again.
  * - `Stopping`: all children are being stopped; `error` when the restarts were too many.
  * - `Ended`: all are stopped.
@@ -100,7 +100,7 @@ export type SupervisorStatus = typeof SupervisorStatus.Type
 export interface Supervisor {
   readonly status: Effect.Effect<SupervisorStatus>
   readonly children: Effect.Effect<ReadonlyArray<ChildStatus>>
-  /** What happens from now on; a reader that is slower than 1,024 events loses the oldest. */
+  /** The last 256 events and then all that come; a reader that is slower than 1,024 events loses the oldest. */
   readonly events: Stream.Stream<SupervisorEvent>
   readonly child: (id: string) => Effect.Effect<Child.Child, UnknownChild>
   /** Adds a child and starts it. A temporary one is forgotten when it has ended. */

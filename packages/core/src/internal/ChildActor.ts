@@ -88,8 +88,8 @@ type Message =
 /** Messages that wait while the actor is busy; a sender waits beyond that. */
 const mailboxSize = 64
 
-/** How long an exit is awaited when the output has ended without the announcement of readiness. */
-const exitPause = Duration.seconds(1)
+/** Between the end of a process's output and its own, in ms. */
+const endPause = 100
 
 /** Past events that a late reader is given. */
 const historySize = 32
@@ -101,6 +101,8 @@ class Incarnation {
   readonly startedAt: number
   fiber: Fiber.Fiber<unknown> | undefined = undefined
   running: Running | undefined = undefined
+  /** The actor knows of the launch and watches for readiness, where there is any to watch for. */
+  readonly watched = Deferred.makeUnsafe<void>()
   readiness: Fiber.Fiber<unknown> | undefined = undefined
   liveness: ReadonlyArray<Fiber.Fiber<unknown>> = []
   /** What each liveness probe that is not content says. */
@@ -220,13 +222,22 @@ export class ChildActor {
     })
   }
 
+  /** The span has the incarnation that the operation found, and its leader's pid. */
   private traced<A, E>(name: string, self: Effect.Effect<A, E>): Effect.Effect<A, E> {
-    return Effect.suspend(() => Effect.withSpan(self, name, { attributes: { child: this.path } }))
+    return Effect.suspend(() => {
+      const pid = this.running?.tree?.pid
+      return Effect.withSpan(self, name, {
+        attributes: { child: this.path, incarnation: this.number, ...(pid === undefined ? {} : { pid }) }
+      })
+    })
   }
 
   readonly start: Effect.Effect<void, Refused> = Effect.suspend(() => {
     const { epoch } = this
-    return this.ask<void, Refused>((reply) => ({ _tag: "Start", epoch, reply }))
+    return Effect.tap(
+      this.ask<void, Refused>((reply) => ({ _tag: "Start", epoch, reply })),
+      () => Effect.annotateCurrentSpan("incarnation", this.number)
+    )
   }).pipe((self) => this.traced("Child.start", self))
 
   stop(plan?: ShutdownPlan.Validated): Effect.Effect<void, ChildClosed> {
@@ -385,9 +396,9 @@ export class ChildActor {
       case "Resume":
         return this.onResume(message.reply)
       case "Fail":
-        return Effect.sync(() => {
-          if (this.state._tag === "Waiting") this.giveUp(message.reason, message.causes, [])
-        })
+        return Effect.suspend(() =>
+          this.state._tag === "Waiting" ? this.giveUp(message.reason, message.causes, []) : Effect.void
+        )
       case "Poke":
         return this.reconsider
       case "Due":
@@ -502,6 +513,8 @@ export class ChildActor {
       onEvent: (event) => this.owner.onEvent({ ...event, child: `${this.id}/${event.child}` })
     }).pipe(
       Scope.provide(scope),
+      Effect.tap(({ tree }) => tree === undefined ? Effect.void : Effect.annotateCurrentSpan("pid", tree.pid)),
+      Effect.annotateLogs({ incarnation: number }),
       Effect.provideService(CurrentChild, { child: this.path, incarnation: number }),
       Effect.withSpan("Child.launch", { attributes: { child: this.path, incarnation: number } }),
       Effect.exit
@@ -515,16 +528,32 @@ export class ChildActor {
         return restore(Effect.gen({ self: this }, function*() {
           yield* this.send({ _tag: "Launched", of: incarnation })
           const end = yield* exit.value.ended
-          // A readiness that it announced before it ended is heard first (peer case 87).
-          const announces = this.child.readiness?.probe._tag === "Line" || this.child.readiness?.probe._tag === "Fd"
-          if (announces && incarnation.readiness !== undefined && exit.value.tree !== undefined) {
-            yield* exit.value.tree.drained
-            yield* Effect.raceFirst(Fiber.await(incarnation.readiness), Effect.sleep(exitPause))
-          }
+          yield* this.hearReadiness(incarnation, exit.value)
           yield* this.send({ _tag: "Exited", of: incarnation, end })
         }))
       })
     )
+  }
+
+  /** After the end: a readiness that was announced before it is heard first (peer case 87). */
+  private hearReadiness(incarnation: Incarnation, { ready, tree }: Running): Effect.Effect<void> {
+    return Effect.gen({ self: this }, function*() {
+      yield* Deferred.await(incarnation.watched)
+      const { readiness } = incarnation
+      if (readiness === undefined) return
+      const probe = this.child.readiness?.probe._tag
+      if (tree === undefined) {
+        if (ready === undefined || probe !== undefined) return
+        const announced = yield* Effect.raceFirst(Effect.as(ready, true), Effect.as(Effect.yieldNow, false))
+        if (announced) yield* Fiber.await(readiness)
+      } else if (probe === "Line" || probe === "Fd") {
+        // An announcement is in the output, or will not come.
+        yield* tree.drained
+        yield* Fiber.await(readiness)
+      } else {
+        yield* Effect.raceFirst(Fiber.await(readiness), tree.drained)
+      }
+    })
   }
 
   private onStep(incarnation: Incarnation, step: string): void {
@@ -546,8 +575,8 @@ export class ChildActor {
       if (!this.move("launched", { _tag: "Running", ...this.describeIncarnation(incarnation), since })) {
         return Effect.void
       }
-      return this.awaitReadiness(incarnation)
-    })
+      return Effect.andThen(this.log("Debug", "launched"), this.awaitReadiness(incarnation))
+    }).pipe(Effect.ensuring(Deferred.succeed(incarnation.watched, undefined)))
   }
 
   /** Watches for readiness; without a probe and without an announcement a launched child is ready. */
@@ -565,16 +594,10 @@ export class ChildActor {
       Effect.matchEffect({
         onSuccess: () => this.send({ _tag: "Ready", of: incarnation }),
         onFailure: (error) =>
-          Effect.flatMap(
-            // Output that has ended mostly means that the child has: its exit is the better reason.
-            error._tag === "NotReady" && error.lastFailure.reason === "Ended"
-              ? Effect.raceFirst(Effect.as(running.ended, true), Effect.as(Effect.sleep(exitPause), false))
-              : Effect.succeed(false),
-            (exited) =>
-              exited
-                ? Effect.void
-                : this.send({ _tag: "Failing", of: incarnation, end: { _tag: "NotReady", message: error.message } })
-          )
+          Effect.flatMap(this.endsWithoutAnnouncement(running, error), (ends) =>
+            ends
+              ? Effect.void
+              : this.send({ _tag: "Failing", of: incarnation, end: { _tag: "NotReady", message: error.message } }))
       }),
       Effect.forkDetach({ startImmediately: true }),
       Effect.map((fiber) => {
@@ -583,13 +606,25 @@ export class ChildActor {
     )
   }
 
+  /** The output ended because the process did: how it ended says more, and policies look at it. */
+  private endsWithoutAnnouncement({ tree }: Running, error: NotReady | InvalidSpec): Effect.Effect<boolean> {
+    return Effect.gen({ self: this }, function*() {
+      if (tree === undefined || error._tag !== "NotReady" || error.lastFailure.reason !== "Ended") return false
+      const clock = yield* this.platform?.clock ?? Effect.succeed(this.clock)
+      return yield* Effect.raceFirst(
+        Effect.as(tree.exited, true),
+        Effect.as(clock.sleep(Duration.millis(endPause)), false)
+      )
+    })
+  }
+
   private onReady(incarnation: Incarnation): Effect.Effect<void> {
     return Effect.suspend(() => {
       const since = this.clock.currentTimeMillisUnsafe()
       incarnation.readiness = undefined
       if (!this.move("ready", { _tag: "Ready", ...this.describeIncarnation(incarnation), since })) return Effect.void
       incarnation.readyAt = this.monotonic()
-      return this.watchLiveness(incarnation)
+      return Effect.andThen(this.log("Debug", "ready"), this.watchLiveness(incarnation))
     })
   }
 
@@ -676,8 +711,21 @@ export class ChildActor {
       if (incarnation.fiber !== undefined) yield* Fiber.interrupt(incarnation.fiber)
       const { running } = incarnation
       const remainder = running === undefined ? { problem: undefined, survivors: [] } : yield* running.stop(plan)
+      // Closing the scope drains the output, unless the tree was released from it.
+      const draining = yield* Effect.forkDetach(this.measureDrain(running), { startImmediately: true })
       yield* Scope.close(incarnation.scope, Exit.void)
+      yield* Fiber.interrupt(draining)
       yield* this.send({ _tag: "Ended", of: incarnation, ...remainder })
+    }).pipe(Effect.annotateLogs(annotationsOf(incarnation)))
+  }
+
+  private measureDrain(running: Running | undefined): Effect.Effect<void> {
+    return Effect.gen({ self: this }, function*() {
+      if (running?.tree === undefined) return
+      const clock = yield* this.platform?.clock ?? Effect.succeed(this.clock)
+      const emptyAt = clock.monotonicTimeNanosUnsafe()
+      yield* running.tree.drained
+      this.metrics.drained(Number(clock.monotonicTimeNanosUnsafe() - emptyAt) / 1e6)
     })
   }
 
@@ -694,14 +742,18 @@ export class ChildActor {
       this.publish({ _tag: "Ended", end, survivors })
       if (problem !== undefined) {
         // Another incarnation beside a living one is worse than none.
-        this.giveUp(problem, [], survivors)
-        if (end !== null) this.owner.ended(end, "fail", 0)
-        return this.settle
+        return Effect.andThen(
+          this.giveUp(problem, [], survivors),
+          Effect.suspend(() => {
+            if (end !== null) this.owner.ended(end, "fail", 0)
+            return this.settle
+          })
+        )
       }
       switch (this.intent) {
         case "stop":
           this.move("finish", { _tag: "Stopped", end: null })
-          return this.settle
+          return Effect.andThen(this.log("Debug", "stopped"), this.settle)
         case "again":
           return Effect.andThen(this.go("startAgain"), this.settle)
         case "halt":
@@ -734,15 +786,16 @@ export class ChildActor {
         this.owner.ended(end, verdict, 0)
         return
       }
-      if (verdict === "fail") return this.failFor(end, "it is not restarted")
+      if (verdict === "fail") return yield* this.failFor(end, "it is not restarted")
       const { resetAfter } = this.child.restart
       if (incarnation.readyAt !== undefined && incarnation.readyFor >= resetAfter) this.forgive()
       this.backoff ??= yield* Schedule.toStep(this.child.restart.backoff)
       const step = yield* Effect.exit(this.backoff(this.monotonic(), end))
-      if (Exit.isFailure(step)) return this.failFor(end, `it was restarted ${this.attempt} times in a row`)
+      if (Exit.isFailure(step)) return yield* this.failFor(end, `it was restarted ${this.attempt} times in a row`)
       const delay = Math.round(Duration.toMillis(step.value[1]))
       this.attempt++
       this.restarts++
+      yield* this.log("Info", `${End.describe(end)}; restart ${this.attempt} in a row, after ${delay} ms`)
       const until = this.clock.currentTimeMillisUnsafe() + delay
       if (this.owner.ended(end, verdict, delay) === "park" || this.paused) {
         this.move("park", { _tag: "Waiting", on: this.blockers() })
@@ -758,16 +811,30 @@ export class ChildActor {
     })
   }
 
-  private failFor(end: ChildEnd, why: string): void {
+  private failFor(end: ChildEnd, why: string): Effect.Effect<void> {
     const causes = end._tag === "Failed" ? end.causes : []
-    this.giveUp(`${End.describe(end)}; ${why}`, causes, [])
-    this.owner.ended(end, "fail", 0)
+    return Effect.andThen(
+      this.giveUp(`${End.describe(end)}; ${why}`, causes, []),
+      Effect.sync(() => void this.owner.ended(end, "fail", 0))
+    )
   }
 
-  private giveUp(reason: string, causes: ReadonlyArray<Link>, survivors: ReadonlyArray<ProcessInfo>): void {
-    this.move("giveUp", {
-      _tag: "Failed",
-      error: new ChildFailed({ child: this.id, reason, causes, survivors })
+  private giveUp(
+    reason: string,
+    causes: ReadonlyArray<Link>,
+    survivors: ReadonlyArray<ProcessInfo>
+  ): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      const error = new ChildFailed({ child: this.id, reason, causes, survivors })
+      return this.move("giveUp", { _tag: "Failed", error }) ? this.log("Warn", error.message) : Effect.void
+    })
+  }
+
+  /** Logs in the actor's fiber, so with the loggers of whoever started the child. */
+  private log(level: "Debug" | "Info" | "Warn", message: string): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      const annotations = this.current === undefined ? {} : annotationsOf(this.current)
+      return Effect.annotateLogs(Effect.logWithLevel(level)(message), annotations)
     })
   }
 
@@ -910,6 +977,12 @@ export class ChildActor {
     })
   }
 }
+
+/** What logs about an incarnation are annotated with, beside the child's path. */
+const annotationsOf = ({ number, running }: Incarnation): Record<string, unknown> => ({
+  incarnation: number,
+  ...(running?.tree === undefined ? {} : { pid: running.tree.pid })
+})
 
 const startFailed = (cause: Cause.Cause<StartFailure>): ChildEnd => {
   const failure = Option.getOrUndefined(Cause.findErrorOption(cause))

@@ -22,6 +22,11 @@ const spawnTime = Metric.histogram("treeline_spawn_ms", {
   boundaries: Metric.exponentialBoundaries({ start: 1, factor: 2, count: 12 })
 })
 
+const drainTime = Metric.histogram("treeline_drain_ms", {
+  description: "time from the empty tree until its output was drained, ms",
+  boundaries: Metric.exponentialBoundaries({ start: 1, factor: 2, count: 12 })
+})
+
 export class ChildMetrics {
   private readonly services: Context.Context<never>
   private readonly starts: typeof starts
@@ -51,6 +56,10 @@ export class ChildMetrics {
 
   ended(step: string): void {
     Metric.withAttributes(kills, { step: step === "" ? "none" : step }).updateUnsafe(1, this.services)
+  }
+
+  drained(ms: number): void {
+    drainTime.updateUnsafe(ms, this.services)
   }
 
   close(state: Tag): void {

@@ -49,12 +49,16 @@ interface Round {
 
 export type Phase = "running" | "restarting" | "stopping" | "ended"
 
+/** Past events that a late reader is given: children start before anybody can have asked for events. */
+const historySize = 256
+
 export class SupervisorActor {
   readonly settings: Settings
   private readonly clock: Clock.Clock
   private readonly entries = new Map<string, Entry>()
   private edges: ReadonlyMap<string, ReadonlyArray<ChildSpec.Dependency>> = new Map()
   private dependents: ReadonlyMap<string, ReadonlyArray<string>> = new Map()
+  private readonly history: Array<SupervisorEvent> = []
   private readonly listeners = new Set<(event: SupervisorEvent) => void>()
   private restarts: ReadonlyArray<number> = []
   private round: Round | undefined = undefined
@@ -129,12 +133,16 @@ export class SupervisorActor {
     return this.restarts.filter((at) => now - at <= this.settings.intensity.within).length
   }
 
+  /** The last events, and from now on each new one; returns how to stop listening. */
   listen(listener: (event: SupervisorEvent) => void): () => void {
+    for (const event of this.history) listener(event)
     this.listeners.add(listener)
     return () => this.listeners.delete(listener)
   }
 
   private publish(event: SupervisorEvent): void {
+    this.history.push(event)
+    if (this.history.length > historySize) this.history.shift()
     for (const listener of this.listeners) listener(event)
   }
 
@@ -191,7 +199,8 @@ export class SupervisorActor {
       this.finish(Exit.fail(new IntensityExceeded({ child: id, ...intensity, causes })))
       return "park"
     }
-    if (strategy === "one_for_one") return "proceed"
+    // Alone, it keeps its own backoff.
+    if (strategy === "one_for_one" || (this.round === undefined && this.takenAlong(id).length === 1)) return "proceed"
     this.beginRound(id, delay)
     return "park"
   }
@@ -210,14 +219,24 @@ export class SupervisorActor {
     }
   }
 
-  /** The children that a restart of `origin` takes along; a temporary sibling is stopped and not started again. */
-  private beginRound(origin: string, delay: number): void {
+  /** The children that a restart of `origin` takes along, itself included. */
+  private takenAlong(origin: string): ReadonlyArray<string> {
     const ids = [...this.entries.keys()]
-    const affected = new Set(this.settings.strategy === "one_for_all" ? ids : ids.slice(ids.indexOf(origin)))
+    return this.settings.strategy === "one_for_all" ? ids : ids.slice(ids.indexOf(origin))
+  }
+
+  /** A temporary sibling is stopped and not started again. */
+  private beginRound(origin: string, delay: number): void {
+    const affected = new Set(this.takenAlong(origin))
     for (const id of this.round?.affected ?? []) affected.add(id)
     this.round = { affected, delay: Math.max(delay, this.round?.delay ?? 0) }
     this.roundIsNew = true
-    this.publish({ _tag: "Round", origin, children: [...affected] })
+    // Who is down stays down.
+    const children = [...affected].filter((id) => {
+      const tag = this.entries.get(id)?.actor.tag
+      return tag !== "Stopped" && tag !== "Failed"
+    })
+    this.publish({ _tag: "Round", origin, children })
     this.awaken()
   }
 
