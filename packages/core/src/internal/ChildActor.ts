@@ -873,6 +873,8 @@ export class ChildActor {
         if (this.current !== undefined) this.stopProbes(this.current)
       }
       Deferred.doneUnsafe(reply, Exit.void)
+      // A tree that is being ended is awaited; only a backoff is cut short.
+      if (this.state._tag !== "BackingOff") return Effect.void
       this.move("park", { _tag: "Waiting", on: this.blockers() })
       return this.stopTimer
     })
