@@ -380,8 +380,9 @@ export class ChildActor {
       case "Resume":
         return this.onResume(message.reply)
       case "Fail":
-        return Effect.sync(() => {
+        return Effect.suspend(() => {
           if (this.state._tag === "Waiting") this.giveUp(message.reason, message.causes, [])
+          return this.settle
         })
       case "Poke":
         return this.reconsider
