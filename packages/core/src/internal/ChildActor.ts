@@ -788,7 +788,9 @@ export class ChildActor {
           break
         }
         case "Stopping":
-          if (this.intent === "stop") this.intent = "again"
+          // Also after an end by itself, which might not be followed by a restart.
+          if (this.intent !== "halt") this.intent = "again"
+          this.forgive()
           break
         default:
       }
