@@ -102,8 +102,9 @@ class Incarnation {
   liveness: ReadonlyArray<Fiber.Fiber<unknown>> = []
   /** What each liveness probe that is not content says. */
   readonly degraded = new Map<number, ProbeFailure>()
-  /** Monotonic ms. */
+  /** Monotonic ms; how long it had been ready when its end began. */
   readyAt: number | undefined = undefined
+  readyFor = 0
   end: ChildEnd | undefined = undefined
   ending = false
   step = ""
@@ -652,6 +653,7 @@ export class ChildActor {
           ? Effect.asVoid(Effect.forkDetach(incarnation.running.stop(plan), { startImmediately: true }))
           : Effect.void
       }
+      if (incarnation.readyAt !== undefined) incarnation.readyFor = this.monotonic() - incarnation.readyAt
       this.stopProbes(incarnation)
       return Effect.asVoid(Effect.forkDetach(this.teardown(incarnation, plan), { startImmediately: true }))
     })
@@ -722,8 +724,7 @@ export class ChildActor {
         return
       }
       if (verdict === "fail") return this.failFor(end, "it is not restarted")
-      const healthy = incarnation.readyAt !== undefined &&
-        this.monotonic() - incarnation.readyAt >= this.child.restart.resetAfter
+      const healthy = incarnation.readyAt !== undefined && incarnation.readyFor >= this.child.restart.resetAfter
       if (healthy) this.forgive()
       this.backoff ??= yield* Schedule.toStep(this.child.restart.backoff)
       const step = yield* Effect.exit(this.backoff(this.monotonic(), end))
