@@ -17,7 +17,7 @@ import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import type { ChildEnd, Link } from "../ChildEnd.ts"
 import * as End from "../ChildEnd.ts"
-import { CurrentChild, type Running, type StartFailure, type Validated } from "../ChildSpec.ts"
+import { CurrentChild, type Remainder, type Running, type StartFailure, type Validated } from "../ChildSpec.ts"
 import * as ChildState from "../ChildState.ts"
 import type { Change, ChildEvent, ChildStatus, Health } from "../ChildStatus.ts"
 import {
@@ -84,6 +84,8 @@ type Message =
     readonly survivors: ReadonlyArray<ProcessInfo>
   }
   | { readonly _tag: "Due"; readonly incarnation: number }
+
+const nothingLeft: Remainder = { problem: undefined, survivors: [] }
 
 /** Messages that wait while the actor is busy; a sender waits beyond that. */
 const mailboxSize = 64
@@ -649,8 +651,8 @@ export class ChildActor {
       })
       if (!moved) {
         // A later stop shortens the teardown that is going on.
-        return event === "stop" && incarnation.running !== undefined
-          ? Effect.asVoid(Effect.forkDetach(incarnation.running.stop(plan), { startImmediately: true }))
+        return event === "stop"
+          ? Effect.asVoid(Effect.forkDetach(this.stopBody(incarnation, plan), { startImmediately: true }))
           : Effect.void
       }
       if (incarnation.readyAt !== undefined) incarnation.readyFor = this.monotonic() - incarnation.readyAt
@@ -659,12 +661,17 @@ export class ChildActor {
     })
   }
 
+  private stopBody(incarnation: Incarnation, plan: ShutdownPlan.Validated): Effect.Effect<Remainder> {
+    // A launch that is under way is not interrupted: it ends soon, and then there is a body to stop.
+    return Effect.andThen(
+      incarnation.fiber === undefined ? Effect.void : Fiber.interrupt(incarnation.fiber),
+      Effect.suspend(() => incarnation.running?.stop(plan) ?? Effect.succeed(nothingLeft))
+    )
+  }
+
   private teardown(incarnation: Incarnation, plan: ShutdownPlan.Validated): Effect.Effect<void> {
     return Effect.gen({ self: this }, function*() {
-      // A launch that is under way is not interrupted: it ends soon, and then there is a body to stop.
-      if (incarnation.fiber !== undefined) yield* Fiber.interrupt(incarnation.fiber)
-      const { running } = incarnation
-      const remainder = running === undefined ? { problem: undefined, survivors: [] } : yield* running.stop(plan)
+      const remainder = yield* this.stopBody(incarnation, plan)
       yield* Scope.close(incarnation.scope, Exit.void)
       yield* this.send({ _tag: "Ended", of: incarnation, ...remainder })
     })
