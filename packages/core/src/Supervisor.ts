@@ -279,16 +279,15 @@ const endOf = (exit: Exit.Exit<SupervisorEnd, IntensityExceeded>): ChildEnd => {
   return { _tag: "Failed", message: error?.message ?? Cause.pretty(exit.cause), causes: error?.causes ?? [] }
 }
 
-/** What stopped children could not end. */
-const remainderOf = (actor: SupervisorActor): ChildSpec.Remainder => {
-  const failed = actor.actors.flatMap(({ snapshot }) =>
-    snapshot._tag === "Failed" && snapshot.error.survivors.length > 0 ? [snapshot.error] : []
-  )
-  return {
-    problem: failed.length === 0 ? undefined : failed.map((error) => error.message).join("; "),
-    survivors: failed.flatMap((error) => error.survivors)
-  }
-}
+/** What stopped children could not end and what is still there. */
+const remainderOf = (actor: SupervisorActor): Effect.Effect<ChildSpec.Remainder> =>
+  Effect.map(Effect.forEach(actor.actors, (child) => child.remains), (all) => {
+    const problems = all.flatMap(({ problem }) => problem ?? [])
+    return {
+      problem: problems.length === 0 ? undefined : problems.join("; "),
+      survivors: all.flatMap(({ survivors }) => survivors)
+    }
+  })
 
 /**
  * A supervisor as a child of another one. It is ready when all its children are; when its restarts are too many it has
@@ -311,7 +310,7 @@ export const child = <R>(
         }
         const actor = yield* acquire(yield* Effect.fromResult(checked), [options.onEvent, tell])
         yield* actor.startAll
-        const remains = Effect.sync(() => remainderOf(actor))
+        const remains = remainderOf(actor)
         return {
           tree: undefined,
           ended: Effect.map(Effect.exit(actor.awaitEnd), endOf),

@@ -806,11 +806,16 @@ export class ChildActor {
     })
   }
 
+  /** What is still left of what could not be ended. */
+  readonly remains: Effect.Effect<Remainder> = Effect.suspend(() =>
+    this.current?.running?.remains ?? Effect.succeed(nothingLeft)
+  )
+
   /** The error of a child whose old tree could not be ended and has not ended since. */
   private readonly stillThere: Effect.Effect<ChildFailed | undefined> = Effect.gen({ self: this }, function*() {
     if (this.state._tag !== "Failed") return undefined
     const { error } = this.state
-    const remains = yield* this.current?.running?.remains ?? Effect.succeed({ problem: undefined, survivors: [] })
+    const remains = yield* this.remains
     return remains.problem === undefined
       ? undefined
       : new ChildFailed({ child: this.id, reason: remains.problem, causes: error.causes, survivors: remains.survivors })
