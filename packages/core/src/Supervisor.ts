@@ -100,7 +100,7 @@ export type SupervisorStatus = typeof SupervisorStatus.Type
 export interface Supervisor {
   readonly status: Effect.Effect<SupervisorStatus>
   readonly children: Effect.Effect<ReadonlyArray<ChildStatus>>
-  /** What happens from now on; a reader that is slower than 1,024 events loses the oldest. */
+  /** What happens from now on until the scope ends; a reader that is slower than 1,024 events loses the oldest. */
   readonly events: Stream.Stream<SupervisorEvent>
   readonly child: (id: string) => Effect.Effect<Child.Child, UnknownChild>
   /** Adds a child and starts it. A temporary one is forgotten when it has ended. */
@@ -207,7 +207,12 @@ const fromActor = (actor: SupervisorActor): Supervisor => ({
   events: Stream.callback<SupervisorEvent>(
     (queue) =>
       Effect.acquireRelease(
-        Effect.sync(() => actor.listen((event) => void Queue.offerUnsafe(queue, event))),
+        Effect.sync(() =>
+          actor.listen({
+            onEvent: (event) => void Queue.offerUnsafe(queue, event),
+            onOver: () => void Queue.endUnsafe(queue)
+          })
+        ),
         (stop) => Effect.sync(stop)
       ),
     { bufferSize: eventsCapacity, strategy: "sliding" }
@@ -234,7 +239,9 @@ const acquire = <R>(
   Effect.acquireRelease(SupervisorActor.make(children, settings), (actor) => actor.close).pipe(
     Effect.tap((actor) =>
       Effect.sync(() => {
-        for (const listener of onEvent) if (listener !== undefined) actor.listen(listener)
+        for (const listener of onEvent) {
+          if (listener !== undefined) actor.listen({ onEvent: listener, onOver: () => {} })
+        }
       })
     )
   )

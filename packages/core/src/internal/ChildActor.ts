@@ -118,6 +118,12 @@ class Incarnation {
   }
 }
 
+/** Somebody who is told of events, and that there will be no more. Called synchronously, must not throw. */
+export interface Listener {
+  readonly onEvent: (event: ChildEvent) => void
+  readonly onOver: () => void
+}
+
 /** Somebody who waits for a state; told in the very transition, so that no state is missed. */
 interface Waiter {
   readonly test: (state: ChildState.ChildState) => Exit.Exit<unknown, unknown> | undefined
@@ -138,7 +144,7 @@ export class ChildActor {
   private readonly mailbox: Queue.Queue<Message>
   private readonly waiters = new Set<Waiter>()
   private readonly history: Array<ChildEvent> = []
-  private readonly listeners = new Set<(event: ChildEvent) => void>()
+  private readonly listeners = new Set<Listener>()
   private readonly stopWaiters: Array<Reply<void, ChildClosed>> = []
   private readonly restartWaiters: Array<Reply<number, Refused>> = []
   private readonly haltWaiters: Array<Reply<void, ChildClosed>> = []
@@ -157,7 +163,9 @@ export class ChildActor {
   /** Raised by every stop at the moment it is asked for, so that no start or restart from before it can come after it. */
   private epoch = 0
   private loop: Fiber.Fiber<unknown> | undefined = undefined
+  /** Asked to close, or over: takes no messages. */
   private closed = false
+  private over = false
 
   private constructor(
     child: Validated<never>,
@@ -309,10 +317,11 @@ export class ChildActor {
     }))
   )
 
-  /** The last events, and from now on each new one; returns how to stop listening. */
-  listen(listener: (event: ChildEvent) => void): () => void {
-    for (const event of this.history) listener(event)
-    this.listeners.add(listener)
+  /** The last events, and from now on each new one, until the actor is over; returns how to stop listening. */
+  listen(listener: Listener): () => void {
+    for (const event of this.history) listener.onEvent(event)
+    if (this.over) listener.onOver()
+    else this.listeners.add(listener)
     return () => this.listeners.delete(listener)
   }
 
@@ -356,6 +365,8 @@ export class ChildActor {
       for (const waiter of this.waiters) Deferred.doneUnsafe(waiter.done, closed)
       for (const reply of this.takeReplies()) Deferred.doneUnsafe(reply as unknown as AnyReply, closed)
       this.metrics.close(this.state._tag)
+      this.over = true
+      for (const listener of this.listeners) listener.onOver()
       this.listeners.clear()
     })
   }
@@ -428,7 +439,7 @@ export class ChildActor {
     }
     this.history.push(event)
     if (this.history.length > historySize) this.history.shift()
-    for (const listener of this.listeners) listener(event)
+    for (const listener of this.listeners) listener.onEvent(event)
     this.owner.onEvent(event)
   }
 

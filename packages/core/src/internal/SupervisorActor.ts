@@ -47,6 +47,12 @@ interface Round {
   readonly delay: number
 }
 
+/** Somebody who is told of events, and that there will be no more. Called synchronously, must not throw. */
+export interface Listener {
+  readonly onEvent: (event: SupervisorEvent) => void
+  readonly onOver: () => void
+}
+
 export type Phase = "running" | "restarting" | "stopping" | "ended"
 
 export class SupervisorActor {
@@ -55,7 +61,7 @@ export class SupervisorActor {
   private readonly entries = new Map<string, Entry>()
   private edges: ReadonlyMap<string, ReadonlyArray<ChildSpec.Dependency>> = new Map()
   private dependents: ReadonlyMap<string, ReadonlyArray<string>> = new Map()
-  private readonly listeners = new Set<(event: SupervisorEvent) => void>()
+  private readonly listeners = new Set<Listener>()
   private restarts: ReadonlyArray<number> = []
   private round: Round | undefined = undefined
   private roundIsNew = false
@@ -68,6 +74,7 @@ export class SupervisorActor {
   private readonly forgotten = new Set<string>()
   private wake = Deferred.makeUnsafe<void>()
   private loop: Fiber.Fiber<unknown> | undefined = undefined
+  private closed = false
 
   private constructor(settings: Settings, clock: Clock.Clock) {
     this.settings = settings
@@ -129,13 +136,14 @@ export class SupervisorActor {
     return this.restarts.filter((at) => now - at <= this.settings.intensity.within).length
   }
 
-  listen(listener: (event: SupervisorEvent) => void): () => void {
-    this.listeners.add(listener)
+  listen(listener: Listener): () => void {
+    if (this.closed) listener.onOver()
+    else this.listeners.add(listener)
     return () => this.listeners.delete(listener)
   }
 
   private publish(event: SupervisorEvent): void {
-    for (const listener of this.listeners) listener(event)
+    for (const listener of this.listeners) listener.onEvent(event)
   }
 
   private monotonic(): number {
@@ -351,7 +359,12 @@ export class SupervisorActor {
   readonly close: Effect.Effect<void> = Effect.suspend(() =>
     this.stopAll.pipe(
       Effect.andThen(Effect.forEach(this.actors, (actor) => actor.close, { concurrency: "unbounded", discard: true })),
-      Effect.andThen(Effect.suspend(() => this.loop === undefined ? Effect.void : Fiber.interrupt(this.loop)))
+      Effect.andThen(Effect.suspend(() => this.loop === undefined ? Effect.void : Fiber.interrupt(this.loop))),
+      Effect.andThen(Effect.sync(() => {
+        this.closed = true
+        for (const listener of this.listeners) listener.onOver()
+        this.listeners.clear()
+      }))
     )
   )
 
