@@ -102,6 +102,8 @@ class Incarnation {
   running: Running | undefined = undefined
   readiness: Fiber.Fiber<unknown> | undefined = undefined
   liveness: ReadonlyArray<Fiber.Fiber<unknown>> = []
+  /** Probes that were interrupted and may still be cleaning up after an attempt. */
+  retired: ReadonlyArray<Fiber.Fiber<unknown>> = []
   /** What each liveness probe that is not content says. */
   readonly degraded = new Map<number, ProbeFailure>()
   /** Monotonic ms; how long it had been ready when its end began. */
@@ -572,7 +574,8 @@ export class ChildActor {
     }
     if (probes.length === 0) return this.onReady(incarnation)
     if (this.paused) return Effect.void
-    return Effect.all(probes, { discard: true, concurrency: "unbounded" }).pipe(
+    return Fiber.awaitAll(incarnation.retired).pipe(
+      Effect.andThen(Effect.all(probes, { discard: true, concurrency: "unbounded" })),
       Effect.matchEffect({
         onSuccess: () => this.send({ _tag: "Ready", of: incarnation }),
         onFailure: (error) =>
@@ -602,29 +605,35 @@ export class ChildActor {
     return Effect.forEach(
       this.child.liveness,
       (liveness, probe) =>
-        Probe.watch(liveness, target, (health, failure) =>
-          health === "failed"
-            ? this.send({
-              _tag: "Failing",
-              of: incarnation,
-              end: { _tag: "Unhealthy", message: failure?.message ?? "the liveness probe failed" }
-            })
-            : this.send({ _tag: "Health", of: incarnation, probe, failure: failure ?? null })).pipe(
-            Effect.catch((error) =>
-              this.send({ _tag: "Failing", of: incarnation, end: { _tag: "Unhealthy", message: error.message } })
-            ),
-            Effect.forkDetach({ startImmediately: true })
-          )
+        Fiber.awaitAll(incarnation.retired).pipe(
+          Effect.andThen(
+            Probe.watch(liveness, target, (health, failure) =>
+              health === "failed"
+                ? this.send({
+                  _tag: "Failing",
+                  of: incarnation,
+                  end: { _tag: "Unhealthy", message: failure?.message ?? "the liveness probe failed" }
+                })
+                : this.send({ _tag: "Health", of: incarnation, probe, failure: failure ?? null }))
+          ),
+          Effect.catch((error) =>
+            this.send({ _tag: "Failing", of: incarnation, end: { _tag: "Unhealthy", message: error.message } })
+          ),
+          Effect.forkDetach({ startImmediately: true })
+        )
     ).pipe(Effect.map((fibers) => {
       incarnation.liveness = fibers
     }))
   }
 
   private stopProbes(incarnation: Incarnation): void {
-    incarnation.readiness?.interruptUnsafe()
+    const fibers = incarnation.readiness === undefined
+      ? incarnation.liveness
+      : [...incarnation.liveness, incarnation.readiness]
+    for (const fiber of fibers) fiber.interruptUnsafe()
     incarnation.readiness = undefined
-    for (const fiber of incarnation.liveness) fiber.interruptUnsafe()
     incarnation.liveness = []
+    incarnation.retired = [...incarnation.retired, ...fibers].filter((fiber) => fiber.pollUnsafe() === undefined)
   }
 
   private onHealth(incarnation: Incarnation, probe: number, failure: ProbeFailure | null): void {
