@@ -175,11 +175,14 @@ export class SupervisorActor {
     this.publish({ _tag: "Child", event })
     if (event.change._tag !== "State") return
     const entry = this.entries.get(event.child)
-    if (entry !== undefined && event.change.to._tag === "Starting") entry.over = false
-    const dependents = this.dependents.get(event.child)
-    if (dependents === undefined) return
+    if (entry === undefined) return
+    if (event.change.to._tag === "Starting") entry.over = false
+    const dependents = this.dependents.get(event.child) ?? []
     for (const id of dependents) this.dirty.add(id)
-    this.awaken()
+    // What it begins to wait for may have failed long ago.
+    const waits = event.change.to._tag === "Waiting"
+    if (waits) this.dirty.add(event.child)
+    if (waits || dependents.length > 0) this.awaken()
   }
 
   private childEnded(id: string, end: ChildEnd, verdict: Restart.Verdict, delay: number): "proceed" | "park" {
