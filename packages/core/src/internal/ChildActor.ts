@@ -90,6 +90,9 @@ const nothingLeft: Remainder = { problem: undefined, survivors: [] }
 /** Messages that wait while the actor is busy; a sender waits beyond that. */
 const mailboxSize = 64
 
+/** How far the end of a child's output and its exit may be apart, in ms. */
+const lastWords = 1000
+
 /** Past events that a late reader is given. */
 const historySize = 32
 
@@ -101,6 +104,8 @@ class Incarnation {
   fiber: Fiber.Fiber<unknown> | undefined = undefined
   running: Running | undefined = undefined
   readiness: Fiber.Fiber<unknown> | undefined = undefined
+  /** Done when `readiness` has been set, or need not be. */
+  readonly watched = Deferred.makeUnsafe<void>()
   liveness: ReadonlyArray<Fiber.Fiber<unknown>> = []
   /** Probes that were interrupted and may still be cleaning up after an attempt. */
   retired: ReadonlyArray<Fiber.Fiber<unknown>> = []
@@ -531,8 +536,13 @@ export class ChildActor {
           yield* this.send({ _tag: "Launched", of: incarnation })
           const end = yield* exit.value.ended
           // A readiness that it announced before it ended is heard first (peer case 87).
+          yield* Deferred.await(incarnation.watched)
           if (incarnation.readiness !== undefined && exit.value.tree !== undefined) {
-            yield* Effect.raceFirst(Fiber.await(incarnation.readiness), exit.value.tree.drained)
+            const { drained } = exit.value.tree
+            yield* Effect.raceFirst(
+              Fiber.await(incarnation.readiness),
+              this.isAnnounced ? Effect.andThen(drained, Effect.sleep(lastWords)) : drained
+            )
           }
           yield* this.send({ _tag: "Exited", of: incarnation, end })
         }))
@@ -548,6 +558,12 @@ export class ChildActor {
     this.publish({ _tag: "State", from, to: this.state })
   }
 
+  /** Whether readiness is something that the child writes. */
+  private get isAnnounced(): boolean {
+    const tag = this.child.readiness?.probe._tag
+    return tag === "Line" || tag === "Fd"
+  }
+
   private describeIncarnation(incarnation: Incarnation) {
     return { incarnation: incarnation.number, pid: incarnation.running?.tree?.pid ?? null }
   }
@@ -556,11 +572,9 @@ export class ChildActor {
     return Effect.suspend(() => {
       this.metrics.started(this.monotonic() - incarnation.startedAt)
       const since = this.clock.currentTimeMillisUnsafe()
-      if (!this.move("launched", { _tag: "Running", ...this.describeIncarnation(incarnation), since })) {
-        return Effect.void
-      }
-      return this.awaitReadiness(incarnation)
-    })
+      const up = this.move("launched", { _tag: "Running", ...this.describeIncarnation(incarnation), since })
+      return up ? this.awaitReadiness(incarnation) : Effect.void
+    }).pipe(Effect.andThen(Deferred.succeed(incarnation.watched, undefined)))
   }
 
   /** Watches for readiness; without a probe and without an announcement a launched child is ready. */
@@ -578,8 +592,17 @@ export class ChildActor {
       Effect.andThen(Effect.all(probes, { discard: true, concurrency: "unbounded" })),
       Effect.matchEffect({
         onSuccess: () => this.send({ _tag: "Ready", of: incarnation }),
-        onFailure: (error) =>
-          this.send({ _tag: "Failing", of: incarnation, end: { _tag: "NotReady", message: error.message } })
+        onFailure: (error) => {
+          const failing = this.send({
+            _tag: "Failing",
+            of: incarnation,
+            end: { _tag: "NotReady", message: error.message }
+          })
+          // The output of a child that exits ends first; then the exit says more, and the policy may look at its code.
+          return error._tag === "NotReady" && error.lastFailure.reason === "Ended"
+            ? Effect.raceFirst(Effect.asVoid(running.ended), Effect.andThen(Effect.sleep(lastWords), failing))
+            : failing
+        }
       }),
       Effect.forkDetach({ startImmediately: true }),
       Effect.map((fiber) => {
