@@ -54,6 +54,20 @@ export const timed = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
     return { result, took: endedAt - startedAt }
   })
 
+/** The test's clock, with a wall clock (ms) and a monotonic clock (ns) that can be shifted against its time. */
+export const shifting = Effect.map(Clock.Clock, (clock) => {
+  const shift = { wall: 0, monotonic: 0n }
+  const currentTimeMillisUnsafe = () => clock.currentTimeMillisUnsafe() + shift.wall
+  const monotonicTimeNanosUnsafe = () => clock.monotonicTimeNanosUnsafe() + shift.monotonic
+  const shifted = Object.assign(Object.create(clock) as Clock.Clock, {
+    currentTimeMillisUnsafe,
+    currentTimeMillis: Effect.sync(currentTimeMillisUnsafe),
+    monotonicTimeNanosUnsafe,
+    monotonicTimeNanos: Effect.sync(monotonicTimeNanosUnsafe)
+  })
+  return { shift, provide: Effect.provideService(Clock.Clock, shifted) }
+})
+
 export interface SystemOptions extends SimulatedPlatform.Options {
   /** Whether something may be left when the test's scope has closed; only where the system itself is broken. */
   readonly survivors?: boolean

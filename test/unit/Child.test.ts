@@ -2,7 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Child, type ChildEnd, type ChildState, type Errors, Probe, Restart, ShutdownPlan } from "@treeline/core"
 import { Program, type SimulatedPlatform } from "@treeline/core/testing"
-import { Clock, Deferred, Effect, Exit, Fiber, Schedule, Scope, Stream } from "effect"
+import { Deferred, Effect, Exit, Fiber, Schedule, Scope, Stream } from "effect"
 import { ChildProcess } from "effect/process"
 import {
   advance,
@@ -16,6 +16,7 @@ import {
   process,
   record,
   settle,
+  shifting,
   Simulation,
   stateOf,
   stubborn,
@@ -163,6 +164,7 @@ describe("restart policy, peer 80", () => {
     "a stop": [Program.endure]
   } as const satisfies Record<string, Program.Program>
 
+  const modes = { permanent: Restart.permanent, transient: Restart.transient, temporary: Restart.temporary }
   const codes = { successCodes: [0, 3, "SIGUSR1"], permanentFailureCodes: [125] } as const
   const again = "BackingOff"
   const expected: Record<keyof typeof ends, readonly [permanent: string, transient: string, temporary: string]> = {
@@ -181,7 +183,7 @@ describe("restart policy, peer 80", () => {
       it.effect(
         `peer 80, peer 81: ${mode}, ended by ${name}: ${outcome}`,
         onSystem(function*() {
-          const restart = Restart[mode]({ ...codes, backoff: every(1000) })
+          const restart = modes[mode]({ ...codes, backoff: every(1000) })
           const child = yield* Child.start(process("worker", [Program.sleep(5), ...program], { restart }))
           const events = yield* record(child)
           if (name === "a stop") yield* passing(child.stop())
@@ -270,13 +272,7 @@ describe("restart policy", () => {
     "peer 78: a wall clock that is set back by an hour changes nothing",
     () =>
       Effect.gen(function*() {
-        const clock = yield* Clock.Clock
-        let offset = 0
-        const jumping: Clock.Clock = {
-          ...clock,
-          currentTimeMillisUnsafe: () => clock.currentTimeMillisUnsafe() + offset,
-          currentTimeMillis: Effect.sync(() => clock.currentTimeMillisUnsafe() + offset)
-        }
+        const { provide, shift } = yield* shifting
         const test = onSystem(function*() {
           const simulation = yield* Simulation
           const restart = Restart.permanent({
@@ -286,13 +282,13 @@ describe("restart policy", () => {
           yield* Child.start(process("worker", exits(1), { restart }))
           yield* advance(250)
           const before = yield* simulation.launches
-          offset = -3_600_000
+          shift.wall = -3_600_000
           yield* advance(3000)
           // Started at 0, 110, 320, 730, 1540, 3150.
           assert.strictEqual(before, 2)
           assert.strictEqual(yield* simulation.launches, 6)
         })
-        yield* Effect.provideService(test(), Clock.Clock, jumping)
+        yield* provide(test())
       })
   )
 
@@ -376,22 +372,22 @@ describe("restart policy", () => {
 const into: Record<ChildState.Tag, {
   readonly program: Program.Program
   readonly policies?: Omit<Child.Options, "command">
-  readonly then: (child: Child.Child) => Effect.Effect<unknown, unknown, SimulatedPlatform.Simulation>
+  readonly lead: (child: Child.Child) => Effect.Effect<unknown, unknown, SimulatedPlatform.Simulation>
 }> = {
   Waiting: {
     program: lives,
-    then: (child) => Effect.andThen(passing(child.stop()), Effect.andThen(child.start, waiting(child)))
+    lead: (child) => Effect.andThen(passing(child.stop()), Effect.andThen(child.start, waiting(child)))
   },
-  Starting: { program: lives, then: () => Effect.void },
-  Running: { program: lives, policies: { readiness: Probe.effect("never", Effect.never) }, then: () => advance(1) },
-  Ready: { program: lives, then: () => advance(1) },
+  Starting: { program: lives, lead: () => Effect.void },
+  Running: { program: lives, policies: { readiness: Probe.effect("never", Effect.never) }, lead: () => advance(1) },
+  Ready: { program: lives, lead: () => advance(1) },
   Stopping: {
     program: [Program.fork(...stubborn), Program.sleep(10), Program.exit(1)],
-    then: () => advance(20)
+    lead: () => advance(20)
   },
-  BackingOff: { program: exits(1), then: () => advance(20) },
-  Stopped: { program: lives, then: (child) => passing(child.stop()) },
-  Failed: { program: exits(125), policies: {}, then: () => advance(20) }
+  BackingOff: { program: exits(1), lead: () => advance(20) },
+  Stopped: { program: lives, lead: (child) => passing(child.stop()) },
+  Failed: { program: exits(125), policies: {}, lead: () => advance(20) }
 }
 
 /** Parked by a pause in its backoff. */
@@ -408,12 +404,12 @@ function waiting(child: Child.Child) {
 const inState = (tag: ChildState.Tag) =>
   Effect.gen(function*() {
     const simulation = yield* Simulation
-    const { policies, program, then } = into[tag]
+    const { lead, policies, program } = into[tag]
     if (tag === "Starting") yield* simulation.setFaults({ spawnTime: 1000 })
     const restart = Restart.permanent({ backoff: every(60_000), permanentFailureCodes: [125] })
     const child = yield* Child.start(process("worker", program, { restart, ...policies }))
     const events = yield* record(child)
-    yield* then(child)
+    yield* lead(child)
     yield* settle
     assert.strictEqual(yield* tagOf(child), tag)
     return { child, events, incarnation: (yield* child.status).incarnation }

@@ -16,6 +16,7 @@ import {
   process,
   record,
   settle,
+  shifting,
   Simulation,
   tagOf,
   times
@@ -305,27 +306,21 @@ describe("liveness", () => {
 
   it.effect("peer 97: an attempt that failed because the host was suspended counts for nothing", () =>
     Effect.gen(function*() {
-      const clock = yield* Clock.Clock
-      let asleep = 0n
-      // The machine sleeps for an hour while the probe is under way: the monotonic clock of the host jumps.
-      const suspended: Clock.Clock = {
-        ...clock,
-        monotonicTimeNanosUnsafe: () => clock.monotonicTimeNanosUnsafe() + asleep,
-        monotonicTimeNanos: Effect.sync(() => clock.monotonicTimeNanosUnsafe() + asleep)
-      }
+      const { provide, shift } = yield* shifting
       let attempts = 0
       const probe = Probe.effect(
         "heartbeat",
         Effect.suspend(() => {
           attempts++
           if (attempts !== 2) return Effect.void
-          asleep = 3_600_000_000_000n
+          // The machine sleeps for an hour while the probe is under way.
+          shift.monotonic = 3_600_000_000_000n
           return Effect.fail("missed")
         })
       )
       const liveness = Probe.liveness(probe, { interval: 1000, failureThreshold: 1 })
       const child = yield* Child.start(Child.effect("worker", Effect.never, { liveness, restart: steady() })).pipe(
-        Effect.provideService(Clock.Clock, suspended)
+        provide
       )
       yield* advance(10_000)
       assert.isAbove(attempts, 5)

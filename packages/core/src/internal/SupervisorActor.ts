@@ -58,6 +58,8 @@ export type Phase = "running" | "restarting" | "stopping" | "ended"
 export class SupervisorActor {
   readonly settings: Settings
   private readonly clock: Clock.Clock
+  /** The child that the supervisor is, in another one. */
+  private readonly parent: typeof ChildSpec.CurrentChild.Service
   private readonly entries = new Map<string, Entry>()
   private edges: ReadonlyMap<string, ReadonlyArray<ChildSpec.Dependency>> = new Map()
   private dependents: ReadonlyMap<string, ReadonlyArray<string>> = new Map()
@@ -76,9 +78,10 @@ export class SupervisorActor {
   private loop: Fiber.Fiber<unknown> | undefined = undefined
   private closed = false
 
-  private constructor(settings: Settings, clock: Clock.Clock) {
+  private constructor(settings: Settings, clock: Clock.Clock, parent: typeof ChildSpec.CurrentChild.Service) {
     this.settings = settings
     this.clock = clock
+    this.parent = parent
   }
 
   /** A supervisor whose children have not been started; `close` must be called in the end. */
@@ -87,7 +90,7 @@ export class SupervisorActor {
     settings: Settings
   ): Effect.Effect<SupervisorActor, never, R> {
     return Effect.gen(function*() {
-      const supervisor = new SupervisorActor(settings, yield* Clock.Clock)
+      const supervisor = new SupervisorActor(settings, yield* Clock.Clock, yield* ChildSpec.CurrentChild)
       for (const child of children) yield* supervisor.add(child, false)
       supervisor.index()
       supervisor.loop = yield* Effect.forkDetach(supervisor.run(), { startImmediately: true })
@@ -96,7 +99,13 @@ export class SupervisorActor {
   }
 
   private add<R>(child: ChildSpec.Validated<R>, dynamic: boolean): Effect.Effect<Entry, never, R> {
-    return Effect.map(ChildActor.make(child, this.ownerOf(child.spec)), (actor) => {
+    // A child may be added from inside of another one, and is no child of that.
+    const make = Effect.provideService(
+      ChildActor.make(child, this.ownerOf(child.spec)),
+      ChildSpec.CurrentChild,
+      this.parent
+    )
+    return Effect.map(make, (actor) => {
       const entry: Entry = { child: child as unknown as ChildSpec.Validated<never>, actor, dynamic, over: false }
       this.entries.set(child.spec.id, entry)
       return entry
