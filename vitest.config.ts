@@ -54,6 +54,7 @@ export default defineConfig({
           "HostDeath",
           "Launch",
           "Limits",
+          "LinuxExtra",
           "Matrix",
           "Output",
           "Spawner",

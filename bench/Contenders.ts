@@ -25,8 +25,18 @@ export interface Contender {
   readonly open: (grace: number) => Promise<Group>
   /** Starts a command with piped output, reads all of it, and waits for the end; `started` is called once it runs. */
   readonly run: (command: string, args: ReadonlyArray<string>, started: () => void) => Promise<void>
+  /** Starts a command with stdout piped, gives each chunk of it to `onChunk` in its own way, and waits for the end. */
+  readonly read: (command: string, args: ReadonlyArray<string>, onChunk: OnChunk) => Promise<void>
   readonly dispose: () => Promise<void>
 }
+
+export type OnChunk = (chunk: Uint8Array) => void
+
+/** Descriptors of a child that is only read. */
+const onlyOutput = { stdin: "ignore", stdout: "pipe", stderr: "ignore" } as const
+
+const forEachChunk = <E>(stream: Stream.Stream<Uint8Array, E>, onChunk: OnChunk): Effect.Effect<void, E> =>
+  Stream.runForEachArray(stream, (chunks) => Effect.sync(() => chunks.forEach(onChunk)))
 
 const nothing = async (): Promise<void> => {}
 
@@ -61,6 +71,12 @@ const node: Contender = {
     started()
     await close
   },
+  read: async (command, args, onChunk) => {
+    const child = child_process.spawn(command, args, { stdio: ["ignore", "pipe", "ignore"] })
+    const close = once(child, "close")
+    child.stdout.on("data", onChunk)
+    await close
+  },
   dispose: nothing
 }
 
@@ -87,6 +103,11 @@ const execaContender: Contender = {
     const child = execa(command, args)
     await once(child.nodeChildProcess, "spawn")
     started()
+    await child
+  },
+  read: async (command, args, onChunk) => {
+    const child = execa(command, args, { ...onlyOutput, buffer: false })
+    child.stdout.on("data", onChunk)
     await child
   },
   dispose: nothing
@@ -125,6 +146,14 @@ const spawner = (
           yield* Effect.all([Stream.runDrain(handle.all), handle.exitCode], { concurrency: 2 })
         }).pipe(Effect.scoped)
       ),
+    read: (command, args, onChunk) =>
+      runtime.runPromise(
+        Effect.gen(function*() {
+          const handle = yield* ChildProcess.make(command, args, onlyOutput)
+          yield* forEachChunk(handle.stdout, onChunk)
+          yield* handle.exitCode
+        }).pipe(Effect.scoped)
+      ),
     dispose: () => runtime.dispose()
   }
 }
@@ -155,6 +184,15 @@ const launcher = (): Contender => {
           const tree = yield* platform.launch(ChildProcess.make(command, args))
           started()
           yield* Effect.all([tree.exited, tree.drained], { concurrency: 2 })
+        }).pipe(Effect.scoped)
+      ),
+    read: (command, args, onChunk) =>
+      runtime.runPromise(
+        Effect.gen(function*() {
+          const platform = yield* ProcessPlatform.ProcessPlatform
+          const tree = yield* platform.launch(ChildProcess.make(command, args, onlyOutput))
+          yield* forEachChunk(tree.stdout.stream, onChunk)
+          yield* tree.exited
         }).pipe(Effect.scoped)
       ),
     dispose: () => runtime.dispose()

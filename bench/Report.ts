@@ -7,11 +7,15 @@ export interface Table {
   readonly text: string
   readonly columns: ReadonlyArray<string>
   readonly rows: ReadonlyArray<ReadonlyArray<string>>
+  /** The figures that `--ci` judges, by name. */
+  readonly figures?: Readonly<Record<string, number>>
 }
 
 export interface Options {
   /** How many times each measurement is repeated; the median is shown. */
   readonly rounds: number
+  /** Asks for little: no more than what `--ci` judges. */
+  readonly short: boolean
   /** Says what is going on. */
   readonly progress: (text: string) => void
 }
@@ -19,7 +23,8 @@ export interface Options {
 /** One question of the benchmark. */
 export interface Question {
   readonly name: string
-  readonly run: (options: Options) => Promise<Table>
+  /** undefined where it can't be asked, because what it is about is not installed. */
+  readonly run: (options: Options) => Promise<Table | undefined>
 }
 
 export const median = (values: ReadonlyArray<number>): number => quantile(values, 0.5)
@@ -32,6 +37,10 @@ export const quantile = (values: ReadonlyArray<number>, at: number): number => {
 
 export const ms = (value: number): string =>
   Number.isNaN(value) ? "-" : value >= 100 ? value.toFixed(0) : value >= 10 ? value.toFixed(1) : value.toFixed(2)
+
+/** A share with two digits. */
+export const share = (value: number, of: number): string =>
+  Number.isFinite(value / of) ? `${(value / of).toFixed(2)} x` : "-"
 
 export const ratio = (value: number, of: number): string =>
   Number.isFinite(value / of) ? `${(value / of).toFixed(1)} x` : "-"

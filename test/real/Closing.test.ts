@@ -7,6 +7,7 @@ import { afterAll, describe, expect, it } from "vitest"
 import { type Contender, effectLayer, treeline } from "../../bench/Contenders.ts"
 import { median } from "../../bench/Report.ts"
 import * as Trees from "../../bench/Trees.ts"
+import { stateOf } from "../support/Processes.ts"
 
 const contenders = treeline()
 const control = effectLayer()
@@ -41,6 +42,34 @@ const measureAbove = async (contender: Contender, tree: Trees.Tree): Promise<num
   return median(closed) - median(own)
 }
 
+/**
+ * Closes `count` children, one process each, and shows that they are gone. Meanwhile a timer of 1 ms ticks: how often,
+ * and how long the event loop worked at most between two ticks, in ms. That is time of the clock or of the processor,
+ * whichever is less, because a busy machine also stops a program that does nothing.
+ */
+const closeMany = async (contender: Contender, count: number) => {
+  const group = await contender.open(5000)
+  const pids: Array<number> = []
+  for (let index = 0; index < count; index++) pids.push(await group.launch("sleep", ["60"]))
+  let ticks = 0
+  let stall = 0
+  let at = performance.now()
+  let used = process.cpuUsage()
+  const tick = () => {
+    const { system, user } = process.cpuUsage(used)
+    stall = Math.max(stall, Math.min(performance.now() - at, (system + user) / 1000))
+    at = performance.now()
+    used = process.cpuUsage()
+    ticks++
+  }
+  const timer = setInterval(tick, 1)
+  await group.close()
+  tick()
+  clearInterval(timer)
+  strictEqual(pids.filter((pid) => stateOf(pid) !== undefined).length, 0)
+  return { ticks, stall }
+}
+
 describe.each(contenders)("$name", (contender) => {
   it("peer 10: a tree whose zombies nobody collects closes at most 40 ms after it is dead", async () => {
     expect(await least(40, () => measureAbove(contender, Trees.orphaning))).toBeLessThanOrEqual(40)
@@ -67,6 +96,21 @@ describe.each(contenders)("$name", (contender) => {
     expect(ms).toBeGreaterThanOrEqual(295)
     expect(ms).toBeLessThanOrEqual(450)
   })
+
+  // What Node itself does about each child is more than that in the portable engine.
+  it.skipIf(process.env["TREELINE_ENGINE"] === "portable")(
+    "600 children that close together leave the event loop to others: it never works for more than 50 ms",
+    async () => {
+      let ticks = 0
+      const stall = await least(50, async () => {
+        const closed = await closeMany(contender, 600)
+        ticks = Math.max(ticks, closed.ticks)
+        return closed.stall
+      })
+      expect(stall).toBeLessThanOrEqual(50)
+      expect(ticks).toBeGreaterThanOrEqual(6)
+    }
+  )
 })
 
 describe("Effect's own layer, the control", () => {

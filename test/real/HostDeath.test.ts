@@ -3,11 +3,20 @@
  * child_process leaves the tree behind.
  */
 import { assert, describe, it } from "@effect/vitest"
+import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import { eventually, stays } from "../support/Eventually.ts"
 import * as Host from "../support/Host.ts"
 import { isAlive, killIfAlive, stateOf } from "../support/Processes.ts"
+import * as Random from "../support/Random.ts"
 import * as Scratch from "../support/Scratch.ts"
+
+/** How many hosts are killed in the midst of launching. */
+const killRounds = Number(process.env["TREELINE_KILL_ROUNDS"] ?? 40)
+
+/** How late, in microseconds, and how long their trees may take to be gone, in ms. */
+const latestKill = 80_000
+const killDeadline = 5000
 
 /** How long what must survive is observed, in ms. */
 const window = 300
@@ -278,58 +287,64 @@ describe.runIf(process.platform === "linux")("the host dies", () => {
     }
   })
 
-  it.live(
-    "peer 45: a host killed at any of 20 instants of launching 25 trees leaves nothing",
-    () =>
-      Effect.gen(function*() {
-        const launched = yield* Effect.forEach(
-          Array.from({ length: 20 }, (_, instant) => instant * 5),
-          Effect.fn(function*(delay) {
-            const scratch = yield* Scratch.make
-            const spec = { command: Host.treeCommand("cleared", scratch), trees: 25 }
-            // It has launched the first one when it is here, and goes on.
-            const host = yield* Host.start({ on: "treeline", scratch, spec })
-            yield* Effect.sleep(delay)
-            host.signal("SIGKILL")
-            yield* outcome("treeline", host, scratch)
-            return host.lines.filter((line) => line.startsWith("launched")).length
-          }, Effect.scoped),
-          { concurrency: 2 }
-        )
-        // The instants were in the midst of it.
-        assert.isBelow(Math.min(...launched), 25)
-      }),
-    60_000
-  )
+  describe.runIf(Host.hasReaper)("peer 45: SIGKILL of the host at any microsecond of a launch loop", () => {
+    const random = Random.make()
+    const unprivileged = Host.whyNotUnprivileged() === undefined ? Host.unprivileged : undefined
+    const instants = Array.from({ length: killRounds }, (_, round) => ({
+      round,
+      microseconds: Math.floor(random() * latestKill),
+      // Every other host has no privilege, where that can be.
+      user: round % 2 === 1 ? unprivileged : undefined
+    }))
 
-  describe("a host inside another host's tree", () => {
-    // The inner host has no time for a close of its own: mark, tag and the inner guardian are what is left.
-    const nested = Effect.fn(function*(on: typeof both[number]) {
+    /** One host that is killed so long after it has begun to launch plain children and daemons without environment. */
+    const killed = Effect.fn(function*(on: typeof both[number], microseconds: number, user?: number) {
       const scratch = yield* Scratch.make
-      const inner = { command: Host.treeCommand("stubborn", scratch), grace: 5000 }
-      const program = [process.execPath, "--conditions=source", Host.fixture("host.ts"), JSON.stringify(inner)]
-      const command = ["sh", "-c", `echo "inner $$" >>'${scratch.report}'; exec "$@"`, "sh", ...program]
-      const host = yield* Host.start({ on, scratch, spec: { command } })
-      yield* scratch.awaitReported(3)
+      const commands = [Host.treeCommand("plain", scratch), Host.treeCommand("cleared", scratch)]
+      const host = yield* Host.startProgram({
+        program: ["launchLoop.ts", on, JSON.stringify(commands)],
+        through: ["perl", Host.fixture("killer.pl"), String(microseconds)],
+        scratch,
+        user
+      })
+      yield* host.awaitDead
       return { host, scratch }
     })
 
-    for (const on of both) {
-      it.live(title(on, "its trees end with the outer host"), () =>
+    it.live(
+      `${killRounds} times: nothing is left`,
+      () =>
         Effect.gen(function*() {
-          const { host, scratch } = yield* nested(on)
-          host.signal("SIGKILL")
-          yield* outcome(on, host, scratch)
-        }))
-    }
+          const launched = yield* Effect.forEach(
+            instants,
+            ({ microseconds, round, user }) =>
+              Effect.scoped(Effect.gen(function*() {
+                const { host, scratch } = yield* killed("treeline", microseconds, user)
+                yield* host.awaitNoDescendants(killDeadline)
+                assert.deepStrictEqual(scratch.living(), [])
+                return host.lines.filter((line) => line === "another").length
+              })).pipe(
+                Effect.catchCause((cause) =>
+                  Effect.die(
+                    new Error(
+                      `TREELINE_SEED=${Random.seed}, round ${round}, ${microseconds} µs: ${Cause.pretty(cause)}`
+                    )
+                  )
+                )
+              ),
+            { concurrency: 2 }
+          )
+          // The instants were in the midst of it: not all before the first launch, none after the last.
+          if (killRounds >= 20) assert.isAbove(Math.max(...launched), 1)
+          assert.isBelow(Math.max(...launched), 100)
+        }),
+      killRounds * 3000
+    )
 
-    it.live("its trees end when the outer host closes the tree", () =>
+    it.live("negative control: child_process leaves the trees", () =>
       Effect.gen(function*() {
-        const { host, scratch } = yield* nested("treeline")
-        host.order("close")
-        yield* host.awaitLine("closed")
-        assert.deepStrictEqual(scratch.living(), [])
-        assert.isTrue(host.isAlive())
+        const { scratch } = yield* killed("node", latestKill)
+        yield* stays("trees live", () => scratch.living().length > 0, window)
       }))
   })
 })

@@ -3,8 +3,8 @@ import type { Entry } from "../../packages/platform-posix/src/internal/Entry.ts"
 import { Attribution, type Key, RemainsAttribution } from "../../packages/platform-posix/src/internal/Membership.ts"
 
 const host = { pid: 500, start: 123_456 }
-const tree: Key = { tree: 7, leader: { pid: 600, start: 200_000 }, ownSession: true }
-const other: Key = { tree: 8, leader: { pid: 700, start: 200_100 }, ownSession: true }
+const tree: Key = { tree: 7, leader: { pid: 600, start: 200_000 }, ownSession: true, reaped: false }
+const other: Key = { tree: 8, leader: { pid: 700, start: 200_100 }, ownSession: true, reaped: false }
 
 const entry = (fields: Partial<Entry>): Entry => ({
   pid: 1000,

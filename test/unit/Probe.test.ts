@@ -383,21 +383,27 @@ describe("watch", () => {
       assert.strictEqual(interrupts._tag, "ProbeFailure")
     }))
 
-  /** The clock of the test, and how the host's own sleep puts it forward by an hour. */
-  const suspendable = Effect.map(Clock.Clock, (clock) => {
-    let hours = 0n
-    const nanos = () => clock.monotonicTimeNanosUnsafe() + hours * 3_600_000_000_000n
-    const jumping: Clock.Clock = {
-      currentTimeMillisUnsafe: () => clock.currentTimeMillisUnsafe(),
-      currentTimeMillis: clock.currentTimeMillis,
-      currentTimeNanosUnsafe: () => clock.currentTimeNanosUnsafe(),
-      currentTimeNanos: clock.currentTimeNanos,
-      sleep: (duration) => clock.sleep(duration),
-      monotonicTimeNanosUnsafe: nanos,
-      monotonicTimeNanos: Effect.sync(nanos)
-    }
-    return { clock: jumping, suspend: () => hours++ }
-  })
+  /**
+   * The clock of the test, and how the host's own sleep puts it forward by an hour: all of it when the host was stopped,
+   * only the time of day when the machine slept.
+   */
+  const suspendable = (kind: "stopped" | "asleep") =>
+    Effect.map(Clock.Clock, (clock) => {
+      let hours = 0
+      const millis = () => clock.currentTimeMillisUnsafe() + hours * 3_600_000
+      const nanos = () => clock.currentTimeNanosUnsafe() + BigInt(hours) * 3_600_000_000_000n
+      const monotonic = () => kind === "stopped" ? nanos() : clock.monotonicTimeNanosUnsafe()
+      const jumping: Clock.Clock = {
+        currentTimeMillisUnsafe: millis,
+        currentTimeMillis: Effect.sync(millis),
+        currentTimeNanosUnsafe: nanos,
+        currentTimeNanos: Effect.sync(nanos),
+        sleep: (duration) => clock.sleep(duration),
+        monotonicTimeNanosUnsafe: monotonic,
+        monotonicTimeNanos: Effect.sync(monotonic)
+      }
+      return { clock: jumping, suspend: () => hours++ }
+    })
 
   /** Watches with a threshold of 1; `ask` is told the number of the attempt and returns whether it succeeds. */
   const watchingOn = Effect.fn(function*(clock: Clock.Clock, ask: (attempt: number) => boolean) {
@@ -421,23 +427,25 @@ describe("watch", () => {
     return state
   })
 
-  it.effect("peer 97: a failure during which the host was suspended is not counted, but repeated at once", () =>
-    Effect.gen(function*() {
-      const { clock, suspend } = yield* suspendable
-      const state = yield* watchingOn(clock, (attempt) => {
-        if (attempt === 1 || attempt === 3) suspend()
-        return attempt === 2
-      })
-      yield* TestClock.adjust("10 seconds")
-      assert.deepStrictEqual(state, { attempts: 2, changes: ["2 healthy"] })
-      // So is the third; the fourth fails with the host awake.
-      yield* TestClock.adjust("10 seconds")
-      assert.deepStrictEqual(state, { attempts: 4, changes: ["2 healthy", "4 failed"] })
-    }))
+  for (const kind of ["stopped", "asleep"] as const) {
+    it.effect(`peer 97: a failure during which the host was ${kind} is not counted, but repeated at once`, () =>
+      Effect.gen(function*() {
+        const { clock, suspend } = yield* suspendable(kind)
+        const state = yield* watchingOn(clock, (attempt) => {
+          if (attempt === 1 || attempt === 3) suspend()
+          return attempt === 2
+        })
+        yield* TestClock.adjust("10 seconds")
+        assert.deepStrictEqual(state, { attempts: 2, changes: ["2 healthy"] })
+        // So is the third; the fourth fails with the host awake.
+        yield* TestClock.adjust("10 seconds")
+        assert.deepStrictEqual(state, { attempts: 4, changes: ["2 healthy", "4 failed"] })
+      }))
+  }
 
   it.effect("peer 97: nor is the first failure after the host was suspended", () =>
     Effect.gen(function*() {
-      const { clock, suspend } = yield* suspendable
+      const { clock, suspend } = yield* suspendable("stopped")
       const state = yield* watchingOn(clock, (attempt) => attempt !== 2 && attempt < 4)
       yield* TestClock.adjust("15 seconds")
       suspend()

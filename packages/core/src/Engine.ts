@@ -58,7 +58,10 @@ export interface SignalReport {
 
 /** The host's end of a pipe that the child writes. Callbacks keep the hot path free of fibers. */
 export interface PipeReader {
-  /** Starts delivery; called once. `onEnd` is called once, at end of file, on an error, or after `close`. */
+  /**
+   * Starts delivery; called once. `onEnd` is called once, at end of file, on an error, or after `close`. Both are methods
+   * of `handlers` and are called as such.
+   */
   readonly start: (handlers: {
     readonly onChunk: (chunk: Uint8Array) => void
     readonly onEnd: (error?: PlatformError.PlatformError) => void

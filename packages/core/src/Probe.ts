@@ -5,7 +5,6 @@
  * again and again, one attempt after the other and never two at once. An attempt that errs or hangs is a failure like any
  * other. Times are policy, so they pass on the ambient `Clock`.
  */
-import * as Clock from "effect/Clock"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as ChildProcess from "effect/process/ChildProcess"
@@ -352,9 +351,9 @@ export const check = Effect.fn("Probe.check")(function*(
 /** Sleeps and tells for how long, in ms. */
 const sleep = (ms: number): Effect.Effect<number> =>
   Effect.gen(function*() {
-    const startedAt = yield* Clock.monotonicTimeNanos
+    const elapsed = yield* Attempt.stopwatch
     yield* Effect.sleep(ms)
-    return Attempt.millisBetween(startedAt, yield* Clock.monotonicTimeNanos)
+    return yield* elapsed
   })
 
 /** The longest that a suspension of the host can count against a child, in ms. */

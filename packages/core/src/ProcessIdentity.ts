@@ -39,10 +39,3 @@ export const ProcessInfo = Schema.Struct({
   command: Schema.String
 })
 export type ProcessInfo = typeof ProcessInfo.Type
-
-/**
- * Whether a pid may be signalled at all: never 0 (the caller's own group), 1 (init), a negative or fractional number, nor
- * the host itself (`kill(2)`; peer cases 23 and 24).
- */
-export const isSignalable = (pid: number | undefined, host: number): pid is number =>
-  pid !== undefined && Number.isSafeInteger(pid) && pid > 1 && pid !== host

@@ -99,7 +99,7 @@ export const make = (options: Options): Effect.Effect<Engine, never, Scope.Scope
     const subreaper = libc.prctl(Libc.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) === 0
     const table = NativeTable.make(libc)
     const attribution = Watcher.attribution(host, table)
-    const reaper = new Reaper(libc, host, attribution, () => watcher.hurry())
+    const reaper = new Reaper(libc, host, attribution, (tree) => watcher.hurry(tree))
     const watcher: Watcher = new Watcher(table, attribution, subreaper ? reaper : undefined)
     let sealer: Sealer | SealProblem | undefined = undefined
     const getSealer = (): Sealer | SealProblem => {

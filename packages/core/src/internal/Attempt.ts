@@ -50,8 +50,17 @@ const failed = (probe: Probe, reason: ProbeReason, detail: string): ProbeFailure
 export const timedOut = (probe: Probe, ms: number): ProbeFailure =>
   failed(probe, "TimedOut", `no answer within ${ms} ms`)
 
-/** ms between two readings of the monotonic clock. */
-export const millisBetween = (from: bigint, to: bigint): number => Number(to - from) / 1_000_000
+/**
+ * Starts to measure; the inner effect tells the ms since then. By both clocks, because the monotonic one stands still on
+ * Linux and macOS while the machine sleeps, and the other one may be set back.
+ */
+export const stopwatch: Effect.Effect<Effect.Effect<number>> = Effect.map(Clock.Clock, (clock) => {
+  const nanos = clock.monotonicTimeNanosUnsafe()
+  const millis = clock.currentTimeMillisUnsafe()
+  return Effect.sync(() =>
+    Math.max(Number(clock.monotonicTimeNanosUnsafe() - nanos) / 1_000_000, clock.currentTimeMillisUnsafe() - millis)
+  )
+})
 
 const needs = (what: string): InvalidSpec => new InvalidSpec({ field: "probe", problem: `needs ${what}` })
 
@@ -268,7 +277,7 @@ export interface Ended {
 /** One attempt with its limit in ms. It is over when all that it started is gone. */
 export const run = Effect.fn("Probe.attempt")(
   function*(probe: Probe, timeout: number, target: Target): Effect.fn.Return<Ended, InvalidSpec, Scope.Scope> {
-    const startedAt = yield* Clock.monotonicTimeNanos
+    const elapsed = yield* stopwatch
     const failure = yield* judge(
       probe,
       Effect.timeoutOrElse(ask(probe, target), {
@@ -276,7 +285,7 @@ export const run = Effect.fn("Probe.attempt")(
         orElse: () => Effect.fail(timedOut(probe, timeout))
       })
     )
-    return { failure, took: millisBetween(startedAt, yield* Clock.monotonicTimeNanos) }
+    return { failure, took: yield* elapsed }
   },
   Effect.scoped
 )

@@ -90,8 +90,8 @@ const nothingLeft: Remainder = { problem: undefined, survivors: [] }
 /** Messages that wait while the actor is busy; a sender waits beyond that. */
 const mailboxSize = 64
 
-/** How far the end of a child's output and its exit may be apart, in ms. */
-const lastWords = 1000
+/** How long an exit is awaited when the output has ended without the announcement of readiness. */
+const exitPause = Duration.seconds(1)
 
 /** Past events that a late reader is given. */
 const historySize = 32
@@ -111,8 +111,9 @@ class Incarnation {
   retired: ReadonlyArray<Fiber.Fiber<unknown>> = []
   /** What each liveness probe that is not content says. */
   readonly degraded = new Map<number, ProbeFailure>()
-  /** Monotonic ms; how long it had been ready when its end began. */
+  /** Monotonic ms. */
   readyAt: number | undefined = undefined
+  /** How long it was ready, ms; the time in which its tree was ended does not count. */
   readyFor = 0
   end: ChildEnd | undefined = undefined
   ending = false
@@ -434,7 +435,7 @@ export class ChildActor {
   // ------------------------------------------------------------------------------------------------ transitions
 
   private monotonic(): number {
-    return Number(this.clock.monotonicTimeNanosUnsafe() / 1000n) / 1000
+    return Number(this.clock.monotonicTimeNanosUnsafe() / 1_000_000n)
   }
 
   private publish(change: Change): void {
@@ -473,6 +474,7 @@ export class ChildActor {
   private go(event: "start" | "due" | "startAgain"): Effect.Effect<void> {
     return Effect.suspend(() => {
       const on = this.blockers()
+      // Nothing comes between the look and the transition.
       if (on.length === 0) return this.begin(event)
       if (this.state._tag === "Waiting") this.state = { _tag: "Waiting", on }
       else this.move(event === "startAgain" ? "park" : "wait", { _tag: "Waiting", on })
@@ -490,27 +492,23 @@ export class ChildActor {
   )
 
   private begin(event: "start" | "due" | "startAgain"): Effect.Effect<void> {
-    return Effect.suspend(() => {
-      const number = this.number + 1
-      const since = this.clock.currentTimeMillisUnsafe()
-      const before = this.number
-      this.number = number
-      if (!this.move(event, { _tag: "Starting", incarnation: number, since })) {
-        this.number = before
-        return Effect.void
-      }
-      this.intent = "decide"
-      this.health = "unknown"
-      const incarnation = new Incarnation(number, Scope.makeUnsafe(), this.monotonic())
-      this.current = incarnation
-      for (const reply of this.restartWaiters.splice(0)) Deferred.doneUnsafe(reply, Exit.succeed(number))
-      return Effect.andThen(
-        this.stopTimer,
-        Effect.map(Effect.forkDetach(this.live(incarnation), { startImmediately: true }), (fiber) => {
-          incarnation.fiber = fiber
-        })
-      )
-    })
+    const since = this.clock.currentTimeMillisUnsafe()
+    this.number++
+    if (!this.move(event, { _tag: "Starting", incarnation: this.number, since })) {
+      this.number--
+      return Effect.void
+    }
+    this.intent = "decide"
+    this.health = "unknown"
+    const incarnation = new Incarnation(this.number, Scope.makeUnsafe(), this.monotonic())
+    this.current = incarnation
+    for (const reply of this.restartWaiters.splice(0)) Deferred.doneUnsafe(reply, Exit.succeed(incarnation.number))
+    return Effect.andThen(
+      this.stopTimer,
+      Effect.map(Effect.forkDetach(this.live(incarnation), { startImmediately: true }), (fiber) => {
+        incarnation.fiber = fiber
+      })
+    )
   }
 
   /** One life: launch, tell, wait for the end. What it owns is in the incarnation's scope. */
@@ -537,11 +535,11 @@ export class ChildActor {
           const end = yield* exit.value.ended
           // A readiness that it announced before it ended is heard first (peer case 87).
           yield* Deferred.await(incarnation.watched)
-          if (incarnation.readiness !== undefined && exit.value.tree !== undefined) {
-            const { drained } = exit.value.tree
+          const announces = this.child.readiness?.probe._tag === "Line" || this.child.readiness?.probe._tag === "Fd"
+          if (announces && incarnation.readiness !== undefined && exit.value.tree !== undefined) {
             yield* Effect.raceFirst(
               Fiber.await(incarnation.readiness),
-              this.isAnnounced ? Effect.andThen(drained, Effect.sleep(lastWords)) : drained
+              Effect.andThen(exit.value.tree.drained, Effect.sleep(exitPause))
             )
           }
           yield* this.send({ _tag: "Exited", of: incarnation, end })
@@ -556,12 +554,6 @@ export class ChildActor {
     const from = this.state
     this.state = { ...from, step }
     this.publish({ _tag: "State", from, to: this.state })
-  }
-
-  /** Whether readiness is something that the child writes. */
-  private get isAnnounced(): boolean {
-    const tag = this.child.readiness?.probe._tag
-    return tag === "Line" || tag === "Fd"
   }
 
   private describeIncarnation(incarnation: Incarnation) {
@@ -592,17 +584,17 @@ export class ChildActor {
       Effect.andThen(Effect.all(probes, { discard: true, concurrency: "unbounded" })),
       Effect.matchEffect({
         onSuccess: () => this.send({ _tag: "Ready", of: incarnation }),
-        onFailure: (error) => {
-          const failing = this.send({
-            _tag: "Failing",
-            of: incarnation,
-            end: { _tag: "NotReady", message: error.message }
-          })
-          // The output of a child that exits ends first; then the exit says more, and the policy may look at its code.
-          return error._tag === "NotReady" && error.lastFailure.reason === "Ended"
-            ? Effect.raceFirst(Effect.asVoid(running.ended), Effect.andThen(Effect.sleep(lastWords), failing))
-            : failing
-        }
+        onFailure: (error) =>
+          Effect.flatMap(
+            // Output that has ended mostly means that the child has: its exit is the better reason.
+            error._tag === "NotReady" && error.lastFailure.reason === "Ended"
+              ? Effect.raceFirst(Effect.as(running.ended, true), Effect.as(Effect.sleep(exitPause), false))
+              : Effect.succeed(false),
+            (exited) =>
+              exited
+                ? Effect.void
+                : this.send({ _tag: "Failing", of: incarnation, end: { _tag: "NotReady", message: error.message } })
+          )
       }),
       Effect.forkDetach({ startImmediately: true }),
       Effect.map((fiber) => {
@@ -774,15 +766,15 @@ export class ChildActor {
         return
       }
       if (verdict === "fail") return this.failFor(end, "it is not restarted")
-      const healthy = incarnation.readyAt !== undefined && incarnation.readyFor >= this.child.restart.resetAfter
-      if (healthy) this.forgive()
+      const { resetAfter } = this.child.restart
+      if (incarnation.readyAt !== undefined && incarnation.readyFor >= resetAfter) this.forgive()
       this.backoff ??= yield* Schedule.toStep(this.child.restart.backoff)
       const step = yield* Effect.exit(this.backoff(this.monotonic(), end))
       if (Exit.isFailure(step)) return this.failFor(end, `it was restarted ${this.attempt} times in a row`)
-      const delay = Duration.toMillis(step.value[1])
+      const delay = Math.round(Duration.toMillis(step.value[1]))
       this.attempt++
       this.restarts++
-      const until = Math.round(this.clock.currentTimeMillisUnsafe() + delay)
+      const until = this.clock.currentTimeMillisUnsafe() + delay
       if (this.owner.ended(end, verdict, delay) === "park" || this.paused) {
         this.move("park", { _tag: "Waiting", on: this.blockers() })
         // What parked it may be over already.
@@ -790,7 +782,7 @@ export class ChildActor {
       }
       this.move("backOff", { _tag: "BackingOff", until, attempt: this.attempt, end })
       const due = Effect.andThen(
-        Effect.sleep(step.value[1]),
+        Effect.sleep(delay),
         this.send({ _tag: "Due", incarnation: this.number })
       )
       this.timer = yield* Effect.forkDetach(due, { startImmediately: true })

@@ -1,9 +1,14 @@
 /** The metrics of children. Series of one child are removed with it. */
 import type * as Context from "effect/Context"
 import * as Metric from "effect/Metric"
-import type { Tag } from "../ChildState.ts"
+import { table, type Tag } from "../ChildState.ts"
 
 const children = Metric.gauge("treeline_children", { description: "children by state" })
+/** The gauge of each state; made once, because keys of metrics are dear. */
+const byState = new Map(
+  (Object.keys(table) as ReadonlyArray<Tag>).map((state) => [state, Metric.withAttributes(children, { state })])
+)
+
 const starts = Metric.counter("treeline_child_starts_total", {
   description: "incarnations launched",
   incremental: true
@@ -27,7 +32,7 @@ export class ChildMetrics {
   }
 
   private count(state: Tag, change: number): void {
-    Metric.withAttributes(children, { state }).modifyUnsafe(change, this.services)
+    byState.get(state)?.modifyUnsafe(change, this.services)
   }
 
   enter(state: Tag): void {

@@ -11,6 +11,11 @@ import type { Output, Policy } from "../Output.ts"
 type Chunks = [Uint8Array, ...Array<Uint8Array>]
 type Pull = Effect.Effect<Chunks, PlatformError.PlatformError | Cause.Done>
 
+/** Of all pumps that nobody has read yet; never added to. */
+const noReaders = new Set<Reader>()
+
+const nothing = (): void => {}
+
 /** A queue of chunks that knows its size in bytes. */
 class ChunkQueue {
   chunks: Array<Uint8Array> = []
@@ -54,19 +59,21 @@ const tailBytes = 64 * 1024
 /** What the dead leader's pipe may still hold beyond the bound: more than any system's default pipe or socket buffer. */
 const drainReserve = 4 * 1024 * 1024
 
+/** 1,000 trees have 2,000 of these, most of which nobody reads: what only a reader needs is made when it is asked for. */
 export class Pump implements Output {
   private readonly source: PipeReader | undefined
   private readonly policy: Policy
   private readonly ring = new ChunkQueue()
-  private readonly readers = new Set<Reader>()
+  private readers: Set<Reader> = noReaders
   /** Under backpressure all readers share this queue. */
-  private readonly shared = new ChunkQueue()
+  private readonly shared: ChunkQueue
   private limit: number
   private paused = false
   /** A reader came and went before the end: nobody holds the child back any more. */
   private abandoned = false
   private error: PlatformError.PlatformError | undefined = undefined
-  private readonly endListeners: Array<() => void> = []
+  private endListeners: Array<() => void> | undefined = undefined
+  private readonly onEnded: () => void
   count = 0
   /** No more output will be given to readers. */
   ended = false
@@ -75,19 +82,22 @@ export class Pump implements Output {
   /** ms of no chunk are counted by whoever drains; this changes with every chunk. */
   activity = 0
 
-  constructor(source: PipeReader | undefined, policy: Policy) {
+  /** `onEnded` is called once, when no more output will be given to readers. */
+  constructor(source: PipeReader | undefined, policy: Policy, onEnded: () => void = nothing) {
     this.source = source
+    this.onEnded = onEnded
     this.policy = policy
+    this.shared = policy._tag === "Backpressure" ? new ChunkQueue() : this.ring
     this.limit = policy.bytes
     if (source === undefined) {
       this.ended = true
       this.closed = true
     } else {
-      source.start({ onChunk: (chunk) => this.onChunk(chunk), onEnd: (error) => this.onEnd(error) })
+      source.start(this)
     }
   }
 
-  private onChunk(chunk: Uint8Array): void {
+  onChunk(chunk: Uint8Array): void {
     this.count += chunk.length
     this.activity++
     this.ring.push(chunk)
@@ -110,7 +120,7 @@ export class Pump implements Output {
     for (const reader of this.readers) reader.wake?.()
   }
 
-  private onEnd(error?: PlatformError.PlatformError): void {
+  onEnd(error?: PlatformError.PlatformError): void {
     this.closed = true
     if (!this.ended) this.error = error
     this.cut()
@@ -128,7 +138,10 @@ export class Pump implements Output {
     this.ended = true
     this.resume()
     for (const reader of this.readers) reader.wake?.()
-    for (const listener of this.endListeners.splice(0)) listener()
+    const listeners = this.endListeners ?? []
+    this.endListeners = undefined
+    this.onEnded()
+    for (const listener of listeners) listener()
   }
 
   /** Closes the pipe. */
@@ -144,29 +157,37 @@ export class Pump implements Output {
   }
 
   /** True when the system says that the pipe holds nothing; undefined where it does not tell. */
-  readonly drainedExactly: Effect.Effect<boolean | undefined> = Effect.suspend(() =>
-    this.source === undefined || this.ended
-      ? Effect.succeed(true)
-      : Effect.map(this.source.pending, (pending) => pending._tag === "Some" ? pending.value === 0 : undefined)
-  )
+  get drainedExactly(): Effect.Effect<boolean | undefined> {
+    return Effect.suspend(() =>
+      this.source === undefined || this.ended
+        ? Effect.succeed(true)
+        : Effect.map(this.source.pending, (pending) => pending._tag === "Some" ? pending.value === 0 : undefined)
+    )
+  }
 
-  readonly turn: Effect.Effect<void> = Effect.suspend(() => this.source?.turn ?? Effect.void)
+  get turn(): Effect.Effect<void> {
+    return Effect.suspend(() => this.source?.turn ?? Effect.void)
+  }
 
-  readonly awaitEnd: Effect.Effect<void> = Effect.callback<void>((resume) => {
-    if (this.ended) return resume(Effect.void)
-    const listener = () => resume(Effect.void)
-    this.endListeners.push(listener)
-    return Effect.sync(() => {
-      const index = this.endListeners.indexOf(listener)
-      if (index >= 0) this.endListeners.splice(index, 1)
+  get awaitEnd(): Effect.Effect<void> {
+    return Effect.callback<void>((resume) => {
+      if (this.ended) return resume(Effect.void)
+      const listener = () => resume(Effect.void)
+      const listeners = this.endListeners ??= []
+      listeners.push(listener)
+      return Effect.sync(() => {
+        const index = listeners.indexOf(listener)
+        if (index >= 0) listeners.splice(index, 1)
+      })
     })
-  })
+  }
 
   private attach(): Reader {
     const reader = new Reader(this.policy._tag === "Ring" ? new ChunkQueue() : this.shared)
     if (this.policy._tag === "Ring") {
       for (const chunk of this.ring.chunks) reader.queue.push(chunk)
     }
+    if (this.readers === noReaders) this.readers = new Set()
     this.readers.add(reader)
     return reader
   }
@@ -201,22 +222,28 @@ export class Pump implements Output {
     return next
   }
 
-  readonly stream: Output["stream"] = Stream.unwrap(
-    Effect.map(
-      Effect.acquireRelease(Effect.sync(() => this.attach()), (reader) => Effect.sync(() => this.detach(reader))),
-      (reader) => Stream.fromPull(Effect.succeed(this.pull(reader)))
+  get stream(): Output["stream"] {
+    return Stream.unwrap(
+      Effect.map(
+        Effect.acquireRelease(Effect.sync(() => this.attach()), (reader) => Effect.sync(() => this.detach(reader))),
+        (reader) => Stream.fromPull(Effect.succeed(this.pull(reader)))
+      )
     )
-  )
+  }
 
-  readonly tail: Output["tail"] = Effect.sync(() => {
-    const out = new Uint8Array(this.ring.size)
-    let offset = 0
-    for (const chunk of this.ring.chunks) {
-      out.set(chunk, offset)
-      offset += chunk.length
-    }
-    return out.subarray(Math.max(0, out.length - (this.policy._tag === "Ring" ? this.policy.bytes : tailBytes)))
-  })
+  get tail(): Output["tail"] {
+    return Effect.sync(() => {
+      const out = new Uint8Array(this.ring.size)
+      let offset = 0
+      for (const chunk of this.ring.chunks) {
+        out.set(chunk, offset)
+        offset += chunk.length
+      }
+      return out.subarray(Math.max(0, out.length - (this.policy._tag === "Ring" ? this.policy.bytes : tailBytes)))
+    })
+  }
 
-  readonly bytes: Output["bytes"] = Effect.sync(() => this.count)
+  get bytes(): Output["bytes"] {
+    return Effect.sync(() => this.count)
+  }
 }

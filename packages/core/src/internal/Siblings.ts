@@ -5,9 +5,13 @@
  * first of a run of neighbours is closed, the others begin to close too. A finalizer that the user put between two
  * launches parts the run, so an order that somebody wrote down is kept.
  */
+import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import type * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
+
+/** Closes that begin in one turn of the event loop; to begin one takes 0.1 ms. */
+const closesPerTurn = 32
 
 interface Run {
   readonly closes: Set<Effect.Effect<void>>
@@ -30,7 +34,12 @@ const lastFinalizer = (scope: Scope.Scope): Finalizer | undefined => {
 /** Adds `close` to the scope. It runs once, whoever asks first, and every finalizer waits for its own to end. */
 export const addClose = (scope: Scope.Scope, close: Effect.Effect<void>): Effect.Effect<void> =>
   Effect.gen(function*() {
-    const once = yield* Effect.cached(close)
+    let closing: Deferred.Deferred<void> | undefined = undefined
+    const once = Effect.suspend(() => {
+      if (closing !== undefined) return Deferred.await(closing)
+      const done = closing = Deferred.makeUnsafe<void>()
+      return Effect.onExit(close, (exit) => Effect.sync(() => Deferred.doneUnsafe(done, exit)))
+    })
     const neighbours = runs.get(scope)
     const run: Run = neighbours !== undefined && neighbours.last === lastFinalizer(scope)
       ? neighbours
@@ -39,7 +48,10 @@ export const addClose = (scope: Scope.Scope, close: Effect.Effect<void>): Effect
       Effect.gen(function*() {
         const others = [...run.closes].filter((other) => other !== once)
         run.closes.clear()
-        for (const other of others) yield* Effect.forkDetach(other, { startImmediately: true })
+        for (const [index, other] of others.entries()) {
+          if (index % closesPerTurn === closesPerTurn - 1) yield* Effect.yieldNow
+          yield* Effect.forkDetach(other, { startImmediately: true })
+        }
         yield* once
       })
     run.closes.add(once)

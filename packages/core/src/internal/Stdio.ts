@@ -22,7 +22,14 @@ export interface Resolved {
   readonly encoding: ChildProcess.Encoding
 }
 
-const pipe = (direction: "read" | "write" | "duplex"): Descriptor => ({ _tag: "pipe", direction })
+// Shared by all launches, which keep them for as long as their trees live.
+const pipes = {
+  read: { _tag: "pipe", direction: "read" },
+  write: { _tag: "pipe", direction: "write" },
+  duplex: { _tag: "pipe", direction: "duplex" }
+} as const
+
+const pipe = (direction: "read" | "write" | "duplex"): Descriptor => pipes[direction]
 
 const simple = (
   config: "pipe" | "overlapped" | "inherit" | "ignore",
@@ -31,9 +38,16 @@ const simple = (
 
 const plain = { source: undefined, transducer: undefined, endOnDone: true, encoding: "utf-8" } as const
 
+const defaultInput: Resolved = { ...plain, fd: 0, descriptor: pipes.write }
+const defaultOutputs: Readonly<Record<1 | 2, Resolved>> = {
+  1: { ...plain, fd: 1, descriptor: pipes.read },
+  2: { ...plain, fd: 2, descriptor: pipes.read }
+}
+
 const input = (config: ChildProcess.CommandOptions["stdin"]): Resolved => {
-  const full: ChildProcess.StdinConfig = config === undefined || typeof config === "string" || Stream.isStream(config)
-    ? { stream: config ?? "pipe" }
+  if (config === undefined) return defaultInput
+  const full: ChildProcess.StdinConfig = typeof config === "string" || Stream.isStream(config)
+    ? { stream: config }
     : config
   const source = Stream.isStream(full.stream) ? full.stream as Bytes : undefined
   return {
@@ -46,10 +60,9 @@ const input = (config: ChildProcess.CommandOptions["stdin"]): Resolved => {
   }
 }
 
-const output = (fd: number, config: ChildProcess.CommandOptions["stdout"]): Resolved => {
-  const stream = config === undefined || typeof config === "string" || Sink.isSink(config)
-    ? config ?? "pipe"
-    : config.stream ?? "pipe"
+const output = (fd: 1 | 2, config: ChildProcess.CommandOptions["stdout"]): Resolved => {
+  if (config === undefined) return defaultOutputs[fd]
+  const stream = typeof config === "string" || Sink.isSink(config) ? config : config.stream ?? "pipe"
   return Sink.isSink(stream)
     ? { ...plain, fd, descriptor: pipe("read"), transducer: stream }
     : { ...plain, fd, descriptor: simple(stream, "read") }

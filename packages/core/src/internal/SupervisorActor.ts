@@ -156,7 +156,7 @@ export class SupervisorActor {
   }
 
   private monotonic(): number {
-    return Number(this.clock.monotonicTimeNanosUnsafe() / 1000n) / 1000
+    return Number(this.clock.monotonicTimeNanosUnsafe() / 1_000_000n)
   }
 
   // ------------------------------------------------------------------------------------------------ what children tell

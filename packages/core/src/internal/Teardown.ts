@@ -93,7 +93,7 @@ export class Teardown {
       return Effect.andThen(
         Effect.forkDetach(
           Effect.onExit(
-            this.drive,
+            this.drive(),
             (exit) =>
               Effect.sync(() => Deferred.doneUnsafe(this.done, Exit.isSuccess(exit) ? exit : Effect.succeed([])))
           ),
@@ -108,14 +108,11 @@ export class Teardown {
   private waitUntil(at: number): Effect.Effect<"empty" | "elapsed" | "changed"> {
     return Effect.suspend(() => {
       const rest = at - this.now()
-      const waits: Effect.Effect<"empty" | "elapsed" | "changed"> = Effect.raceFirst(
+      return rest <= 0 ? Effect.succeed("elapsed" as const) : Effect.raceAllFirst([
         Effect.as(this.tree.awaitEmpty, "empty" as const),
-        Effect.as(Deferred.await(this.changed), "changed" as const)
-      )
-      return rest <= 0 ? Effect.succeed("elapsed" as const) : Effect.raceFirst(
-        waits,
+        Effect.as(Deferred.await(this.changed), "changed" as const),
         Effect.as(this.clock.sleep(Duration.millis(rest)), "elapsed" as const)
-      )
+      ])
     })
   }
 
@@ -141,6 +138,7 @@ export class Teardown {
         }
       }))
       while (true) {
+        yield* this.clock.sleep(latecomerPause)
         const members = yield* this.tree.members
         const pids = new Set(members.map(({ pid }) => pid))
         for (const member of members) {
@@ -148,7 +146,6 @@ export class Teardown {
           asked.add(identify(member))
           yield* signalToEnd(this.tree, signal, member)
         }
-        yield* this.clock.sleep(latecomerPause)
       }
     })
   }
@@ -178,21 +175,23 @@ export class Teardown {
     }
   }
 
-  private readonly drive: Effect.Effect<ReadonlyArray<ProcessInfo>> = Effect.gen({ self: this }, function*() {
-    while (true) {
-      const current = this.progress!
-      const step = current.plan.steps[current.step]
-      this.stepStartedAt = this.now()
-      this.onStep(ShutdownPlan.describeStep(current))
-      if (step === undefined) return yield* this.tree.kill(current.plan.cap)
-      const endsAt = ShutdownPlan.stepEndsAt(current, this.stepStartedAt)
-      // An action that takes time, such as an HTTP call, runs within its step and is interrupted at its end.
-      const acting = yield* Effect.forkChild(this.act(step), { startImmediately: true })
-      const outcome = yield* this.waitUntil(endsAt)
-      yield* Fiber.interrupt(acting)
-      if (outcome === "empty") return []
-      // A shorter plan may have taken over at the same instant; it starts at its own first step.
-      if (outcome === "elapsed" && this.progress === current) this.progress = ShutdownPlan.advance(current)
-    }
-  })
+  private drive(): Effect.Effect<ReadonlyArray<ProcessInfo>> {
+    return Effect.gen({ self: this }, function*() {
+      while (true) {
+        const current = this.progress!
+        const step = current.plan.steps[current.step]
+        this.stepStartedAt = this.now()
+        this.onStep(ShutdownPlan.describeStep(current))
+        if (step === undefined) return yield* this.tree.kill(current.plan.cap)
+        const endsAt = ShutdownPlan.stepEndsAt(current, this.stepStartedAt)
+        // An action that takes time, such as an HTTP call, runs within its step and is interrupted at its end.
+        const acting = yield* Effect.forkChild(this.act(step), { startImmediately: true })
+        const outcome = yield* this.waitUntil(endsAt)
+        yield* Fiber.interrupt(acting)
+        if (outcome === "empty") return []
+        // A shorter plan may have taken over at the same instant; it starts at its own first step.
+        if (outcome === "elapsed" && this.progress === current) this.progress = ShutdownPlan.advance(current)
+      }
+    })
+  }
 }

@@ -18,7 +18,7 @@ import * as SimulatedPlatform from "./SimulatedPlatform.ts"
 export type ReadinessPlan = { readonly kind: "line" | "probe"; readonly within: number }
 
 /** A child; times in ms. */
-export interface ChildPlan {
+export type ChildPlan = {
   readonly id: string
   readonly program: Program.Program
   readonly mode: Restart.Mode
@@ -41,7 +41,7 @@ export interface ChildPlan {
   readonly nested: SupervisorPlan | null
 }
 
-export interface SupervisorPlan {
+export type SupervisorPlan = {
   readonly strategy: Supervisor.Strategy
   readonly max: number
   readonly within: number
@@ -127,7 +127,7 @@ export const Command: Schema.Codec<Command> = Schema.Union([
 ])
 
 /** The system under the children; times in ms. */
-export interface SystemPlan {
+export type SystemPlan = {
   readonly level: "group" | "marked" | "tagged" | "sealed"
   readonly reaps: boolean
   readonly spawnTime: number
@@ -146,7 +146,7 @@ const SystemPlan: Schema.Codec<SystemPlan> = Schema.Struct({
 })
 
 /** `seed` draws the order in which ready fibers run, the jitter, and the faults. */
-export interface Scenario {
+export type Scenario = {
   readonly seed: number
   readonly system: SystemPlan
   readonly supervisor: SupervisorPlan
@@ -176,15 +176,21 @@ const probeTime = 5
 const probeOf = (child: string, listeners: Listeners): Probe.Probe =>
   Probe.effect(
     "flip",
-    Effect.acquireUseRelease(
-      Effect.sync(() => listeners.onProbe(child, "begin")),
-      () =>
-        Effect.andThen(
-          Effect.sleep(probeTime),
-          Effect.suspend(() => listeners.isHealthy(child) ? Effect.void : Effect.fail("flipped"))
-        ),
-      () => Effect.sync(() => listeners.onProbe(child, "end"))
-    )
+    Effect.suspend(() => {
+      let begun = false
+      // An interruption may come before the beginning, or right after it.
+      return Effect.onExit(
+        Effect.suspend(() => {
+          begun = true
+          listeners.onProbe(child, "begin")
+          return Effect.andThen(
+            Effect.sleep(probeTime),
+            Effect.suspend(() => listeners.isHealthy(child) ? Effect.void : Effect.fail("flipped"))
+          )
+        }),
+        () => Effect.sync(() => begun ? listeners.onProbe(child, "end") : undefined)
+      )
+    })
   )
 
 const policies = { permanent: Restart.permanent, transient: Restart.transient, temporary: Restart.temporary }

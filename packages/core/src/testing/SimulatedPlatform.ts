@@ -18,7 +18,7 @@
  * const program = Effect.gen(function*() {
  *   const platform = yield* ProcessPlatform.ProcessPlatform
  *   const tree = yield* platform.launch(SimulatedPlatform.command(stubborn))
- *   const stopping = yield* Effect.forkChild(tree.shutdown())
+ *   yield* Effect.forkChild(tree.shutdown())
  *   yield* TestClock.adjust("5 seconds")
  *   return yield* tree.exited
  * })

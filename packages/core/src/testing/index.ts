@@ -1,3 +1,5 @@
 export * as Conformance from "./Conformance.ts"
+export * as Lifecycle from "./Lifecycle.ts"
 export * as Program from "./Program.ts"
+export * as Scenario from "./Scenario.ts"
 export * as SimulatedPlatform from "./SimulatedPlatform.ts"

@@ -109,7 +109,7 @@ const isProgram = (file: string): boolean => {
 export const locate = (command: string, cwd: string, searchPath: string | undefined): Resolution => {
   if (command.includes("/")) return { _tag: "Found", file: path.resolve(cwd, command) }
   for (const directory of (searchPath ?? defaultPath).split(":")) {
-    const file = path.resolve(cwd, directory, command)
+    const file = directory.startsWith("/") ? `${directory}/${command}` : path.resolve(cwd, directory, command)
     if (isProgram(file)) return { _tag: "Found", file }
   }
   // Nothing so simple; the full search finds the reason.

@@ -59,6 +59,8 @@ export class Guardian {
   private groups: string | undefined = undefined
   private readonly untold = new Map<number, Leader | undefined>()
   private flush: NodeJS.Timeout | undefined = undefined
+  /** Ends that are told with the end of this turn, or before the next line. */
+  private ends = ""
   /** How many guardians were started; above 1 when one has died. */
   starts = 0
 
@@ -126,6 +128,7 @@ export class Guardian {
     child.unref()
     ;(child.stdin as unknown as { unref: () => void }).unref()
     this.untold.clear()
+    this.ends = ""
     const state = this.state()
     this.record?.write(state)
     child.stdin!.write(state)
@@ -166,7 +169,20 @@ export class Guardian {
     if (lines !== "") this.tell(lines)
   }
 
+  /** A write wakes the guardian, which takes the processor from the host: the ends of 1,000 trees are few writes. */
+  private tellEnd(tree: number): void {
+    if (this.ends === "") setImmediate(() => this.tellEnds())
+    this.ends += Ledger.ended(tree)
+  }
+
+  private tellEnds(): void {
+    const lines = this.ends
+    this.ends = ""
+    if (lines !== "") this.tell(lines)
+  }
+
   private tell(line: string): void {
+    this.tellEnds()
     this.child?.stdin?.write(line)
     this.recordLines++
     if (this.recordLines > 1000 + 4 * (this.trees.size + this.kept.size)) {
@@ -182,7 +198,7 @@ export class Guardian {
   }
 
   ended(tree: number): void {
-    if (this.trees.delete(tree) && !this.untold.delete(tree)) this.tell(Ledger.ended(tree))
+    if (this.trees.delete(tree) && !this.untold.delete(tree)) this.tellEnd(tree)
     if (this.kept.delete(tree)) this.tell(Ledger.takenBack(tree))
     if (this.closeWhenIdle) this.close()
   }
@@ -210,6 +226,7 @@ export class Guardian {
   close(): void {
     this.closeWhenIdle = this.trees.size > 0
     if (this.closeWhenIdle) return
+    this.tellEnds()
     this.closing = true
     clearTimeout(this.restart)
     clearTimeout(this.flush)

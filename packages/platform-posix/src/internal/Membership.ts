@@ -14,6 +14,8 @@ export interface Key {
   readonly leader: { readonly pid: number; readonly start: number }
   /** The leader has a session and group of its own, which nobody from outside can join (setsid(2), setpgid(2)). */
   readonly ownSession: boolean
+  /** The leader's number has been given back to the system and may become a stranger's. */
+  readonly reaped: boolean
 }
 
 /** A host as its processes name it. */
@@ -87,8 +89,10 @@ export class Attribution<K extends Key> {
 
   private remember(entry: Entry, key: K): void {
     const known = this.innerHosts.get(entry.pid)
-    if (known?.key === key && known.start === entry.start) return
-    this.innerHosts.set(entry.pid, { start: entry.start, key })
+    // Of a leader whose number is held the start is known, and need not be read from a file for each of 1,000 trees.
+    const start = entry.pid === key.leader.pid && !key.reaped ? key.leader.start : entry.start
+    if (known?.key === key && known.start === start) return
+    this.innerHosts.set(entry.pid, { start, key })
     const seen = this.seen.get(key)
     if (seen === undefined) this.seen.set(key, [entry.pid])
     else seen.push(entry.pid)

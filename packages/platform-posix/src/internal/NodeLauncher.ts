@@ -22,7 +22,7 @@ const launched = (child: child_process.ChildProcess, pid: number, stdio: LaunchR
     sockets.push(socket)
     pipes.set(fd, {
       reader: direction === "write" ? undefined : NodePipes.reader(socket, fd),
-      writer: direction === "read" ? undefined : NodePipes.writer(socket, fd)
+      writer: direction === "read" ? undefined : NodePipes.writerOf(socket, fd)
     })
   }
   return {

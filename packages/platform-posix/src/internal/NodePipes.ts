@@ -18,49 +18,110 @@ const systemError = (method: string, error: unknown): PlatformError.PlatformErro
 /** A descriptor closed while a read was under way, or by a peer that went without reading: the end, and no failure. */
 const endCodes: ReadonlySet<unknown> = new Set(["ECONNRESET", "EPIPE", "ERR_STREAM_PREMATURE_CLOSE"])
 
-/** The end that the host reads. `pending` tells what waits in the pipe, where the system can be asked. */
-export const reader = (
-  socket: Socket,
-  fd: number,
-  pending: PipeReader["pending"] = Effect.succeed(Option.none())
-): PipeReader => ({
-  start: ({ onChunk, onEnd }) => {
-    let ended = false
-    const end = (error?: NodeJS.ErrnoException) => {
-      if (ended) return
-      ended = true
-      onEnd(error === undefined || endCodes.has(error.code) ? undefined : systemError(`read(fd${fd})`, error))
-    }
-    socket.on("data", onChunk)
-    socket.on("end", () => end())
-    socket.on("error", end)
-    socket.on("close", () => end())
-  },
-  pause: () => void socket.pause(),
-  resume: () => void socket.resume(),
-  close: () => void socket.destroy(),
-  pending,
-  // Two turns, because the first may belong to the poll phase that is going on.
-  turn: Effect.callback<void>((resume) => {
-    let immediate = setImmediate(() => {
-      immediate = setImmediate(() => resume(Effect.void))
-    })
-    return Effect.sync(() => clearImmediate(immediate))
+// Two turns, because the first may belong to the poll phase that is going on.
+const turn: Effect.Effect<void> = Effect.callback<void>((resume) => {
+  let immediate = setImmediate(() => {
+    immediate = setImmediate(() => resume(Effect.void))
   })
+  return Effect.sync(() => clearImmediate(immediate))
 })
 
-/** The end that the host writes. A child that has gone makes a write fail with EPIPE, which is never uncaught. */
-export const writer = (socket: Socket, fd: number): PipeWriter => {
-  socket.on("error", () => {})
-  return {
-    sink: ({ encoding, endOnDone }) =>
-      NodeSink.fromWritable({
-        evaluate: () => socket,
-        onError: (error) => systemError(`write(fd${fd})`, error),
-        endOnDone,
-        encoding
-      }),
-    end: Effect.sync(() => void socket.end()),
-    close: () => void socket.destroy()
+/** How many bytes wait in a pipe, where the system can be asked. */
+type Pending = () => Option.Option<number>
+
+class Reader implements PipeReader {
+  private readonly socket: Socket
+  private readonly fd: number
+  private readonly ask: Pending
+  readonly turn = turn
+
+  constructor(socket: Socket, fd: number, ask: Pending) {
+    this.socket = socket
+    this.fd = fd
+    this.ask = ask
   }
+
+  start(handlers: Parameters<PipeReader["start"]>[0]): void {
+    let ended = false
+    const end = (error?: unknown) => {
+      if (ended) return
+      ended = true
+      const failed = error instanceof Error && !endCodes.has((error as NodeJS.ErrnoException).code)
+      handlers.onEnd(failed ? systemError(`read(fd${this.fd})`, error) : undefined)
+    }
+    this.socket.on("data", (chunk: Uint8Array) => handlers.onChunk(chunk))
+    this.socket.on("end", end)
+    this.socket.on("error", end)
+    this.socket.on("close", end)
+  }
+
+  pause(): void {
+    this.socket.pause()
+  }
+
+  resume(): void {
+    this.socket.resume()
+  }
+
+  close(): void {
+    this.socket.destroy()
+  }
+
+  get pending(): PipeReader["pending"] {
+    return Effect.sync(this.ask)
+  }
+}
+
+/** The end that the host reads. */
+export const reader = (socket: Socket, fd: number, pending: Pending = Option.none): PipeReader =>
+  new Reader(socket, fd, pending)
+
+/** A socket that may not have been made yet: one that nobody writes to is closed without. */
+export interface LazySocket {
+  readonly get: () => Socket
+  readonly close: () => void
+}
+
+class Writer implements PipeWriter {
+  private readonly socket: LazySocket
+  private readonly fd: number
+  private handled = false
+
+  constructor(socket: LazySocket, fd: number) {
+    this.socket = socket
+    this.fd = fd
+  }
+
+  private get(): Socket {
+    const socket = this.socket.get()
+    if (!this.handled) socket.on("error", () => {})
+    this.handled = true
+    return socket
+  }
+
+  sink({ encoding, endOnDone }: Parameters<PipeWriter["sink"]>[0]): ReturnType<PipeWriter["sink"]> {
+    return NodeSink.fromWritable({
+      evaluate: () => this.get(),
+      onError: (error) => systemError(`write(fd${this.fd})`, error),
+      endOnDone,
+      encoding
+    })
+  }
+
+  get end(): PipeWriter["end"] {
+    return Effect.sync(() => void this.get().end())
+  }
+
+  close(): void {
+    this.socket.close()
+  }
+}
+
+/** The end that the host writes. A child that has gone makes a write fail with EPIPE, which is never uncaught. */
+export const writer = (socket: LazySocket, fd: number): PipeWriter => new Writer(socket, fd)
+
+/** The same for a socket that Node has made: its errors are never uncaught, whether it is written to or not. */
+export const writerOf = (socket: Socket, fd: number): PipeWriter => {
+  socket.on("error", () => {})
+  return new Writer({ get: () => socket, close: () => void socket.destroy() }, fd)
 }

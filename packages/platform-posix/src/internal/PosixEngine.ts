@@ -166,7 +166,7 @@ export const make = (parts: Parts): Engine => {
       watched.ended = true
       watched.reaped = !launcher.holdsNumber
       Deferred.doneUnsafe(exited, Effect.succeed(status))
-      watcher.hurry()
+      watcher.hurry(watched)
     })
 
     /** Living processes that only the seal still holds: they have shaken off everything else. */
@@ -181,13 +181,19 @@ export const make = (parts: Parts): Engine => {
       return entries
     }
 
-    const members: Effect.Effect<ReadonlyArray<Entry>> = Effect.promise(async () => {
-      if (settled) return []
+    const isEmpty = (): boolean => {
+      if (!settled && seal === undefined && watcher.isEmptyExactly(watched) === true) settle()
+      return settled
+    }
+
+    const look = Effect.promise(async (): Promise<ReadonlyArray<Entry>> => {
       const found = await watcher.members(watched)
       const entries = [...found, ...await onlySealed(found)]
       if (watched.ended && entries.length === 0) settle()
       return entries
     })
+
+    const members = Effect.suspend(() => isEmpty() ? Effect.succeed<ReadonlyArray<Entry>>([]) : look)
 
     const kill = async (cap: number): Promise<ReadonlyArray<Entry>> => {
       if (settled) return []

@@ -1,8 +1,14 @@
-/** kill(2), guarded: never to pid 0 or 1, never to the host or its group. */
-import { isSignalable } from "@treeline/core/ProcessIdentity"
+/** kill(2), guarded: never to pid 0 or 1, never to the host or its group. Part of the sweeper, so it imports only Node. */
 import * as ProcTable from "./ProcTable.ts"
 
 export type Outcome = "sent" | "gone" | "denied" | "refused"
+
+/**
+ * Whether a pid may be signalled at all: never 0 (the caller's own group), 1 (init), a negative or fractional number, nor
+ * this process (`kill(2)`; peer cases 23 and 24).
+ */
+const isSignalable = (pid: number | undefined): pid is number =>
+  pid !== undefined && Number.isSafeInteger(pid) && pid > 1 && pid !== process.pid
 
 const kill = (pid: number, signal: NodeJS.Signals): Outcome => {
   try {
@@ -17,11 +23,11 @@ const kill = (pid: number, signal: NodeJS.Signals): Outcome => {
 
 /** Signals one process that was seen just now. */
 export const sendTo = (pid: number | undefined, signal: NodeJS.Signals): Outcome =>
-  isSignalable(pid, process.pid) ? kill(pid, signal) : "refused"
+  isSignalable(pid) ? kill(pid, signal) : "refused"
 
 /** Signals the group of a leader that is not the host's own group. */
 export const sendToGroup = (group: number | undefined, signal: NodeJS.Signals): Outcome =>
-  isSignalable(group, process.pid) ? kill(-group, signal) : "refused"
+  isSignalable(group) ? kill(-group, signal) : "refused"
 
 /** Whether a group has members; zombies count, and so do those that may not be signalled. */
 export const groupExists = (group: number): boolean => {

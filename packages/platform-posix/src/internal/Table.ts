@@ -23,6 +23,8 @@ export interface Table {
   readonly tolerance: number
   /** What is killed needs a moment to die; how long to wait before the next look, in ms. */
   readonly killPause: number
+  /** Trees that are looked at in one pass when somebody asks for very many; one pass for all where it is dear. */
+  readonly treesPerLook: number
   /** Looks in a row that a result rests on: a process that forks and ends may hide its child from one. */
   readonly looks: number
   /** The start time of a child that has just been started. */
@@ -48,6 +50,7 @@ export const proc: Table = {
   name: "/proc",
   tolerance: 0,
   killPause: 1,
+  treesPerLook: Number.POSITIVE_INFINITY,
   looks: 2,
   startOf: (pid) => ProcTable.readStat(pid)?.start ?? 0,
   find: ProcTable.find,
@@ -62,6 +65,7 @@ export const ps: Table = {
   name: "ps",
   tolerance: 2,
   killPause: 20,
+  treesPerLook: Number.POSITIVE_INFINITY,
   looks: 2,
   startOf: () => Math.floor(Date.now() / 1000),
   stillLives: undefined,

@@ -12,7 +12,6 @@ import type { Table } from "./Table.ts"
 export interface Watched extends Key {
   /** The leader's exit has been seen. */
   ended: boolean
-  /** The leader's number has been given back to the system and may become a stranger's. */
   reaped: boolean
 }
 
@@ -32,6 +31,13 @@ export interface Orphans {
 interface Waiter {
   readonly tree: Watched
   readonly done: () => void
+}
+
+/** Somebody wants to know the members of a tree. */
+interface Question {
+  readonly answer: Promise<ReadonlyArray<Entry>>
+  readonly resolve: (members: ReadonlyArray<Entry>) => void
+  readonly reject: (error: unknown) => void
 }
 
 interface Kill {
@@ -56,18 +62,23 @@ const maxLooks = 40
 /** A search that does not wait lets the event loop run after this time, in ms. */
 const longestSearch = 10
 
+/** Groups that are killed before the event loop runs again: a kill takes 40 us where the killed begin to run at once. */
+const killsPerTurn = 128
+
+const nextTurn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
+
 export class Watcher {
   readonly table: Table
   readonly attribution: Attribution<Watched>
   private readonly orphans: Orphans | undefined
-  private readonly waiters = new Set<Waiter>()
+  private readonly waiters = new Map<Watched, Set<Waiter>>()
   private looping = false
   private timer: NodeJS.Timeout | undefined = undefined
   private wake: (() => void) | undefined = undefined
   private pause = firstPause
   /** Something has happened since the last look began. */
   private hurried = false
-  private nextCensus: Promise<Map<Watched, Array<Entry>>> | undefined = undefined
+  private readonly questions = new Map<Watched, Question>()
   private readonly killing = new Map<Watched, Kill>()
 
   constructor(table: Table, attribution: Attribution<Watched>, orphans: Orphans | undefined) {
@@ -113,26 +124,53 @@ export class Watcher {
     }
   }
 
-  /** The living members of every tree. Requests of one turn of the event loop share a look; it is always a fresh one. */
-  private census(): Promise<ReadonlyMap<Watched, ReadonlyArray<Entry>>> {
-    this.nextCensus ??= new Promise((resolve, reject) => {
-      setImmediate(() => {
-        this.nextCensus = undefined
-        this.look().then(resolve, reject)
-      })
+  /**
+   * The living members of a tree. Questions of one turn of the event loop share a look, which is always a fresh one; of
+   * very many only a part is answered in one turn, because each answer makes somebody act.
+   */
+  private census(tree: Watched): Promise<ReadonlyArray<Entry>> {
+    const asked = this.questions.get(tree)
+    if (asked !== undefined) return asked.answer
+    let resolve: Question["resolve"] = () => {}
+    let reject: Question["reject"] = () => {}
+    const answer = new Promise<ReadonlyArray<Entry>>((succeed, fail) => {
+      resolve = succeed
+      reject = fail
     })
-    return this.nextCensus
+    this.questions.set(tree, { answer, resolve, reject })
+    if (this.questions.size === 1) setImmediate(() => void this.answerSome())
+    return answer
   }
 
-  private async look(): Promise<Map<Watched, Array<Entry>>> {
-    const foreign = new Set<number>()
+  private async answerSome(): Promise<void> {
+    const some = new Map<Watched, Question>()
+    for (const [tree, question] of this.questions) {
+      if (some.size >= this.table.treesPerLook) break
+      some.set(tree, question)
+      this.questions.delete(tree)
+    }
+    if (this.questions.size > 0) setImmediate(() => void this.answerSome())
+    try {
+      const found = await this.look(some)
+      for (const [tree, question] of some) question.resolve(found.get(tree) ?? [])
+    } catch (error) {
+      for (const question of some.values()) question.reject(error)
+    }
+  }
+
+  /** The living members of some trees; one of which nothing is found has no entry. */
+  private async look(wanted: ReadonlyMap<Watched, unknown>): Promise<ReadonlyMap<Watched, ReadonlyArray<Entry>>> {
+    const foreign = this.heldByOthers(wanted)
     let found = new Map<Watched, Array<Entry>>()
     for (let looks = 1; looks <= maxLooks; looks++) {
       found = new Map()
       const numbersInUse = new Set<Watched>()
       const vanished = await this.pass(foreign, (tree, entry) => {
-        if (entry.session === tree.leader.pid || entry.group === tree.leader.pid) numbersInUse.add(tree)
-        if (!entry.alive) return
+        if (tree.reaped && (entry.session === tree.leader.pid || entry.group === tree.leader.pid)) {
+          numbersInUse.add(tree)
+        }
+        // Who lives is read from a file, so it is asked for nobody else.
+        if (!wanted.has(tree) || !entry.alive) return
         const entries = found.get(tree)
         if (entries === undefined) found.set(tree, [entry])
         else entries.push(entry)
@@ -141,23 +179,30 @@ export class Watcher {
         if (tree.reaped && !numbersInUse.has(tree)) this.attribution.retireNumber(tree)
       }
       // A second look is for those of which nothing was found.
-      const allFound = [...this.attribution.keys()].every((tree) => found.has(tree))
+      const allFound = wanted.size === found.size
       if ((allFound || looks >= this.table.looks) && !vanished) break
     }
     return found
+  }
+
+  /** The numbers of leaders that belong to other trees for certain: they need not be looked at. */
+  private heldByOthers(wanted: ReadonlyMap<Watched, unknown>): Set<number> {
+    const held = new Set<number>()
+    for (const tree of this.attribution.keys()) if (!tree.reaped && !wanted.has(tree)) held.add(tree.leader.pid)
+    return held
   }
 
   /**
    * True when nothing lives, by what the host has adopted; undefined where that is not known. Orphans come to the host
    * before the end of their parent can be seen, so what was known then is enough to tell.
    */
-  private isEmptyExactly(tree: Watched): boolean | undefined {
+  isEmptyExactly(tree: Watched): boolean | undefined {
     return this.orphans === undefined ? undefined : tree.ended && this.orphans.of(tree).size === 0
   }
 
   async members(tree: Watched): Promise<ReadonlyArray<Entry>> {
     if (this.isEmptyExactly(tree) === true) return []
-    const found = (await this.census()).get(tree) ?? []
+    const found = await this.census(tree)
     // A tree that forks faster than it can be looked at is not empty for that.
     return found.length > 0 || this.orphans === undefined ? found : this.orphans.entriesOf(tree)
   }
@@ -165,15 +210,23 @@ export class Watcher {
   /** Calls `done` once when no member lives; returns how to stop waiting. */
   onEmpty(tree: Watched, done: () => void): () => void {
     const waiter: Waiter = { tree, done }
-    this.waiters.add(waiter)
-    this.hurry()
-    return () => void this.waiters.delete(waiter)
+    const others = this.waiters.get(tree)
+    if (others === undefined) this.waiters.set(tree, new Set([waiter]))
+    else others.add(waiter)
+    this.hurry(tree)
+    return () => this.forget(waiter)
   }
 
-  /** A leader or an orphan has ended, or somebody waits: look at once. */
-  hurry(): void {
+  private forget(waiter: Waiter): void {
+    const waiters = this.waiters.get(waiter.tree)
+    waiters?.delete(waiter)
+    if (waiters?.size === 0) this.waiters.delete(waiter.tree)
+  }
+
+  /** The leader or an orphan of this tree has ended, or somebody waits for it: look at once. */
+  hurry(tree: Watched): void {
     if (this.orphans !== undefined) {
-      for (const waiter of this.waiting()) if (this.isEmptyExactly(waiter.tree) === true) this.tell(waiter)
+      if (this.isEmptyExactly(tree) === true) { for (const waiter of this.waiters.get(tree) ?? []) this.tell(waiter) }
       return
     }
     this.pause = firstPause
@@ -183,13 +236,13 @@ export class Watcher {
   }
 
   private tell(waiter: Waiter): void {
-    this.waiters.delete(waiter)
+    this.forget(waiter)
     waiter.done()
   }
 
   /** Waiting makes sense only for trees whose leader has ended; the others are reported by their exit. */
   private waiting(): ReadonlyArray<Waiter> {
-    return [...this.waiters].filter(({ tree }) => tree.ended)
+    return [...this.waiters.values()].flatMap((waiters) => [...waiters]).filter(({ tree }) => tree.ended)
   }
 
   private async loop(): Promise<void> {
@@ -200,13 +253,15 @@ export class Watcher {
         const expectedEmpty = !this.hurried
         this.hurried = false
         const startedAt = performance.now()
-        const found = await this.census()
         const known = new Map<Waiter, Array<Entry>>()
-        for (const waiter of this.waiting()) {
-          const members = found.get(waiter.tree)
-          if (members === undefined) this.tell(waiter)
-          else known.set(waiter, [...members])
-        }
+        await Promise.all(
+          this.waiting().map(async (waiter) => {
+            const members = await this.census(waiter.tree)
+            if (this.waiters.get(waiter.tree)?.has(waiter) !== true) return
+            if (members.length === 0) this.tell(waiter)
+            else known.set(waiter, [...members])
+          })
+        )
         // Who keeps forking must not make the host look all the time.
         const canPeek = this.table.stillLives !== undefined
         const rest = expectedEmpty || !canPeek ? (performance.now() - startedAt) * pausePerScan : 0
@@ -290,6 +345,7 @@ export class Watcher {
         last.set(tree, kill.living)
         if (this.ownsGroup(tree, kill.living)) Signals.sendToGroup(tree.leader.pid, "SIGKILL")
         kill.living = []
+        if (last.size % killsPerTurn === 0) await nextTurn()
       }
       let fresh = this.killOrphans()
       let vanished = false
@@ -308,11 +364,13 @@ export class Watcher {
       // Who has been killed needs a moment to die; who is new is followed at once, but not so long that the loop stalls.
       if (fresh || vanished || (this.orphans === undefined && this.someSeemGone())) {
         if (performance.now() - busySince > longestSearch) {
-          await new Promise((resolve) => setImmediate(resolve))
+          await nextTurn()
           busySince = performance.now()
         }
       } else if (this.killing.size > 0) {
-        await new Promise((resolve) => setTimeout(resolve, this.table.killPause))
+        // With very many to kill a round takes long, and others must have their turn.
+        const rest = this.killing.size > killsPerTurn ? performance.now() - now : 0
+        await new Promise((resolve) => setTimeout(resolve, Math.max(this.table.killPause, rest)))
         busySince = performance.now()
       }
     }

@@ -6,6 +6,7 @@
  * signal mask and dispositions are the defaults.
  */
 import type { Pipe } from "@treeline/core/Engine"
+import type { ExitStatus } from "@treeline/core/ExitStatus"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as fs from "node:fs"
@@ -68,6 +69,91 @@ const attributesOf = (libc: Libc.Libc, ownSession: boolean): Buffer => {
   libc.attrSetSigDefault(attributes, all)
   libc.attrSetSigMask(attributes, Buffer.alloc(Libc.sizes.signalSet))
   return attributes
+}
+
+/** A program that has been started. */
+class Child implements Launched {
+  readonly pid: number
+  readonly pipes = new Map<number, Pipe>()
+  readonly sockets: Array<net.Socket> = []
+  referenced = true
+  private readonly reaper: Reaper
+  private status: ExitStatus | undefined = undefined
+  private listener: ((status: ExitStatus) => void) | undefined = undefined
+
+  constructor(pid: number, reaper: Reaper) {
+    this.pid = pid
+    this.reaper = reaper
+    reaper.reference()
+    reaper.watch(pid, this)
+  }
+
+  /** The reaper has seen the end. */
+  ended(status: ExitStatus): void {
+    this.status = status
+    this.unreference()
+    this.listener?.(status)
+  }
+
+  onExit(listener: (status: ExitStatus) => void): void {
+    this.listener = listener
+    if (this.status !== undefined) listener(this.status)
+  }
+
+  private unreference(): void {
+    if (!this.referenced) return
+    this.referenced = false
+    this.reaper.unreference()
+  }
+
+  setReferenced(next: boolean): void {
+    for (const socket of this.sockets) socket[next ? "ref" : "unref"]()
+    if (!next) this.unreference()
+    else if (!this.referenced && this.status === undefined) {
+      this.referenced = true
+      this.reaper.reference()
+    }
+  }
+
+  reap(): void {
+    this.unreference()
+    this.reaper.reap(this.pid)
+  }
+}
+
+/**
+ * The host's end of an input. Most programs are never written to, so the socket is made by the first write: that saves
+ * 2.5 KiB and 15 us for each launch.
+ */
+class Input implements NodePipes.LazySocket {
+  private readonly libc: Libc.Libc
+  private readonly child: Child
+  private readonly host: number
+  private socket: net.Socket | undefined = undefined
+  private closed = false
+
+  constructor(libc: Libc.Libc, child: Child, host: number) {
+    this.libc = libc
+    this.child = child
+    this.host = host
+  }
+
+  get(): net.Socket {
+    if (this.socket !== undefined) return this.socket
+    // After the close the number may be another file's.
+    this.socket = this.closed
+      ? new net.Socket().destroy()
+      : new net.Socket({ fd: this.host, readable: false, writable: true })
+    this.child.sockets.push(this.socket)
+    if (!this.child.referenced) this.socket.unref()
+    return this.socket
+  }
+
+  close(): void {
+    if (this.socket !== undefined) this.socket.destroy()
+    else if (!this.closed) this.libc.close(this.host)
+    this.closed = true
+  }
 }
 
 /** The host's and the child's end of one descriptor. */
@@ -165,26 +251,20 @@ export const make = (libc: Libc.Libc, reaper: Reaper): Launcher => {
     return errno
   }
 
-  const pending = (fd: number) =>
-    Effect.sync(() => libc.ioctl(fd, Libc.FIONREAD, pendingOut) === 0 ? Option.some(pendingOut[0]!) : Option.none())
+  const pending = (fd: number) => (): Option.Option<number> =>
+    libc.ioctl(fd, Libc.FIONREAD, pendingOut) === 0 ? Option.some(pendingOut[0]!) : Option.none()
 
-  const pipesOf = (program: Program, ends: ReadonlyArray<Ends>) => {
-    const pipes = new Map<number, Pipe>()
-    const sockets: Array<net.Socket> = []
-    for (const [fd, { host }] of ends.entries()) {
-      const descriptor = program.stdio[fd]!
-      if (host === undefined || descriptor._tag !== "pipe") continue
-      const { direction } = descriptor
-      const readable = direction !== "write"
-      const writable = direction !== "read"
-      const socket = new net.Socket({ fd: host, readable, writable, allowHalfOpen: direction === "duplex" })
-      sockets.push(socket)
-      pipes.set(fd, {
-        reader: readable ? NodePipes.reader(socket, fd, pending(host)) : undefined,
-        writer: writable ? NodePipes.writer(socket, fd) : undefined
-      })
+  const pipeOf = (child: Child, direction: "read" | "write" | "duplex", fd: number, host: number): Pipe => {
+    if (direction === "write") {
+      return { reader: undefined, writer: NodePipes.writer(new Input(libc, child, host), fd) }
     }
-    return { pipes, sockets }
+    const writable = direction === "duplex"
+    const socket = new net.Socket({ fd: host, readable: true, writable, allowHalfOpen: writable })
+    child.sockets.push(socket)
+    return {
+      reader: NodePipes.reader(socket, fd, pending(host)),
+      writer: writable ? NodePipes.writerOf(socket, fd) : undefined
+    }
   }
 
   const launch = (program: Program): Launched | LaunchProblem => {
@@ -206,38 +286,14 @@ export const make = (libc: Libc.Libc, reaper: Reaper): Launcher => {
     closeAll(ends, errno !== 0)
     if (errno !== 0) return new Failed(errno)
 
-    const pid = pidOut[0]!
-    const { pipes, sockets } = pipesOf(program, ends)
-    let referenced = true
-    let ended = false
-    reaper.reference()
-    const unreference = () => {
-      if (!referenced) return
-      referenced = false
-      reaper.unreference()
-    }
-    return {
-      pid,
-      pipes,
-      onExit: (listener) =>
-        reaper.watch(pid, (status) => {
-          ended = true
-          unreference()
-          listener(status)
-        }),
-      setReferenced: (next) => {
-        for (const socket of sockets) socket[next ? "ref" : "unref"]()
-        if (!next) unreference()
-        else if (!referenced && !ended) {
-          referenced = true
-          reaper.reference()
-        }
-      },
-      reap: () => {
-        unreference()
-        reaper.reap(pid)
+    const child = new Child(pidOut[0]!, reaper)
+    for (const [fd, { host }] of ends.entries()) {
+      const descriptor = program.stdio[fd]!
+      if (host !== undefined && descriptor._tag === "pipe") {
+        child.pipes.set(fd, pipeOf(child, descriptor.direction, fd, host))
       }
     }
+    return child
   }
 
   return {

@@ -27,8 +27,7 @@ export const reader = (kernel: Kernel, host: Host, pipe: Pipe): PipeReader => {
     posted = false
     if (handlers === undefined || paused || closed) return
     if (pipe.size > 0) handlers.onChunk(pipe.read())
-    // The reader may have paused or closed it in between.
-    if (!paused && pipe.size === 0 && pipe.writers === 0) close()
+    if (pipe.size === 0 && pipe.writers === 0) close()
   }
   const poke = () => {
     if (posted || handlers === undefined || paused || closed) return

@@ -198,7 +198,7 @@ const execute = (system: System, process: Process, frame: Frame, instruction: In
       system.exec(process, instruction.program)
       return true
     case "WaitChildren": {
-      for (const child of [...process.children]) if (child.status !== undefined) system.reap(child)
+      for (const child of process.children) if (child.status !== undefined) system.reap(child)
       return process.children.size === 0
     }
     case "Trap":
@@ -245,7 +245,7 @@ const execute = (system: System, process: Process, frame: Frame, instruction: In
   }
 }
 
-/** Instructions that start a wait, so that they cost nothing when they are looked at again. */
+/** Runs a process until it waits, is stopped, or has ended. */
 export const run = (system: System, process: Process): void => {
   while (isRunnable(process)) {
     const frame = process.frames.at(-1)

@@ -325,7 +325,8 @@ export class Kernel implements System {
   }
 
   readonly setpgid = (process: Process): void => {
-    if (process.session === process.pid || process.group === process.pid) return
+    // The leader of a session leads its group too.
+    if (process.group === process.pid) return
     process.group = process.pid
     this.note("left its group", process)
     process.launch?.onChange?.()
@@ -360,7 +361,7 @@ export class Kernel implements System {
   private finish(process: Process, status: ExitStatus.ExitStatus): void {
     process.status = status
     for (const [port, listener] of this.listeners) if (listener.process === process) this.listeners.delete(port)
-    for (const fd of [...process.files.keys()]) this.close(process, fd)
+    for (const fd of process.files.keys()) this.close(process, fd)
     for (const child of process.children) {
       child.parent = this.init
       this.init.children.add(child)
@@ -400,6 +401,7 @@ export class Kernel implements System {
   /** The host process ends, and tells nobody. */
   endHost(host: Host): void {
     host.alive = false
+    host.process.linger = 0
     this.die(host.process, ExitStatus.signaled("SIGKILL"))
   }
 

@@ -121,7 +121,7 @@ export const make = (options: EngineOptions): HostEngine => {
       noticed = false
       if (!isOver()) return
       settle()
-      for (const waiter of [...waiters]) waiter()
+      for (const waiter of waiters) waiter()
       waiters.clear()
     }
     launch.onChange = () => {

@@ -2,8 +2,7 @@
  * Time and order of a simulated run: a clock that only goes when it is told to, and a scheduler that runs what is ready in
  * an order drawn by a seed. The same seed gives the same run.
  */
-import type * as Clock from "effect/Clock"
-import * as ClockService from "effect/Clock"
+import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -137,6 +136,8 @@ export interface Timeline {
   readonly advance: (ms: number) => Effect.Effect<void>
   /** Monotonic ms since the start. */
   readonly now: () => number
+  /** Wall clock, ms. */
+  readonly wallNow: () => number
   /** Sets the wall clock, and no other, by so many ms. */
   readonly shiftWallClock: (ms: number) => void
   /** The clock and the scheduler. */
@@ -157,21 +158,23 @@ export const make = (seed: number): Timeline => {
         clock.now = until
       }),
     now: () => clock.now,
+    wallNow: () => clock.currentTimeMillisUnsafe(),
     shiftWallClock: (ms) => {
       clock.shift += ms
     },
-    services: Context.make(ClockService.Clock, clock).pipe(Context.add(Scheduler.Scheduler, scheduler))
+    services: Context.make(Clock.Clock, clock).pipe(Context.add(Scheduler.Scheduler, scheduler))
   }
 }
 
 /** Time passes by itself: for platforms whose processes are real. */
-export const live: Effect.Effect<Timeline> = Effect.map(ClockService.Clock, (clock) => {
+export const live: Effect.Effect<Timeline> = Effect.map(Clock.Clock, (clock) => {
   const now = () => Number(clock.monotonicTimeNanosUnsafe() / 1_000_000n)
   const start = now()
   return {
     whenIdle: Effect.yieldNow,
     advance: (ms) => Effect.sleep(ms),
     now: () => now() - start,
+    wallNow: () => clock.currentTimeMillisUnsafe(),
     shiftWallClock: () => {},
     services: Context.empty()
   }

@@ -1,11 +1,12 @@
 /** How a command carries a program, and how the simulated system reads it. */
+import * as Option from "effect/Option"
 import * as ChildProcess from "effect/process/ChildProcess"
 import * as Schema from "effect/Schema"
 import { Program } from "../Program.ts"
 
 const codec = Schema.fromJsonString(Program)
 const encode = Schema.encodeSync(codec)
-const decode = Schema.decodeUnknownSync(codec)
+const decode = Schema.decodeUnknownOption(codec)
 
 /** Programs by their text, so that one that is run often is read once. */
 const known = new Map<string, Program>()
@@ -22,7 +23,9 @@ const key = "--program"
 /** The program that a command's arguments carry, if they do. */
 export const carried = (args: ReadonlyArray<string>): Program | undefined => {
   const text = args[0] === key ? args[1] : undefined
-  return text === undefined ? undefined : known.get(text) ?? remember(text, decode(text))
+  if (text === undefined) return undefined
+  const found = known.get(text)
+  return found ?? Option.getOrUndefined(Option.map(decode(text), (program) => remember(text, program)))
 }
 
 /** The options of `effect/process`, and the name under which the program is shown. */
