@@ -61,8 +61,8 @@ export class SupervisorActor {
   /** The child that the supervisor is, in another one. */
   private readonly parent: typeof ChildSpec.CurrentChild.Service
   private readonly entries = new Map<string, Entry>()
-  private edges: ReadonlyMap<string, ReadonlyArray<ChildSpec.Dependency>> = new Map()
-  private dependents: ReadonlyMap<string, ReadonlyArray<string>> = new Map()
+  private readonly edges = new Map<string, ReadonlyArray<ChildSpec.Dependency>>()
+  private readonly dependents = new Map<string, Set<string>>()
   private readonly listeners = new Set<Listener>()
   private restarts: ReadonlyArray<number> = []
   private round: Round | undefined = undefined
@@ -92,7 +92,7 @@ export class SupervisorActor {
     return Effect.gen(function*() {
       const supervisor = new SupervisorActor(settings, yield* Clock.Clock, yield* ChildSpec.CurrentChild)
       for (const child of children) yield* supervisor.add(child, false)
-      supervisor.index()
+      supervisor.linkAll()
       supervisor.loop = yield* Effect.forkDetach(supervisor.run(), { startImmediately: true })
       return supervisor
     })
@@ -112,17 +112,32 @@ export class SupervisorActor {
     })
   }
 
-  private index(): void {
-    this.edges = Dependencies.edges(this.specs, this.settings.order)
-    const dependents = new Map<string, Array<string>>()
-    for (const [id, dependencies] of this.edges) {
-      for (const { child } of dependencies) {
-        const known = dependents.get(child)
-        if (known === undefined) dependents.set(child, [id])
-        else known.push(id)
-      }
+  private linkAll(): void {
+    this.edges.clear()
+    this.dependents.clear()
+    for (const [id, dependencies] of Dependencies.edges(this.specs, this.settings.order)) this.link(id, dependencies)
+  }
+
+  private link(id: string, dependencies: ReadonlyArray<ChildSpec.Dependency>): void {
+    this.edges.set(id, dependencies)
+    for (const { child } of dependencies) {
+      const known = this.dependents.get(child)
+      if (known === undefined) this.dependents.set(child, new Set([id]))
+      else known.add(id)
     }
-    this.dependents = dependents
+  }
+
+  private unlink(id: string): void {
+    for (const { child } of this.edges.get(id) ?? []) {
+      const known = this.dependents.get(child)
+      known?.delete(id)
+      if (known?.size === 0) this.dependents.delete(child)
+    }
+    this.edges.delete(id)
+  }
+
+  private dependentsOf(id: string): ReadonlyArray<string> {
+    return [...this.dependents.get(id) ?? []]
   }
 
   get specs(): ReadonlyArray<ChildSpec.ChildSpec<never>> {
@@ -186,7 +201,7 @@ export class SupervisorActor {
     const entry = this.entries.get(event.child)
     if (entry === undefined) return
     if (event.change.to._tag === "Starting") entry.over = false
-    const dependents = this.dependents.get(event.child) ?? []
+    const dependents = this.dependentsOf(event.child)
     for (const id of dependents) this.dirty.add(id)
     // What it begins to wait for may have failed long ago.
     const waits = event.change.to._tag === "Waiting"
@@ -336,7 +351,7 @@ export class SupervisorActor {
     const done = new Map(entries.map((entry) => [entry.child.spec.id, Deferred.makeUnsafe<void>()]))
     return Effect.forEach(entries.toReversed(), (entry) => {
       const { id } = entry.child.spec
-      const before = (this.dependents.get(id) ?? []).flatMap((dependent) => done.get(dependent) ?? [])
+      const before = this.dependentsOf(id).flatMap((dependent) => done.get(dependent) ?? [])
       return Effect.forEach(before, Deferred.await, { discard: true }).pipe(
         Effect.andThen(act(entry)),
         Effect.ensuring(Effect.sync(() => Deferred.doneUnsafe(done.get(id)!, Exit.void)))
@@ -348,7 +363,9 @@ export class SupervisorActor {
     return Effect.suspend(() => {
       const entry = this.entries.get(id)
       this.entries.delete(id)
-      this.index()
+      this.unlink(id)
+      // In a sequence the one after it now follows the one before it.
+      if (this.settings.order === "sequence" && this.dependents.has(id)) this.linkAll()
       return entry?.actor.close ?? Effect.void
     })
   }
@@ -389,13 +406,14 @@ export class SupervisorActor {
 
   startChild<R>(spec: ChildSpec.ChildSpec<R>): Effect.Effect<ChildActor, InvalidSpec | ChildClosed, R> {
     return Effect.gen({ self: this }, function*() {
+      const last = this.settings.order === "sequence" ? [...this.entries.keys()].at(-1) : undefined
       const child = yield* Effect.fromResult(Result.flatMap(
-        Dependencies.validate([...this.specs, spec], this.settings.order),
+        Dependencies.validateNext(spec, (id) => this.entries.has(id)),
         () => ChildSpec.validate(spec)
       ))
       if (this.ending !== undefined) return yield* new ChildClosed({ child: spec.id })
       const { actor } = yield* Effect.uninterruptible(this.add(child, true))
-      this.index()
+      this.link(spec.id, Dependencies.edgesOf(spec, last))
       yield* Effect.ignore(actor.start)
       return actor
     })
@@ -404,7 +422,7 @@ export class SupervisorActor {
   removeChild(id: string, plan?: ShutdownPlan.Validated): Effect.Effect<void, UnknownChild | InvalidSpec> {
     return Effect.gen({ self: this }, function*() {
       const actor = yield* this.find(id)
-      const dependents = this.dependents.get(id) ?? []
+      const dependents = this.dependentsOf(id)
       if (dependents.length > 0) {
         return yield* new InvalidSpec({ field: `${id}.id`, problem: `${dependents.join(", ")} depends on it` })
       }
