@@ -21,6 +21,7 @@ import { live } from "./questions/Live.ts"
 import { memory, nodes, runtimes } from "./questions/Memory.ts"
 import { scan } from "./questions/Scan.ts"
 import { stubborn } from "./questions/Stubborn.ts"
+import { supervision } from "./questions/Supervision.ts"
 import { pipes, throughput } from "./questions/Throughput.ts"
 import { type Options, type Question, render } from "./Report.ts"
 import * as Runtimes from "./Runtimes.ts"
@@ -39,7 +40,8 @@ const questions = [
   live,
   hostDeath,
   guardian,
-  scan
+  scan,
+  supervision
 ]
 
 const say = (text: string): void => console.error(`... ${text}`)

@@ -1,4 +1,4 @@
-import { Conformance } from "@treeline/core/testing"
+import { ActorConformance, Conformance } from "@treeline/core/testing"
 import { PosixPlatform } from "@treeline/platform-posix"
 import { Effect } from "effect"
 import * as fs from "node:fs"
@@ -21,20 +21,16 @@ const posix: Omit<Conformance.Capabilities, "level"> = {
     })
 }
 
-Conformance.suite("PosixPlatform", PosixPlatform.layer, { ...posix, level: "tagged" })
+/** Both suites. */
+const holdAgainst = (name: string, options: PosixPlatform.Options, level: Conformance.Capabilities["level"]) => {
+  const layer = PosixPlatform.layerWith(options)
+  Conformance.suite(name, layer, { ...posix, level })
+  ActorConformance.suite(name, layer, { ...posix, level })
+}
 
-Conformance.suite("PosixPlatform without native code", PosixPlatform.layerWith({ engine: "portable" }), {
-  ...posix,
-  level: "tagged"
-})
-
-Conformance.suite("PosixPlatform without the tag", PosixPlatform.layerWith({ tag: false }), {
-  ...posix,
-  level: "marked"
-})
+holdAgainst("PosixPlatform", {}, "tagged")
+holdAgainst("PosixPlatform without native code", { engine: "portable" }, "tagged")
+holdAgainst("PosixPlatform without the tag", { tag: false }, "marked")
 
 // As on macOS, but for the environment of the system's own programs, which `ps` shows on Linux.
-Conformance.suite("PosixPlatform with ps", PosixPlatform.layerWith({ table: "ps", tag: false }), {
-  ...posix,
-  level: "marked"
-})
+holdAgainst("PosixPlatform with ps", { table: "ps", tag: false }, "marked")

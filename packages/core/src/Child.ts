@@ -160,7 +160,7 @@ export interface Child {
   /** Writes to its standard input. */
   readonly write: (input: string | Uint8Array) => Effect.Effect<void, NotRunning | PlatformError.PlatformError>
   readonly status: Effect.Effect<ChildStatus>
-  /** The last events and then all that come; a reader that is slower than 256 events loses the oldest. */
+  /** The last events and then all that come until the scope ends; a reader that is slower than 256 events loses the oldest. */
   readonly events: Stream.Stream<ChildEvent>
   /** What it writes, over all incarnations: what is still kept of the current one, then all that comes. */
   readonly output: Stream.Stream<Chunk, PlatformError.PlatformError>
@@ -177,7 +177,12 @@ const eventsOf = (actor: ChildActor): Stream.Stream<ChildEvent> =>
   Stream.callback<ChildEvent>(
     (queue) =>
       Effect.acquireRelease(
-        Effect.sync(() => actor.listen((event) => void Queue.offerUnsafe(queue, event))),
+        Effect.sync(() =>
+          actor.listen({
+            onEvent: (event) => void Queue.offerUnsafe(queue, event),
+            onOver: () => void Queue.endUnsafe(queue)
+          })
+        ),
         (stop) => Effect.sync(stop)
       ),
     { bufferSize: eventsCapacity, strategy: "sliding" }
@@ -189,8 +194,11 @@ const outputOf = (actor: ChildActor): Stream.Stream<Chunk, PlatformError.Platfor
       Effect.acquireRelease(
         Effect.sync(() => {
           if (actor.latest !== undefined) Queue.offerUnsafe(queue, actor.incarnation)
-          return actor.listen(({ change, incarnation }) => {
-            if (change._tag === "State" && change.to._tag === "Running") Queue.offerUnsafe(queue, incarnation)
+          return actor.listen({
+            onEvent: ({ change, incarnation }) => {
+              if (change._tag === "State" && change.to._tag === "Running") Queue.offerUnsafe(queue, incarnation)
+            },
+            onOver: () => void Queue.endUnsafe(queue)
           })
         }),
         (stop) => Effect.sync(stop)

@@ -100,7 +100,7 @@ export type SupervisorStatus = typeof SupervisorStatus.Type
 export interface Supervisor {
   readonly status: Effect.Effect<SupervisorStatus>
   readonly children: Effect.Effect<ReadonlyArray<ChildStatus>>
-  /** The last 256 events and then all that come; a reader that is slower than 1,024 events loses the oldest. */
+  /** The last 256 events and then all that come until the scope ends; a reader slower than 1,024 events loses the oldest. */
   readonly events: Stream.Stream<SupervisorEvent>
   readonly child: (id: string) => Effect.Effect<Child.Child, UnknownChild>
   /** Adds a child and starts it. A temporary one is forgotten when it has ended. */
@@ -207,7 +207,12 @@ const fromActor = (actor: SupervisorActor): Supervisor => ({
   events: Stream.callback<SupervisorEvent>(
     (queue) =>
       Effect.acquireRelease(
-        Effect.sync(() => actor.listen((event) => void Queue.offerUnsafe(queue, event))),
+        Effect.sync(() =>
+          actor.listen({
+            onEvent: (event) => void Queue.offerUnsafe(queue, event),
+            onOver: () => void Queue.endUnsafe(queue)
+          })
+        ),
         (stop) => Effect.sync(stop)
       ),
     { bufferSize: eventsCapacity, strategy: "sliding" }
@@ -234,7 +239,9 @@ const acquire = <R>(
   Effect.acquireRelease(SupervisorActor.make(children, settings), (actor) => actor.close).pipe(
     Effect.tap((actor) =>
       Effect.sync(() => {
-        for (const listener of onEvent) if (listener !== undefined) actor.listen(listener)
+        for (const listener of onEvent) {
+          if (listener !== undefined) actor.listen({ onEvent: listener, onOver: () => {} })
+        }
       })
     )
   )
@@ -279,16 +286,15 @@ const endOf = (exit: Exit.Exit<SupervisorEnd, IntensityExceeded>): ChildEnd => {
   return { _tag: "Failed", message: error?.message ?? Cause.pretty(exit.cause), causes: error?.causes ?? [] }
 }
 
-/** What stopped children could not end. */
-const remainderOf = (actor: SupervisorActor): ChildSpec.Remainder => {
-  const failed = actor.actors.flatMap(({ snapshot }) =>
-    snapshot._tag === "Failed" && snapshot.error.survivors.length > 0 ? [snapshot.error] : []
-  )
-  return {
-    problem: failed.length === 0 ? undefined : failed.map((error) => error.message).join("; "),
-    survivors: failed.flatMap((error) => error.survivors)
-  }
-}
+/** What stopped children could not end and what is still there. */
+const remainderOf = (actor: SupervisorActor): Effect.Effect<ChildSpec.Remainder> =>
+  Effect.map(Effect.forEach(actor.actors, (child) => child.remains), (all) => {
+    const problems = all.flatMap(({ problem }) => problem ?? [])
+    return {
+      problem: problems.length === 0 ? undefined : problems.join("; "),
+      survivors: all.flatMap(({ survivors }) => survivors)
+    }
+  })
 
 /**
  * A supervisor as a child of another one. It is ready when all its children are; when its restarts are too many it has
@@ -311,7 +317,7 @@ export const child = <R>(
         }
         const actor = yield* acquire(yield* Effect.fromResult(checked), [options.onEvent, tell])
         yield* actor.startAll
-        const remains = Effect.sync(() => remainderOf(actor))
+        const remains = remainderOf(actor)
         return {
           tree: undefined,
           ended: Effect.map(Effect.exit(actor.awaitEnd), endOf),

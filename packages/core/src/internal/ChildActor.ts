@@ -17,7 +17,7 @@ import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import type { ChildEnd, Link } from "../ChildEnd.ts"
 import * as End from "../ChildEnd.ts"
-import { CurrentChild, type Running, type StartFailure, type Validated } from "../ChildSpec.ts"
+import { CurrentChild, type Remainder, type Running, type StartFailure, type Validated } from "../ChildSpec.ts"
 import * as ChildState from "../ChildState.ts"
 import type { Change, ChildEvent, ChildStatus, Health } from "../ChildStatus.ts"
 import {
@@ -85,6 +85,8 @@ type Message =
   }
   | { readonly _tag: "Due"; readonly incarnation: number }
 
+const nothingLeft: Remainder = { problem: undefined, survivors: [] }
+
 /** Messages that wait while the actor is busy; a sender waits beyond that. */
 const mailboxSize = 64
 
@@ -105,6 +107,8 @@ class Incarnation {
   readonly watched = Deferred.makeUnsafe<void>()
   readiness: Fiber.Fiber<unknown> | undefined = undefined
   liveness: ReadonlyArray<Fiber.Fiber<unknown>> = []
+  /** Probes that were interrupted and may still be cleaning up after an attempt. */
+  retired: ReadonlyArray<Fiber.Fiber<unknown>> = []
   /** What each liveness probe that is not content says. */
   readonly degraded = new Map<number, ProbeFailure>()
   /** Monotonic ms. */
@@ -120,6 +124,12 @@ class Incarnation {
     this.scope = scope
     this.startedAt = startedAt
   }
+}
+
+/** Somebody who is told of events, and that there will be no more. Called synchronously, must not throw. */
+export interface Listener {
+  readonly onEvent: (event: ChildEvent) => void
+  readonly onOver: () => void
 }
 
 /** Somebody who waits for a state; told in the very transition, so that no state is missed. */
@@ -142,7 +152,7 @@ export class ChildActor {
   private readonly mailbox: Queue.Queue<Message>
   private readonly waiters = new Set<Waiter>()
   private readonly history: Array<ChildEvent> = []
-  private readonly listeners = new Set<(event: ChildEvent) => void>()
+  private readonly listeners = new Set<Listener>()
   private readonly stopWaiters: Array<Reply<void, ChildClosed>> = []
   private readonly restartWaiters: Array<Reply<number, Refused>> = []
   private readonly haltWaiters: Array<Reply<void, ChildClosed>> = []
@@ -161,7 +171,9 @@ export class ChildActor {
   /** Raised by every stop at the moment it is asked for, so that no start or restart from before it can come after it. */
   private epoch = 0
   private loop: Fiber.Fiber<unknown> | undefined = undefined
+  /** Asked to close, or over: takes no messages. */
   private closed = false
+  private over = false
 
   private constructor(
     child: Validated<never>,
@@ -322,10 +334,11 @@ export class ChildActor {
     }))
   )
 
-  /** The last events, and from now on each new one; returns how to stop listening. */
-  listen(listener: (event: ChildEvent) => void): () => void {
-    for (const event of this.history) listener(event)
-    this.listeners.add(listener)
+  /** The last events, and from now on each new one, until the actor is over; returns how to stop listening. */
+  listen(listener: Listener): () => void {
+    for (const event of this.history) listener.onEvent(event)
+    if (this.over) listener.onOver()
+    else this.listeners.add(listener)
     return () => this.listeners.delete(listener)
   }
 
@@ -369,6 +382,8 @@ export class ChildActor {
       for (const waiter of this.waiters) Deferred.doneUnsafe(waiter.done, closed)
       for (const reply of this.takeReplies()) Deferred.doneUnsafe(reply as unknown as AnyReply, closed)
       this.metrics.close(this.state._tag)
+      this.over = true
+      for (const listener of this.listeners) listener.onOver()
       this.listeners.clear()
     })
   }
@@ -397,7 +412,9 @@ export class ChildActor {
         return this.onResume(message.reply)
       case "Fail":
         return Effect.suspend(() =>
-          this.state._tag === "Waiting" ? this.giveUp(message.reason, message.causes, []) : Effect.void
+          this.state._tag === "Waiting"
+            ? Effect.andThen(this.giveUp(message.reason, message.causes, []), this.settle)
+            : this.settle
         )
       case "Poke":
         return this.reconsider
@@ -440,7 +457,7 @@ export class ChildActor {
     }
     this.history.push(event)
     if (this.history.length > historySize) this.history.shift()
-    for (const listener of this.listeners) listener(event)
+    for (const listener of this.listeners) listener.onEvent(event)
     this.owner.onEvent(event)
   }
 
@@ -590,7 +607,8 @@ export class ChildActor {
     }
     if (probes.length === 0) return this.onReady(incarnation)
     if (this.paused) return Effect.void
-    return Effect.all(probes, { discard: true, concurrency: "unbounded" }).pipe(
+    return Fiber.awaitAll(incarnation.retired).pipe(
+      Effect.andThen(Effect.all(probes, { discard: true, concurrency: "unbounded" })),
       Effect.matchEffect({
         onSuccess: () => this.send({ _tag: "Ready", of: incarnation }),
         onFailure: (error) =>
@@ -635,29 +653,35 @@ export class ChildActor {
     return Effect.forEach(
       this.child.liveness,
       (liveness, probe) =>
-        Probe.watch(liveness, target, (health, failure) =>
-          health === "failed"
-            ? this.send({
-              _tag: "Failing",
-              of: incarnation,
-              end: { _tag: "Unhealthy", message: failure?.message ?? "the liveness probe failed" }
-            })
-            : this.send({ _tag: "Health", of: incarnation, probe, failure: failure ?? null })).pipe(
-            Effect.catch((error) =>
-              this.send({ _tag: "Failing", of: incarnation, end: { _tag: "Unhealthy", message: error.message } })
-            ),
-            Effect.forkDetach({ startImmediately: true })
-          )
+        Fiber.awaitAll(incarnation.retired).pipe(
+          Effect.andThen(
+            Probe.watch(liveness, target, (health, failure) =>
+              health === "failed"
+                ? this.send({
+                  _tag: "Failing",
+                  of: incarnation,
+                  end: { _tag: "Unhealthy", message: failure?.message ?? "the liveness probe failed" }
+                })
+                : this.send({ _tag: "Health", of: incarnation, probe, failure: failure ?? null }))
+          ),
+          Effect.catch((error) =>
+            this.send({ _tag: "Failing", of: incarnation, end: { _tag: "Unhealthy", message: error.message } })
+          ),
+          Effect.forkDetach({ startImmediately: true })
+        )
     ).pipe(Effect.map((fibers) => {
       incarnation.liveness = fibers
     }))
   }
 
   private stopProbes(incarnation: Incarnation): void {
-    incarnation.readiness?.interruptUnsafe()
+    const fibers = incarnation.readiness === undefined
+      ? incarnation.liveness
+      : [...incarnation.liveness, incarnation.readiness]
+    for (const fiber of fibers) fiber.interruptUnsafe()
     incarnation.readiness = undefined
-    for (const fiber of incarnation.liveness) fiber.interruptUnsafe()
     incarnation.liveness = []
+    incarnation.retired = [...incarnation.retired, ...fibers].filter((fiber) => fiber.pollUnsafe() === undefined)
   }
 
   private onHealth(incarnation: Incarnation, probe: number, failure: ProbeFailure | null): void {
@@ -695,8 +719,8 @@ export class ChildActor {
       })
       if (!moved) {
         // A later stop shortens the teardown that is going on.
-        return event === "stop" && incarnation.running !== undefined
-          ? Effect.asVoid(Effect.forkDetach(incarnation.running.stop(plan), { startImmediately: true }))
+        return event === "stop"
+          ? Effect.asVoid(Effect.forkDetach(this.stopBody(incarnation, plan), { startImmediately: true }))
           : Effect.void
       }
       if (incarnation.readyAt !== undefined) incarnation.readyFor = this.monotonic() - incarnation.readyAt
@@ -705,14 +729,19 @@ export class ChildActor {
     })
   }
 
+  private stopBody(incarnation: Incarnation, plan: ShutdownPlan.Validated): Effect.Effect<Remainder> {
+    // A launch that is under way is not interrupted: it ends soon, and then there is a body to stop.
+    return Effect.andThen(
+      incarnation.fiber === undefined ? Effect.void : Fiber.interrupt(incarnation.fiber),
+      Effect.suspend(() => incarnation.running?.stop(plan) ?? Effect.succeed(nothingLeft))
+    )
+  }
+
   private teardown(incarnation: Incarnation, plan: ShutdownPlan.Validated): Effect.Effect<void> {
     return Effect.gen({ self: this }, function*() {
-      // A launch that is under way is not interrupted: it ends soon, and then there is a body to stop.
-      if (incarnation.fiber !== undefined) yield* Fiber.interrupt(incarnation.fiber)
-      const { running } = incarnation
-      const remainder = running === undefined ? { problem: undefined, survivors: [] } : yield* running.stop(plan)
+      const remainder = yield* this.stopBody(incarnation, plan)
       // Closing the scope drains the output, unless the tree was released from it.
-      const draining = yield* Effect.forkDetach(this.measureDrain(running), { startImmediately: true })
+      const draining = yield* Effect.forkDetach(this.measureDrain(incarnation.running), { startImmediately: true })
       yield* Scope.close(incarnation.scope, Exit.void)
       yield* Fiber.interrupt(draining)
       yield* this.send({ _tag: "Ended", of: incarnation, ...remainder })
@@ -867,7 +896,9 @@ export class ChildActor {
           break
         }
         case "Stopping":
-          if (this.intent === "stop") this.intent = "again"
+          // Also after an end by itself, which might not be followed by a restart.
+          if (this.intent !== "halt") this.intent = "again"
+          this.forgive()
           break
         default:
       }
@@ -875,11 +906,16 @@ export class ChildActor {
     })
   }
 
+  /** What is still left of what could not be ended. */
+  readonly remains: Effect.Effect<Remainder> = Effect.suspend(() =>
+    this.current?.running?.remains ?? Effect.succeed(nothingLeft)
+  )
+
   /** The error of a child whose old tree could not be ended and has not ended since. */
   private readonly stillThere: Effect.Effect<ChildFailed | undefined> = Effect.gen({ self: this }, function*() {
     if (this.state._tag !== "Failed") return undefined
     const { error } = this.state
-    const remains = yield* this.current?.running?.remains ?? Effect.succeed({ problem: undefined, survivors: [] })
+    const remains = yield* this.remains
     return remains.problem === undefined
       ? undefined
       : new ChildFailed({ child: this.id, reason: remains.problem, causes: error.causes, survivors: remains.survivors })
@@ -953,6 +989,7 @@ export class ChildActor {
         if (this.current !== undefined) this.stopProbes(this.current)
       }
       Deferred.doneUnsafe(reply, Exit.void)
+      // A tree that is being ended is awaited; only a backoff is cut short.
       if (this.state._tag !== "BackingOff") return Effect.void
       this.move("park", { _tag: "Waiting", on: this.blockers() })
       return this.stopTimer

@@ -9,32 +9,49 @@ export type Order = "dependencies" | "sequence"
 
 type Node = Pick<ChildSpec, "id" | "dependsOn">
 
+/** The dependencies of one child, which under `sequence` has a previous one. */
+export const edgesOf = ({ dependsOn }: Node, previous: string | undefined): ReadonlyArray<Dependency> =>
+  previous === undefined || dependsOn.some(({ child }) => child === previous)
+    ? dependsOn
+    : [...dependsOn, { child: previous, until: "ready" }]
+
 /** The dependencies of each child; under `sequence` each one also depends on the one before it. */
 export const edges = (
   children: ReadonlyArray<Node>,
   order: Order
 ): ReadonlyMap<string, ReadonlyArray<Dependency>> =>
-  new Map(children.map(({ dependsOn, id }, index) => {
-    const previous = order === "sequence" ? children[index - 1] : undefined
-    return [
-      id,
-      previous === undefined || dependsOn.some(({ child }) => child === previous.id)
-        ? dependsOn
-        : [...dependsOn, { child: previous.id, until: "ready" as const }]
-    ]
-  }))
+  new Map(children.map((child, index) => [
+    child.id,
+    edgesOf(child, order === "sequence" ? children[index - 1]?.id : undefined)
+  ]))
+
+const invalid = (field: string, problem: string) => Result.fail(new InvalidSpec({ field, problem }))
+
+const nameTaken = (id: string) =>
+  invalid(`${id}.id`, "another child has this name; names are unique within a supervisor")
+
+const unknownName = (id: string, child: string) => invalid(`${id}.dependsOn`, `there is no child "${child}" beside it`)
+
+/** Checks a child that comes to children that have been checked: none of them can depend on it, so there is no circle. */
+export const validateNext = (
+  { dependsOn, id }: Node,
+  isKnown: (id: string) => boolean
+): Result.Result<void, InvalidSpec> => {
+  if (isKnown(id)) return nameTaken(id)
+  const unknown = dependsOn.find(({ child }) => !isKnown(child))
+  return unknown === undefined ? Result.succeed(undefined) : unknownName(id, unknown.child)
+}
 
 /** Checks that names are unique and known and that nobody waits for itself; the error names the circle. */
 export const validate = (children: ReadonlyArray<Node>, order: Order): Result.Result<void, InvalidSpec> => {
-  const invalid = (field: string, problem: string) => Result.fail(new InvalidSpec({ field, problem }))
   const graph = edges(children, order)
   if (graph.size < children.length) {
     const twice = children.find(({ id }, index) => children.findIndex((other) => other.id === id) !== index)
-    return invalid(`${twice?.id}.id`, "another child has this name; names are unique within a supervisor")
+    return nameTaken(twice?.id ?? "")
   }
   for (const { dependsOn, id } of children) {
     const unknown = dependsOn.find(({ child }) => !graph.has(child))
-    if (unknown !== undefined) return invalid(`${id}.dependsOn`, `there is no child "${unknown.child}" beside it`)
+    if (unknown !== undefined) return unknownName(id, unknown.child)
   }
   const done = new Set<string>()
   for (const { id } of children) {

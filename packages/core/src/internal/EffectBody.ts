@@ -39,15 +39,17 @@ export const make = <E, R>(
         new InvalidSpec({ field: "readiness.probe", problem: "an effect has no output; let it announce its readiness" })
       )
       : Result.succeed(undefined),
-  start: () => startOf(run, announces)
+  start: ({ onStep }) => startOf(run, announces, onStep)
 })
 
 const startOf = <E, R>(
   run: (announce: Effect.Effect<void>) => Effect.Effect<unknown, E, R>,
-  announces: boolean
+  announces: boolean,
+  onStep: (step: string) => void
 ): Effect.Effect<Running, never, Exclude<R, Scope.Scope> | Scope.Scope> =>
   Effect.gen(function*() {
     const ready = Deferred.makeUnsafe<void>()
+    const givenUp = Deferred.makeUnsafe<void>()
     // A throw while the effect is being made is a failure of the effect.
     const fiber = yield* Effect.suspend(() => run(Effect.asVoid(Deferred.succeed(ready, undefined)))).pipe(
       Effect.scoped,
@@ -64,14 +66,19 @@ const startOf = <E, R>(
       tree: undefined,
       ended: Effect.map(Fiber.await(fiber), endOf),
       ready: announces ? Deferred.await(ready) : undefined,
-      // Its finalizers may take as long as a process could.
+      // Its finalizers may take as long as a process could. Whoever gives up first does so for all callers.
       stop: (plan) =>
         Effect.suspend(() => {
+          onStep("interrupt")
           fiber.interruptUnsafe()
-          return Effect.raceFirst(
+          return Effect.raceAllFirst([
             Fiber.await(fiber),
-            Effect.sleep(ShutdownPlan.untilKill(plan) + plan.cap)
-          )
+            Effect.andThen(
+              Effect.sleep(ShutdownPlan.untilKill(plan) + plan.cap),
+              Deferred.succeed(givenUp, undefined)
+            ),
+            Deferred.await(givenUp)
+          ])
         }).pipe(Effect.andThen(remains)),
       remains,
       teardown: Effect.succeed(Option.none()),

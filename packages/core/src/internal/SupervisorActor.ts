@@ -47,6 +47,12 @@ interface Round {
   readonly delay: number
 }
 
+/** Somebody who is told of events, and that there will be no more. Called synchronously, must not throw. */
+export interface Listener {
+  readonly onEvent: (event: SupervisorEvent) => void
+  readonly onOver: () => void
+}
+
 export type Phase = "running" | "restarting" | "stopping" | "ended"
 
 /** Past events that a late reader is given: children start before anybody can have asked for events. */
@@ -55,11 +61,13 @@ const historySize = 256
 export class SupervisorActor {
   readonly settings: Settings
   private readonly clock: Clock.Clock
+  /** The child that the supervisor is, in another one. */
+  private readonly parent: typeof ChildSpec.CurrentChild.Service
   private readonly entries = new Map<string, Entry>()
-  private edges: ReadonlyMap<string, ReadonlyArray<ChildSpec.Dependency>> = new Map()
-  private dependents: ReadonlyMap<string, ReadonlyArray<string>> = new Map()
+  private readonly edges = new Map<string, ReadonlyArray<ChildSpec.Dependency>>()
+  private readonly dependents = new Map<string, Set<string>>()
   private readonly history: Array<SupervisorEvent> = []
-  private readonly listeners = new Set<(event: SupervisorEvent) => void>()
+  private readonly listeners = new Set<Listener>()
   private restarts: ReadonlyArray<number> = []
   private round: Round | undefined = undefined
   private roundIsNew = false
@@ -72,10 +80,12 @@ export class SupervisorActor {
   private readonly forgotten = new Set<string>()
   private wake = Deferred.makeUnsafe<void>()
   private loop: Fiber.Fiber<unknown> | undefined = undefined
+  private closed = false
 
-  private constructor(settings: Settings, clock: Clock.Clock) {
+  private constructor(settings: Settings, clock: Clock.Clock, parent: typeof ChildSpec.CurrentChild.Service) {
     this.settings = settings
     this.clock = clock
+    this.parent = parent
   }
 
   /** A supervisor whose children have not been started; `close` must be called in the end. */
@@ -84,33 +94,54 @@ export class SupervisorActor {
     settings: Settings
   ): Effect.Effect<SupervisorActor, never, R> {
     return Effect.gen(function*() {
-      const supervisor = new SupervisorActor(settings, yield* Clock.Clock)
+      const supervisor = new SupervisorActor(settings, yield* Clock.Clock, yield* ChildSpec.CurrentChild)
       for (const child of children) yield* supervisor.add(child, false)
-      supervisor.index()
+      supervisor.linkAll()
       supervisor.loop = yield* Effect.forkDetach(supervisor.run(), { startImmediately: true })
       return supervisor
     })
   }
 
   private add<R>(child: ChildSpec.Validated<R>, dynamic: boolean): Effect.Effect<Entry, never, R> {
-    return Effect.map(ChildActor.make(child, this.ownerOf(child.spec)), (actor) => {
+    // A child may be added from inside of another one, and is no child of that.
+    const make = Effect.provideService(
+      ChildActor.make(child, this.ownerOf(child.spec)),
+      ChildSpec.CurrentChild,
+      this.parent
+    )
+    return Effect.map(make, (actor) => {
       const entry: Entry = { child: child as unknown as ChildSpec.Validated<never>, actor, dynamic, over: false }
       this.entries.set(child.spec.id, entry)
       return entry
     })
   }
 
-  private index(): void {
-    this.edges = Dependencies.edges(this.specs, this.settings.order)
-    const dependents = new Map<string, Array<string>>()
-    for (const [id, dependencies] of this.edges) {
-      for (const { child } of dependencies) {
-        const known = dependents.get(child)
-        if (known === undefined) dependents.set(child, [id])
-        else known.push(id)
-      }
+  private linkAll(): void {
+    this.edges.clear()
+    this.dependents.clear()
+    for (const [id, dependencies] of Dependencies.edges(this.specs, this.settings.order)) this.link(id, dependencies)
+  }
+
+  private link(id: string, dependencies: ReadonlyArray<ChildSpec.Dependency>): void {
+    this.edges.set(id, dependencies)
+    for (const { child } of dependencies) {
+      const known = this.dependents.get(child)
+      if (known === undefined) this.dependents.set(child, new Set([id]))
+      else known.add(id)
     }
-    this.dependents = dependents
+  }
+
+  private unlink(id: string): void {
+    for (const { child } of this.edges.get(id) ?? []) {
+      const known = this.dependents.get(child)
+      known?.delete(id)
+      if (known?.size === 0) this.dependents.delete(child)
+    }
+    this.edges.delete(id)
+  }
+
+  private dependentsOf(id: string): ReadonlyArray<string> {
+    return [...this.dependents.get(id) ?? []]
   }
 
   get specs(): ReadonlyArray<ChildSpec.ChildSpec<never>> {
@@ -134,16 +165,17 @@ export class SupervisorActor {
   }
 
   /** The last events, and from now on each new one; returns how to stop listening. */
-  listen(listener: (event: SupervisorEvent) => void): () => void {
-    for (const event of this.history) listener(event)
-    this.listeners.add(listener)
+  listen(listener: Listener): () => void {
+    for (const event of this.history) listener.onEvent(event)
+    if (this.closed) listener.onOver()
+    else this.listeners.add(listener)
     return () => this.listeners.delete(listener)
   }
 
   private publish(event: SupervisorEvent): void {
     this.history.push(event)
     if (this.history.length > historySize) this.history.shift()
-    for (const listener of this.listeners) listener(event)
+    for (const listener of this.listeners) listener.onEvent(event)
   }
 
   private monotonic(): number {
@@ -175,11 +207,14 @@ export class SupervisorActor {
     this.publish({ _tag: "Child", event })
     if (event.change._tag !== "State") return
     const entry = this.entries.get(event.child)
-    if (entry !== undefined && event.change.to._tag === "Starting") entry.over = false
-    const dependents = this.dependents.get(event.child)
-    if (dependents === undefined) return
+    if (entry === undefined) return
+    if (event.change.to._tag === "Starting") entry.over = false
+    const dependents = this.dependentsOf(event.child)
     for (const id of dependents) this.dirty.add(id)
-    this.awaken()
+    // What it begins to wait for may have failed long ago.
+    const waits = event.change.to._tag === "Waiting"
+    if (waits) this.dirty.add(event.child)
+    if (waits || dependents.length > 0) this.awaken()
   }
 
   private childEnded(id: string, end: ChildEnd, verdict: Restart.Verdict, delay: number): "proceed" | "park" {
@@ -335,7 +370,7 @@ export class SupervisorActor {
     const done = new Map(entries.map((entry) => [entry.child.spec.id, Deferred.makeUnsafe<void>()]))
     return Effect.forEach(entries.toReversed(), (entry) => {
       const { id } = entry.child.spec
-      const before = (this.dependents.get(id) ?? []).flatMap((dependent) => done.get(dependent) ?? [])
+      const before = this.dependentsOf(id).flatMap((dependent) => done.get(dependent) ?? [])
       return Effect.forEach(before, Deferred.await, { discard: true }).pipe(
         Effect.andThen(act(entry)),
         Effect.ensuring(Effect.sync(() => Deferred.doneUnsafe(done.get(id)!, Exit.void)))
@@ -347,7 +382,9 @@ export class SupervisorActor {
     return Effect.suspend(() => {
       const entry = this.entries.get(id)
       this.entries.delete(id)
-      this.index()
+      this.unlink(id)
+      // In a sequence the one after it now follows the one before it.
+      if (this.settings.order === "sequence" && this.dependents.has(id)) this.linkAll()
       return entry?.actor.close ?? Effect.void
     })
   }
@@ -370,7 +407,12 @@ export class SupervisorActor {
   readonly close: Effect.Effect<void> = Effect.suspend(() =>
     this.stopAll.pipe(
       Effect.andThen(Effect.forEach(this.actors, (actor) => actor.close, { concurrency: "unbounded", discard: true })),
-      Effect.andThen(Effect.suspend(() => this.loop === undefined ? Effect.void : Fiber.interrupt(this.loop)))
+      Effect.andThen(Effect.suspend(() => this.loop === undefined ? Effect.void : Fiber.interrupt(this.loop))),
+      Effect.andThen(Effect.sync(() => {
+        this.closed = true
+        for (const listener of this.listeners) listener.onOver()
+        this.listeners.clear()
+      }))
     )
   )
 
@@ -383,13 +425,14 @@ export class SupervisorActor {
 
   startChild<R>(spec: ChildSpec.ChildSpec<R>): Effect.Effect<ChildActor, InvalidSpec | ChildClosed, R> {
     return Effect.gen({ self: this }, function*() {
+      const last = this.settings.order === "sequence" ? [...this.entries.keys()].at(-1) : undefined
       const child = yield* Effect.fromResult(Result.flatMap(
-        Dependencies.validate([...this.specs, spec], this.settings.order),
+        Dependencies.validateNext(spec, (id) => this.entries.has(id)),
         () => ChildSpec.validate(spec)
       ))
       if (this.ending !== undefined) return yield* new ChildClosed({ child: spec.id })
       const { actor } = yield* Effect.uninterruptible(this.add(child, true))
-      this.index()
+      this.link(spec.id, Dependencies.edgesOf(spec, last))
       yield* Effect.ignore(actor.start)
       return actor
     })
@@ -398,7 +441,7 @@ export class SupervisorActor {
   removeChild(id: string, plan?: ShutdownPlan.Validated): Effect.Effect<void, UnknownChild | InvalidSpec> {
     return Effect.gen({ self: this }, function*() {
       const actor = yield* this.find(id)
-      const dependents = this.dependents.get(id) ?? []
+      const dependents = this.dependentsOf(id)
       if (dependents.length > 0) {
         return yield* new InvalidSpec({ field: `${id}.id`, problem: `${dependents.join(", ")} depends on it` })
       }

@@ -5,9 +5,8 @@
  * shell scripts, a simulated platform has data of its own. What a platform does not have is listed as skipped, with the
  * reason in the name of the test. Names quote the numbers of the cases that they prove.
  */
-import { assert, describe, layer as withLayer, type Vitest } from "@effect/vitest"
+import { assert, describe, layer as withLayer } from "@effect/vitest"
 import type * as Cause from "effect/Cause"
-import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
@@ -18,13 +17,13 @@ import * as ChildProcessSpawner from "effect/process/ChildProcessSpawner"
 import * as Scope from "effect/Scope"
 import * as Sink from "effect/Sink"
 import * as Stream from "effect/Stream"
-import * as TestClock from "effect/testing/TestClock"
 import * as Containment from "../Containment.ts"
 import * as ExitStatus from "../ExitStatus.ts"
 import * as Output from "../Output.ts"
 import { type LaunchOptions, ProcessPlatform } from "../ProcessPlatform.ts"
 import * as ShutdownPlan from "../ShutdownPlan.ts"
 import * as Spawner from "../Spawner.ts"
+import { elapsed, needing, pidsOf, quickly } from "./internal/Suite.ts"
 
 type Program = ChildProcess.StandardCommand
 
@@ -114,52 +113,8 @@ const ascii = (text: string): Uint8Array => Uint8Array.from(text, (character) =>
 const textOf = <E>(stream: Stream.Stream<Uint8Array, E>): Effect.Effect<string, E> =>
   Stream.mkString(Stream.decodeText(stream))
 
-/** The pids that a program reports. */
-const pidsOf = <E>(stdout: Stream.Stream<Uint8Array, E>): Effect.Effect<ReadonlyArray<number>, E> =>
-  Output.lines(stdout).pipe(
-    Stream.filter((line) => line.startsWith("pids ")),
-    Stream.runHead,
-    Effect.map((line) => {
-      assert.isTrue(Option.isSome(line), "the program reports its pids")
-      return Option.getOrThrow(line).split(" ").slice(1).map(Number)
-    })
-  )
-
-const elapsed = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<number, E, R> =>
-  Effect.gen(function*() {
-    const startedAt = yield* Clock.currentTimeMillis
-    yield* effect
-    return (yield* Clock.currentTimeMillis) - startedAt
-  })
-
 const within = <A, E, R>(limit: number, effect: Effect.Effect<A, E, R>): Effect.Effect<A, E | Cause.TimeoutError, R> =>
   Effect.timeout(effect, limit)
-
-/** SIGTERM, a short grace, kill. */
-const quickly = ShutdownPlan.terminate({ within: "200 millis" })
-
-/** Lets simulated time pass while a test runs, one ms whenever every fiber has had its turns. */
-const turningClock = <A, E, R>(test: Effect.Effect<A, E, R>): Effect.Effect<A, E, Exclude<R, Scope.Scope>> =>
-  Effect.raceFirst(
-    // What the test leaves to its scope takes time too.
-    Effect.scoped(test),
-    TestClock.adjust(1).pipe(
-      Effect.andThen(Effect.repeat(Effect.yieldNow, { times: turnsPerMs })),
-      Effect.forever
-    )
-  )
-
-/** Turns of all fibers in one ms of simulated time; a chain of fibers that wake each other is seldom longer. */
-const turnsPerMs = 5
-
-/** Registers a test, or lists it as left out with the reason. */
-const needing =
-  <R>(it: Vitest.MethodsNonLive<R>, time: "real" | "simulated") =>
-  (has: boolean, why: string) =>
-  <A, E>(name: string, test: () => Effect.Effect<A, E, R | Scope.Scope>): void => {
-    if (!has) it.effect.skip(`${name} [left out: ${why}]`, test)
-    else it.effect(name, time === "real" ? test : () => turningClock(test()))
-  }
 
 /**
  * Registers the suite.

@@ -1,3 +1,4 @@
+export * as ActorConformance from "./ActorConformance.ts"
 export * as Conformance from "./Conformance.ts"
 export * as Lifecycle from "./Lifecycle.ts"
 export * as Program from "./Program.ts"
