@@ -43,6 +43,17 @@ export default defineConfig({
           testTimeout: 10_000
         }
       },
+      {
+        ...resolution,
+        test: {
+          name: "lifecycle",
+          include: ["test/lifecycle/**/*.test.ts"],
+          execArgv: ["--conditions=source"],
+          // Two processes at a time are two processors.
+          maxWorkers: 1,
+          maxConcurrency: 2
+        }
+      },
       realProcesses("real", ["test/real/**/*.test.ts"], {}),
       // What depends on the engine, again without native code: the engine of macOS, of Workers, and where koffi is missing.
       realProcesses(

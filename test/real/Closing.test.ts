@@ -99,15 +99,16 @@ describe.each(contenders)("$name", (contender) => {
 
   // What Node itself does about each child is more than that in the portable engine.
   it.skipIf(process.env["TREELINE_ENGINE"] === "portable")(
-    "600 children that close together leave the event loop to others: it never works for more than 50 ms",
+    // 15 to 30 ms on a calm machine; without portions it is more than 100.
+    "600 children that close together leave the event loop to others: it never works for more than 75 ms",
     async () => {
       let ticks = 0
-      const stall = await least(50, async () => {
+      const stall = await least(75, async () => {
         const closed = await closeMany(contender, 600)
         ticks = Math.max(ticks, closed.ticks)
         return closed.stall
       })
-      expect(stall).toBeLessThanOrEqual(50)
+      expect(stall).toBeLessThanOrEqual(75)
       expect(ticks).toBeGreaterThanOrEqual(6)
     }
   )

@@ -263,7 +263,9 @@ layer(PosixPlatform.layer, { excludeTestServices: true })("ports", (it) => {
       const liveness = Probe.liveness(Probe.tcp(port), { interval: 20, initialDelay: 0 })
       yield* Effect.forkScoped(
         Probe.watch(Result.getOrThrow(Probe.validateLiveness(liveness)), { platform, tree }, (health, failure) => {
-          seen.push(`${health} ${failure?.reason ?? ""}`)
+          seen.push(health)
+          // A process that is dying still accepts for a moment, and is of no tree any more.
+          if (failure !== undefined) assert.include(["Refused", "OtherProcess"], failure.reason)
           return Effect.asVoid(
             health === "failed"
               ? Deferred.succeed(failed, undefined)
@@ -276,7 +278,7 @@ layer(PosixPlatform.layer, { excludeTestServices: true })("ports", (it) => {
       yield* Deferred.await(healthy)
       yield* tree.signal("SIGKILL")
       yield* Deferred.await(failed)
-      assert.deepStrictEqual(seen, ["healthy ", "degraded Refused", "failed Refused"])
+      assert.deepStrictEqual(seen, ["healthy", "degraded", "failed"])
     }))
 
   it.effect("http: status, range, predicate, body, headers; redirects are not followed", () =>

@@ -484,12 +484,16 @@ class Reader {
         const takes = (name: string) =>
           facts.strategy === "one_for_all" || facts.children.indexOf(name) >= origin ||
           supervisor.round?.has(name) === true
+        const isUp = (name: string) => {
+          const tag = this.children.get(path === "" ? name : `${path}/${name}`)?.state._tag
+          return tag !== "Stopped" && tag !== "Failed"
+        }
         const wrong = !event.children.every(takes) ||
-          present.some((name) => takes(name) && !event.children.includes(name))
+          present.some((name) => takes(name) && isUp(name) && !event.children.includes(name))
         if (facts.strategy === "one_for_one" || wrong) {
           this.violate("strategy", `${facts.strategy}: ${event.origin} takes along ${event.children.join(", ")}`)
         }
-        supervisor.round = new Set(event.children)
+        supervisor.round = new Set(facts.children.filter(takes))
         return
       }
       case "RoundOver":

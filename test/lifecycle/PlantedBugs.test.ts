@@ -1,0 +1,192 @@
+/**
+ * The kit against bugs that were planted in a copy of the core: each must be found within 2,000 lifecycles. So a promise
+ * that is no longer checked is seen here, and not when it is broken.
+ */
+import { assert, describe, it } from "@effect/vitest"
+import { Effect } from "effect"
+import * as fs from "node:fs"
+import * as path from "node:path"
+import { fileURLToPath } from "node:url"
+import { check } from "../support/Lifecycles.ts"
+
+interface Change {
+  readonly file: string
+  readonly from: string
+  readonly to: string
+}
+
+/** Each with the changes that plant it; a `from` must be there exactly once. */
+const bugs: Readonly<Record<string, ReadonlyArray<Change>>> = {
+  "a restart begins before the old tree is empty": [
+    {
+      file: "internal/ChildActor.ts",
+      from: "const remainder = yield* this.stopBody(incarnation, plan)",
+      to: "yield* Effect.forkDetach(this.stopBody(incarnation, plan), { startImmediately: true })\n" +
+        "      const remainder = nothingLeft"
+    },
+    {
+      file: "internal/ChildActor.ts",
+      from: "yield* Scope.close(incarnation.scope, Exit.void)\n      yield* Fiber.interrupt(draining)",
+      to: "yield* Effect.forkDetach(Scope.close(incarnation.scope, Exit.void))\n      yield* Fiber.interrupt(draining)"
+    }
+  ],
+  "what an old incarnation says counts": [
+    {
+      file: "internal/ChildActor.ts",
+      from: "return message.of === this.current ? this.onIncarnation(message) : Effect.void",
+      to: "return this.onIncarnation(message)"
+    },
+    // Without this an old one is silent before the next one begins.
+    {
+      file: "internal/ChildActor.ts",
+      from: "incarnation.fiber === undefined ? Effect.void : Fiber.interrupt(incarnation.fiber)",
+      to: "incarnation.running !== undefined ? Effect.void : Fiber.interrupt(incarnation.fiber!)"
+    }
+  ],
+  "a stop loses to a restart from before it": [
+    {
+      file: "internal/ChildActor.ts",
+      from: "if (epoch !== this.epoch) return refuse()",
+      to: "if (epoch < 0) return refuse()"
+    },
+    {
+      file: "internal/ChildActor.ts",
+      from: "if (this.state._tag === \"Stopping\" && this.intent === \"stop\") return refuse()",
+      to: ""
+    }
+  ],
+  "one restart too few is allowed": [
+    { file: "internal/Intensity.ts", from: "restarts.length > max", to: "restarts.length >= max" }
+  ],
+  "one restart too many is allowed": [
+    { file: "internal/Intensity.ts", from: "restarts.length > max", to: "restarts.length > max + 1" }
+  ],
+  "the window ends one instant too early": [
+    { file: "internal/Intensity.ts", from: "now - at <= within", to: "now - at < within" }
+  ],
+  "no finalizer when a spawn is interrupted": [
+    {
+      file: "ProcessPlatform.ts",
+      from: "const tree = yield* Effect.uninterruptible(Effect.gen(function*() {",
+      to: "const tree = yield* Effect.interruptible(Effect.gen(function*() {"
+    },
+    {
+      file: "internal/ChildActor.ts",
+      from: "return Effect.uninterruptibleMask((restore) =>",
+      to: "return loose((restore) =>"
+    },
+    {
+      file: "internal/ChildActor.ts",
+      from: "/** One life of the body. */",
+      to: "const loose = <A, E, R>(f: (restore: <B, F, S>(e: Effect.Effect<B, F, S>) => Effect.Effect<B, F, S>) => " +
+        "Effect.Effect<A, E, R>) => f((effect) => effect)\n\n/** One life of the body. */"
+    }
+  ],
+  "a round starts temporary siblings again": [
+    {
+      file: "internal/SupervisorActor.ts",
+      from: "Effect.ignore(child.spec.restart.mode === \"temporary\" ? actor.stop() : actor.halt)",
+      to: "Effect.ignore(child.spec.id === \"\" ? actor.stop() : actor.halt)"
+    }
+  ],
+  "rest_for_one takes earlier siblings along": [
+    {
+      file: "internal/SupervisorActor.ts",
+      from: "ids.slice(ids.indexOf(origin))",
+      to: "ids.slice(Math.max(0, ids.indexOf(origin) - 1))"
+    }
+  ],
+  "children do not wait for what they depend on": [
+    {
+      file: "internal/Dependencies.ts",
+      from: "return state._tag === \"Ready\" || hasSucceeded(state)",
+      to: "return true"
+    }
+  ],
+  "what others depend on is stopped first": [
+    {
+      file: "internal/SupervisorActor.ts",
+      from: "const before = this.dependentsOf(id).flatMap((dependent) => done.get(dependent) ?? [])",
+      to:
+        "const before = this.dependentsOf(id).flatMap((dependent) => dependent === \"\" ? done.get(dependent) ?? [] : [])"
+    }
+  ],
+  "probes go on while the child is being stopped": [
+    {
+      file: "internal/ChildActor.ts",
+      from: "this.stopProbes(incarnation)\n      return Effect.asVoid(Effect.forkDetach(this.teardown",
+      to: "return Effect.asVoid(Effect.forkDetach(this.teardown"
+    }
+  ],
+  "a permanent failure code is a failure like any other": [
+    {
+      file: "Restart.ts",
+      from: "if (status !== undefined && has(policy.permanentFailureCodes, status)) return \"fail\"",
+      to: ""
+    }
+  ],
+  "a paused child is restarted": [
+    {
+      file: "internal/ChildActor.ts",
+      from: "return this.paused ? [\"resume\", ...this.owner.blockers()] : this.owner.blockers()",
+      to: "return this.owner.blockers()"
+    }
+  ],
+  "the kill waits for the leader and not for the tree": [
+    {
+      file: "internal/Teardown.ts",
+      from: "Effect.as(this.tree.awaitEmpty, \"empty\" as const)",
+      to: "Effect.as(this.tree.exited, \"empty\" as const)"
+    }
+  ],
+  "the backoff never begins anew": [
+    {
+      file: "internal/ChildActor.ts",
+      from: "incarnation.readyFor >= resetAfter",
+      to: "incarnation.readyFor >= resetAfter * 1000"
+    }
+  ],
+  "the first significant end counts for all": [
+    {
+      file: "internal/SupervisorActor.ts",
+      from: "this.settings.autoShutdown === \"any\" || others.length === 0",
+      to: "this.settings.autoShutdown === \"any\" && others.length === 0"
+    }
+  ]
+}
+
+const root = fileURLToPath(new URL("../..", import.meta.url))
+const source = path.join(root, "packages/core/src")
+
+/** A copy of the core with the changes, inside the workspace, so that it finds `effect`. */
+const plant = (changes: ReadonlyArray<Change>) =>
+  Effect.acquireRelease(
+    Effect.sync(() => {
+      fs.mkdirSync(path.join(root, ".reports"), { recursive: true })
+      const copy = fs.mkdtempSync(path.join(root, ".reports/planted-"))
+      fs.cpSync(source, copy, { recursive: true })
+      for (const { file, from, to } of changes) {
+        const text = fs.readFileSync(path.join(copy, file), "utf8")
+        assert.strictEqual(text.split(from).length, 2, `${file} has this exactly once: ${from}`)
+        fs.writeFileSync(path.join(copy, file), text.replace(from, () => to))
+      }
+      return path.join(copy, "testing/Lifecycle.ts")
+    }),
+    (module) => Effect.sync(() => fs.rmSync(path.dirname(path.dirname(module)), { recursive: true, force: true }))
+  )
+
+describe.concurrent("planted bugs", () => {
+  for (const [name, changes] of Object.entries(bugs)) {
+    it.live(
+      `is found within 2,000 lifecycles: ${name}`,
+      () =>
+        Effect.gen(function*() {
+          const answer = yield* check(yield* plant(changes), 1, 2000, 0)
+          if (!("found" in answer)) return assert.fail(`not found in ${answer.runs} lifecycles`)
+          assert.isAbove(answer.found.runs, 0, answer.found.detail)
+          console.log(`${name}: run ${answer.found.runs}, ${answer.ms} ms, "${answer.found.invariant}"`)
+        }).pipe(Effect.scoped),
+      300_000
+    )
+  }
+})
