@@ -47,7 +47,7 @@ it.live(
       yield* lifecycle(200)
       const few = yield* lifecycle(500)
       const many = yield* lifecycle(5000)
-    assert.isBelow(many / few, 20, `${few} ms for 500, ${many} ms for 5,000`)
+      assert.isBelow(many / few, 20, `${few} ms for 500, ${many} ms for 5,000`)
     }),
   180_000
 )
