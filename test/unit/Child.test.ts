@@ -269,7 +269,7 @@ describe("restart policy", () => {
   )
 
   it.effect(
-    "peer 78: a wall clock that is set back by an hour changes nothing",
+    "peer 78: a wall clock that is set by an hour, forward or back, changes nothing",
     () =>
       Effect.gen(function*() {
         const { provide, shift } = yield* shifting
@@ -280,7 +280,10 @@ describe("restart policy", () => {
             resetAfter: 5000
           })
           yield* Child.start(process("worker", exits(1), { restart }))
-          yield* advance(250)
+          // An hour forward while it runs, and back while it waits.
+          yield* advance(115)
+          shift.wall = 3_600_000
+          yield* advance(135)
           const before = yield* simulation.launches
           shift.wall = -3_600_000
           yield* advance(3000)
@@ -592,18 +595,37 @@ describe("races", () => {
     )
   }
 
+  for (const tag of ["Ready", "Running", "BackingOff", "Stopped", "Failed"] as const) {
+    it.effect(
+      `peer 74, A10: from ${tag}, restarts and starts asked for at the same time make one new incarnation`,
+      onSystem(function*() {
+        const { child, incarnation } = yield* inState(tag)
+        const twenty = Array.from({ length: 20 })
+        const numbers = yield* passing(Effect.forEach(twenty, () => child.restart, { concurrency: "unbounded" }))
+        assert.deepStrictEqual(new Set(numbers), new Set([incarnation + 1]))
+        yield* Effect.forEach(twenty, () => child.start, { concurrency: "unbounded" })
+        assert.strictEqual((yield* child.status).incarnation, incarnation + 1)
+      })
+    )
+  }
+
   it.effect(
-    "peer 74, A10: restarts asked for at the same time make one new incarnation",
+    "peer 73: a start that a stop overtakes is told so, and launches nothing",
     onSystem(function*() {
       const simulation = yield* Simulation
-      const child = yield* Child.start(process("worker", lives))
-      yield* advance(1)
-      const numbers = yield* passing(
-        Effect.forEach(Array.from({ length: 20 }), () => child.restart, { concurrency: "unbounded" })
+      const { child } = yield* inState("Stopped")
+      const [start, restart, stop] = yield* Effect.all(
+        [Effect.exit(child.start), Effect.exit(child.restart), Effect.exit(child.stop())],
+        { concurrency: "unbounded" }
       )
-      assert.deepStrictEqual(new Set(numbers), new Set([2]))
-      yield* Effect.forEach(Array.from({ length: 20 }), () => child.start, { concurrency: "unbounded" })
-      assert.strictEqual(yield* simulation.launches, 2)
+      assert.isTrue(Exit.isSuccess(stop))
+      for (const exit of [start, restart]) {
+        assert.strictEqual(
+          (yield* Effect.flip(exit as Exit.Exit<unknown, { readonly _tag: string }>))._tag,
+          "Overtaken"
+        )
+      }
+      assert.strictEqual(yield* simulation.launches, 1)
     })
   )
 
