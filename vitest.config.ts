@@ -69,6 +69,7 @@ export default defineConfig({
           "LinuxExtra",
           "Matrix",
           "Output",
+          "Probe",
           "Spawner",
           "Supervisor",
           "Telemetry",
