@@ -610,6 +610,29 @@ describe("races", () => {
   }
 
   it.effect(
+    "A11: who waits for a child that dies before it is ready is given the next one, and not the dead one",
+    onSystem(function*() {
+      const simulation = yield* Simulation
+      const child = yield* Child.start(
+        process("worker", [Program.sleep(100), Program.write("ready\n"), Program.endure], {
+          readiness: Probe.line("ready"),
+          restart: Restart.permanent({ backoff: every(50) })
+        })
+      )
+      yield* settle
+      const [first] = yield* simulation.alive
+      const waiting = yield* Effect.forkChild(child.awaitReady, { startImmediately: true })
+      yield* simulation.kill(first!.pid)
+      yield* advance(40)
+      assert.isUndefined(waiting.pollUnsafe())
+      yield* passing(Fiber.join(waiting))
+      assert.strictEqual((yield* child.status).incarnation, 2)
+      assert.deepInclude((yield* child.status).state, { _tag: "Ready", incarnation: 2 })
+      assert.strictEqual((yield* simulation.alive).length, 1)
+    })
+  )
+
+  it.effect(
     "peer 73: a start that a stop overtakes is told so, and launches nothing",
     onSystem(function*() {
       const simulation = yield* Simulation
