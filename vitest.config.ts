@@ -10,7 +10,7 @@ const resolution = {
 }
 
 /** Tests on real processes, few at a time. */
-const realProcesses = (name: string, include: Array<string>, env: Record<string, string>) => ({
+const realProcesses = (name: string, groupOrder: number, include: Array<string>, env: Record<string, string>) => ({
   ...resolution,
   test: {
     name,
@@ -18,6 +18,7 @@ const realProcesses = (name: string, include: Array<string>, env: Record<string,
     env,
     pool: "forks" as const,
     maxWorkers: 2,
+    sequence: { groupOrder },
     execArgv: ["--conditions=source"],
     testTimeout: 30_000,
     hookTimeout: 30_000
@@ -32,12 +33,14 @@ export default defineConfig({
     reporters: process.env["CI"] === "true"
       ? ["default", ["json", { outputFile: ".reports/vitest.json" }]]
       : ["default"],
+    // One after another: what measures time on real processes has the machine to itself.
     projects: [
       {
         ...resolution,
         test: {
           name: "unit",
           include: ["test/unit/**/*.test.ts"],
+          sequence: { groupOrder: 0 },
           execArgv: ["--conditions=source"],
           // Unit tests are on the test clock: one that takes real time hangs.
           testTimeout: 10_000
@@ -48,16 +51,18 @@ export default defineConfig({
         test: {
           name: "lifecycle",
           include: ["test/lifecycle/**/*.test.ts"],
+          sequence: { groupOrder: 1 },
           execArgv: ["--conditions=source"],
           // Two processes at a time are two processors.
           maxWorkers: 1,
           maxConcurrency: 2
         }
       },
-      realProcesses("real", ["test/real/**/*.test.ts"], {}),
+      realProcesses("real", 2, ["test/real/**/*.test.ts"], {}),
       // What depends on the engine, again without native code: the engine of macOS, of Workers, and where koffi is missing.
       realProcesses(
         "portable",
+        3,
         [
           "Child",
           "Closing",
