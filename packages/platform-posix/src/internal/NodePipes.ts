@@ -33,12 +33,14 @@ class Reader implements PipeReader {
   private readonly socket: Socket
   private readonly fd: number
   private readonly ask: Pending
+  private readonly onStart: (() => void) | undefined
   readonly turn = turn
 
-  constructor(socket: Socket, fd: number, ask: Pending) {
+  constructor(socket: Socket, fd: number, ask: Pending, onStart: (() => void) | undefined) {
     this.socket = socket
     this.fd = fd
     this.ask = ask
+    this.onStart = onStart
   }
 
   start(handlers: Parameters<PipeReader["start"]>[0]): void {
@@ -49,6 +51,7 @@ class Reader implements PipeReader {
       const failed = error instanceof Error && !endCodes.has((error as NodeJS.ErrnoException).code)
       handlers.onEnd(failed ? systemError(`read(fd${this.fd})`, error) : undefined)
     }
+    this.onStart?.()
     this.socket.on("data", (chunk: Uint8Array) => handlers.onChunk(chunk))
     this.socket.on("end", end)
     this.socket.on("error", end)
@@ -72,9 +75,13 @@ class Reader implements PipeReader {
   }
 }
 
-/** The end that the host reads. */
-export const reader = (socket: Socket, fd: number, pending: Pending = Option.none): PipeReader =>
-  new Reader(socket, fd, pending)
+/** The end that the host reads; `onStart` is called when it begins to. */
+export const reader = (
+  socket: Socket,
+  fd: number,
+  pending: Pending = Option.none,
+  onStart?: (() => void) | undefined
+): PipeReader => new Reader(socket, fd, pending, onStart)
 
 /** A socket that may not have been made yet: one that nobody writes to is closed without. */
 export interface LazySocket {

@@ -50,6 +50,7 @@ export const STREAM_CLOEXEC = 1 | 0o2000000
 export const F_DUPFD_CLOEXEC = 1030
 export const F_GETFL = 3
 export const F_SETFL = 4
+export const F_SETPIPE_SZ = 1031
 export const O_NONBLOCK = 0o4000
 export const FIONREAD = 0x541b
 export const RLIMIT_LOCKS = 10

@@ -164,6 +164,11 @@ interface Ends {
   readonly owned: boolean
 }
 
+/** What a pipe holds, and what a busy one is given, in bytes; and how many are given that at most. */
+const ordinaryPipe = 64 * 1024
+const widePipe = 256 * 1024
+const maxWide = 64
+
 export const make = (libc: Libc.Libc, reaper: Reaper): Launcher => {
   const ownSession = attributesOf(libc, true)
   const sharedSession = attributesOf(libc, false)
@@ -173,6 +178,8 @@ export const make = (libc: Libc.Libc, reaper: Reaper): Launcher => {
   const baseLimit = new BigUint64Array(2)
   const tagLimit = new BigUint64Array(2)
   const pendingOut = new Int32Array(1)
+  /** Pipes that have been widened and are open. */
+  let wide = 0
   const nullDevice = fs.openSync("/dev/null", "r+")
   /** The strings of the call that is going on: C has only their addresses, so the collector must not move in. */
   const held: { strings: ReadonlyArray<Strings> } = { strings: [] }
@@ -254,6 +261,22 @@ export const make = (libc: Libc.Libc, reaper: Reaper): Launcher => {
   const pending = (fd: number) => (): Option.Option<number> =>
     libc.ioctl(fd, Libc.FIONREAD, pendingOut) === 0 ? Option.some(pendingOut[0]!) : Option.none()
 
+  /**
+   * Room for a child that writes more than a pipe holds: the shares of 50 busy pipes get less unequal (the least one was
+   * 0.07 to 0.28 of the mean at half time, and is 0.29 to 0.53). Few have it, because all pipes of an unprivileged user
+   * share 64 MiB (pipe(7), pipe-user-pages-soft).
+   */
+  const widen = (socket: net.Socket, host: number): void => {
+    const onFull = (chunk: Uint8Array) => {
+      if (chunk.length < ordinaryPipe) return
+      socket.off("data", onFull)
+      if (wide >= maxWide || socket.destroyed || libc.fcntl(host, Libc.F_SETPIPE_SZ, widePipe) < 0) return
+      wide++
+      socket.once("close", () => wide--)
+    }
+    socket.on("data", onFull)
+  }
+
   const pipeOf = (child: Child, direction: "read" | "write" | "duplex", fd: number, host: number): Pipe => {
     if (direction === "write") {
       return { reader: undefined, writer: NodePipes.writer(new Input(libc, child, host), fd) }
@@ -262,7 +285,7 @@ export const make = (libc: Libc.Libc, reaper: Reaper): Launcher => {
     const socket = new net.Socket({ fd: host, readable: true, writable, allowHalfOpen: writable })
     child.sockets.push(socket)
     return {
-      reader: NodePipes.reader(socket, fd, pending(host)),
+      reader: NodePipes.reader(socket, fd, pending(host), writable ? undefined : () => widen(socket, host)),
       writer: writable ? NodePipes.writerOf(socket, fd) : undefined
     }
   }
