@@ -80,7 +80,7 @@ export const reader = (
   socket: Socket,
   fd: number,
   pending: Pending = Option.none,
-  onStart?: (() => void) | undefined
+  onStart?: () => void
 ): PipeReader => new Reader(socket, fd, pending, onStart)
 
 /** A socket that may not have been made yet: one that nobody writes to is closed without. */
