@@ -11,6 +11,7 @@ import type { ProcessPlatform } from "../ProcessPlatform.ts"
 import * as Restart from "../Restart.ts"
 import * as ShutdownPlan from "../ShutdownPlan.ts"
 import * as Supervisor from "../Supervisor.ts"
+import * as Script from "./internal/Script.ts"
 import * as Program from "./Program.ts"
 import * as SimulatedPlatform from "./SimulatedPlatform.ts"
 
@@ -245,6 +246,6 @@ export const toOptions = (plan: SupervisorPlan): Supervisor.Options => ({
 export const paths = (plan: SupervisorPlan, parent = ""): ReadonlyArray<string> =>
   plan.children.flatMap(({ id, nested }) => nested === null ? [`${parent}${id}`] : paths(nested, `${parent}${id}/`))
 
-/** A test that runs this very scenario again, to be pasted. */
+/** A test that runs this very scenario again, to be pasted; it needs `it` and `Lifecycle`. */
 export const toScript = (scenario: Scenario): string =>
-  `it.effect("replay", () => Lifecycle.replay(${JSON.stringify(scenario)}))`
+  Script.test(`Lifecycle.replay(${Script.expression(scenario, "  ")})`)
