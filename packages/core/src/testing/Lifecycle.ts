@@ -1,5 +1,5 @@
 /**
- * Tests of lifecycles: runs supervised children through drawn commands, in drawn interleavings, on a clock that is
+ * Tests of lifecycles (the guide is docs/test-lifecycles.md): runs supervised children through drawn commands, in drawn interleavings, on a clock that is
  * stepped, and checks what must always hold. A failure comes as the smallest scenario that was found, ready to be pasted.
  *
  * What must hold: never two incarnations of a child at once; a restart begins when the old tree is empty; nothing lives
@@ -348,8 +348,10 @@ export interface FastCheck<Arbitrary> {
 }
 
 /**
- * Scenarios as an arbitrary of fast-check, for those who use it: `fc.asyncProperty(Lifecycle.fastCheck(fc), ...)`, with
- * `Effect.runPromise(Lifecycle.replay(scenario))` in the property.
+ * Scenarios as an arbitrary of fast-check, for those who use it:
+ * `Lifecycle.fastCheck<fc.Arbitrary<Scenario.Scenario>>(fc)`, with `Lifecycle.replay(scenario)` in the property. The type
+ * has to be given; it can't be inferred without a dependency. fast-check makes the seed smaller and not the scenario, which
+ * `check` does.
  */
 export const fastCheck = <Arbitrary>(fc: FastCheck<Arbitrary>, options: Options = {}): Arbitrary =>
   fc.integer({ min: 1, max: 0x7fffffff }).map((seed) => scenario(seed, options))

@@ -213,7 +213,7 @@ const specOf = (plan: ChildPlan, parent: string, listeners: Listeners): ChildSpe
     })
   }
   return Child.make(plan.id, {
-    command: SimulatedPlatform.command(plan.program, { env: { CHILD: path } }),
+    command: SimulatedPlatform.command(plan.program),
     shutdown: ShutdownPlan.terminate({ within: plan.grace }),
     readiness: plan.readiness === null ? undefined : Probe.readiness(
       plan.readiness.kind === "line" ? Probe.line("ready") : probeOf(path, listeners),
@@ -228,7 +228,7 @@ const specOf = (plan: ChildPlan, parent: string, listeners: Listeners): ChildSpe
   })
 }
 
-/** The children as specs. Their launches carry their paths in the variable `CHILD`. */
+/** The children as specs. */
 export const toSpecs = (
   plan: SupervisorPlan,
   listeners: Listeners,
