@@ -208,8 +208,8 @@ const specScript = ({ commands, seed, supervisor }: SpecReplay): string =>
       `    commands: ${Script.expression(commands, "    ")}\n  })`
   )
 
-const runSpecs = <R, P, E, RIn>(
-  children: () => ReadonlyArray<ChildSpec<R>>,
+const runSpecs = <Spec extends ChildSpec<unknown>, P, E, RIn>(
+  children: () => ReadonlyArray<Spec>,
   platform: Layer.Layer<P, E, RIn>,
   stepped: boolean,
   { commands, seed, supervisor = {} }: SpecReplay
@@ -246,8 +246,8 @@ const runSpecs = <R, P, E, RIn>(
  * if (report.starts < 20) throw new Error("too little has happened")
  * ```
  */
-export const checkSpecs = Effect.fn("Lifecycle.checkSpecs")(function*<R, P, E, RIn>(
-  children: () => ReadonlyArray<ChildSpec<R>>,
+export const checkSpecs = Effect.fn("Lifecycle.checkSpecs")(function*<Spec extends ChildSpec<unknown>, P, E, RIn>(
+  children: () => ReadonlyArray<Spec>,
   platform: Layer.Layer<P, E, RIn>,
   options: SpecOptions = {}
 ) {
@@ -273,8 +273,8 @@ export const checkSpecs = Effect.fn("Lifecycle.checkSpecs")(function*<R, P, E, R
 })
 
 /** Runs one lifecycle of one's own specs again: what a pasted script of `checkSpecs` calls. */
-export const replaySpecs = Effect.fn("Lifecycle.replaySpecs")(function*<R, P, E, RIn>(
-  children: () => ReadonlyArray<ChildSpec<R>>,
+export const replaySpecs = Effect.fn("Lifecycle.replaySpecs")(function*<Spec extends ChildSpec<unknown>, P, E, RIn>(
+  children: () => ReadonlyArray<Spec>,
   platform: Layer.Layer<P, E, RIn>,
   one: SpecReplay
 ) {

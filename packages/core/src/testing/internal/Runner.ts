@@ -12,7 +12,7 @@ import * as Option from "effect/Option"
 import * as Random from "effect/Random"
 import * as Scheduler from "effect/Scheduler"
 import * as Scope from "effect/Scope"
-import { type ChildSpec, CurrentChild } from "../../ChildSpec.ts"
+import { type ChildSpec, CurrentChild, type Services } from "../../ChildSpec.ts"
 import type { InvalidSpec } from "../../Errors.ts"
 import { equals, type ProcessInfo } from "../../ProcessIdentity.ts"
 import { ProcessPlatform } from "../../ProcessPlatform.ts"
@@ -36,8 +36,8 @@ export interface Outcome {
 }
 
 /** The children, and what is known of them. */
-export interface Subject<R> {
-  readonly children: ReadonlyArray<ChildSpec<R>>
+export interface Subject<Spec> {
+  readonly children: ReadonlyArray<Spec>
   readonly options: Supervisor.Options
   readonly facts: Facts
 }
@@ -166,9 +166,9 @@ const closeWithin = 300_000
 /** Time that passes after the last command, in ms: backoffs and stops come to their ends. */
 const afterwards = [0, 1000, 5000]
 
-class Run<R> {
+class Run<Spec extends ChildSpec<unknown>> {
   private readonly world: World
-  private readonly subject: Subject<R>
+  private readonly subject: Subject<Spec>
   private readonly reader: Invariants.Reader
   private readonly journal: Journal
   private readonly healthy: Map<string, boolean>
@@ -178,7 +178,7 @@ class Run<R> {
 
   constructor(
     world: World,
-    subject: Subject<R>,
+    subject: Subject<Spec>,
     reader: Invariants.Reader,
     journal: Journal,
     healthy: Map<string, boolean>
@@ -290,7 +290,7 @@ class Run<R> {
   }
 
   /** Runs the commands, ends the scope, and says what was seen. */
-  run(commands: ReadonlyArray<Scenario.Command>): Effect.Effect<Outcome, InvalidSpec, R> {
+  run(commands: ReadonlyArray<Scenario.Command>): Effect.Effect<Outcome, InvalidSpec, Services<Spec>> {
     return Effect.gen({ self: this }, function*() {
       const scope = yield* Scope.make()
       const { children, options } = this.subject
@@ -343,13 +343,13 @@ const listenersOf = (journal: Journal, healthy: Map<string, boolean>): Scenario.
  * that is drawn by the seed, which takes a platform that is simulated; then the same seed gives the same run, and what
  * hangs for ever is given up with the simulation. Otherwise time is live.
  */
-export const run = <R, P, E, RIn>(options: {
-  readonly subject: (listeners: Scenario.Listeners) => Subject<R>
+export const run = <Spec extends ChildSpec<unknown>, P, E, RIn>(options: {
+  readonly subject: (listeners: Scenario.Listeners) => Subject<Spec>
   readonly platform: Layer.Layer<P, E, RIn>
   readonly stepped: boolean
   readonly seed: number
   readonly commands: ReadonlyArray<Scenario.Command>
-}): Effect.Effect<Outcome, E | InvalidSpec, RIn | Exclude<R | ProcessPlatform, P>> =>
+}): Effect.Effect<Outcome, E | InvalidSpec, RIn | Exclude<Services<Spec> | ProcessPlatform, P>> =>
   Effect.suspend(() => {
     const timeline = options.stepped ? Timeline.make(options.seed) : Timeline.live()
     const lifecycle = Effect.gen(function*() {
