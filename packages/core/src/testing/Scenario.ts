@@ -1,6 +1,6 @@
 /**
  * A lifecycle as data: supervised children, the system they run on, and what happens to them. A generator makes it, a
- * failure prints it, and the same scenario with the same seed runs the same way again.
+ * failure prints it, and the same scenario with the same seed runs the same way again (docs/test-lifecycles.md).
  */
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
