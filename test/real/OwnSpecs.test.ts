@@ -81,3 +81,16 @@ it.effect("a process that an effect leaks is found, and ended afterwards", () =>
     assert.include(again, { _tag: "LifecycleViolation", invariant: "nothing is left" })
     yield* assertNoneLiving(scratch)
   }).pipe(Effect.scoped))
+
+it.effect("an incarnation that is launched while a process of the last one lives is found at the launch", () =>
+  Effect.gen(function*() {
+    const scratch = yield* Scratch.make
+    const leak = () => [leaking("leaking", sh("echo \"leaked $$\" >>\"$1\"; exec sleep 60", scratch.report))]
+    const found = yield* Effect.flip(Lifecycle.replaySpecs(leak, PosixPlatform.layer, {
+      seed: 1,
+      commands: [{ _tag: "Step", ms: 50 }, { _tag: "Restart", child: "leaking" }]
+    }))
+    assert.include(found, { _tag: "LifecycleViolation", invariant: "one incarnation at a time" })
+    assert.match(found.message, /leaking#2 is launched while process \d+ .+ of #1 lives/)
+    yield* assertNoneLiving(scratch)
+  }).pipe(Effect.scoped))
