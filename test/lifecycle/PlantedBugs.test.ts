@@ -3,11 +3,13 @@
  * that is no longer checked is seen here, and not when it is broken.
  */
 import { assert, describe, it } from "@effect/vitest"
+import { Lifecycle } from "@treeline/core/testing"
 import { Effect } from "effect"
 import * as fs from "node:fs"
 import * as path from "node:path"
 import { fileURLToPath } from "node:url"
 import { check } from "../support/Lifecycles.ts"
+import { scenarioOf } from "../support/OwnSpecs.ts"
 
 interface Change {
   readonly file: string
@@ -184,9 +186,41 @@ describe.concurrent("planted bugs", () => {
           const answer = yield* check(yield* plant(changes), 1, 2000, 0)
           if (!("found" in answer)) return assert.fail(`not found in ${answer.runs} lifecycles`)
           assert.isAbove(answer.found.runs, 0, answer.found.detail)
+          assert.strictEqual(answer.found.again, answer.found.invariant, answer.found.script)
           console.log(`${name}: run ${answer.found.runs}, ${answer.ms} ms, "${answer.found.invariant}"`)
         }).pipe(Effect.scoped),
       300_000
+    )
+  }
+})
+
+describe("a planted bug shrinks to a short script that fails again", () => {
+  for (
+    const name of [
+      "what others depend on is stopped first",
+      "the kill waits for the leader and not for the tree",
+      "a paused child is restarted"
+    ]
+  ) {
+    it.live(
+      name,
+      () =>
+        Effect.gen(function*() {
+          const answer = yield* check(yield* plant(bugs[name]!), 1, 2000, 500)
+          if (!("found" in answer)) return assert.fail(`not found in ${answer.runs} lifecycles`)
+          const { again, invariant, script } = answer.found
+          const { commands, supervisor } = scenarioOf(script)
+          console.log(
+            `${supervisor.children.length} children, ${commands.length} commands: ${JSON.stringify(commands)}`
+          )
+          assert.isAtMost(supervisor.children.length, 2, script)
+          assert.isAtMost(commands.length, 3, script)
+          assert.isAtMost(Math.max(...script.split("\n").map((line) => line.length)), 120)
+          assert.strictEqual(again, invariant)
+          // Without the bug it keeps its promises.
+          yield* Lifecycle.replay(scenarioOf(script))
+        }).pipe(Effect.scoped),
+      120_000
     )
   }
 })

@@ -12,7 +12,9 @@ const Answer = Schema.Union([
       detail: Schema.String,
       runs: Schema.Int,
       script: Schema.String,
-      story: Schema.String
+      story: Schema.String,
+      /** What its script breaks when it is run. */
+      again: Schema.String
     }),
     ms: Schema.Int
   })

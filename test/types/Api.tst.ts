@@ -1,14 +1,18 @@
 import {
+  Child,
+  type ChildSpec,
   type Containment,
   type Errors,
   ExitStatus,
   type ProcessPlatform,
   type ProcessTree,
   ShutdownPlan,
-  Spawner
+  Spawner,
+  Supervisor
 } from "@treeline/core"
+import { Lifecycle, SimulatedPlatform } from "@treeline/core/testing"
 import { PosixPlatform } from "@treeline/platform-posix"
-import type { Effect, Layer, Scope } from "effect"
+import { Context, Effect, type Layer, type Scope } from "effect"
 import { ChildProcess, type ChildProcessSpawner } from "effect/process"
 import { describe, expect, test } from "tstyche"
 
@@ -36,6 +40,68 @@ describe("ProcessPlatform", () => {
     expect(PosixPlatform.layer).type.toBe<Layer.Layer<ProcessPlatform.ProcessPlatform>>()
     expect(Spawner.layer).type.toBe<
       Layer.Layer<ChildProcessSpawner.ChildProcessSpawner, never, ProcessPlatform.ProcessPlatform>
+    >()
+  })
+})
+
+class Database extends Context.Service<Database, { readonly ask: Effect.Effect<string, "refused"> }>()("Database") {}
+
+const command = ChildProcess.make("a", [])
+const body = Effect.gen(function*() {
+  const database = yield* Database
+  yield* Effect.acquireRelease(database.ask, () => Effect.void)
+})
+
+describe("children", () => {
+  test("a process needs a platform, an effect what its body needs, without the scope", () => {
+    expect(Child.make("a", { command })).type.toBe<ChildSpec.ChildSpec<ProcessPlatform.ProcessPlatform>>()
+    expect(Child.effect("a", Effect.never)).type.toBe<ChildSpec.ChildSpec>()
+    expect(Child.effect("a", body)).type.toBe<ChildSpec.ChildSpec<Database>>()
+    expect(Child.effect("a", (ready) => Effect.andThen(ready, body))).type.toBe<ChildSpec.ChildSpec<Database>>()
+  })
+
+  test("starting is scoped, needs what the specs need, and fails for a spec that is refused", () => {
+    expect(Child.start(Child.effect("a", Effect.never))).type.toBe<
+      Effect.Effect<Child.Child, Errors.InvalidSpec, Scope.Scope>
+    >()
+    expect(Child.start(Child.make("a", { command }))).type.toBe<
+      Effect.Effect<Child.Child, Errors.InvalidSpec, ProcessPlatform.ProcessPlatform | Scope.Scope>
+    >()
+    expect(Supervisor.start([Child.make("a", { command }), Child.effect("b", body)])).type.toBe<
+      Effect.Effect<
+        Supervisor.Supervisor,
+        Errors.InvalidSpec,
+        ProcessPlatform.ProcessPlatform | Database | Scope.Scope
+      >
+    >()
+    expect(Supervisor.child("inner", [Child.effect("b", body)])).type.toBe<ChildSpec.ChildSpec<Database>>()
+  })
+
+  test("the errors of the operations are listed", () => {
+    expect<Child.Child["start"]>().type.toBe<
+      Effect.Effect<void, Errors.Overtaken | Errors.ChildClosed | Errors.ChildFailed>
+    >()
+    expect<ReturnType<Child.Child["stop"]>>().type.toBe<Effect.Effect<void, Errors.ChildClosed | Errors.InvalidSpec>>()
+    expect<Child.Child["awaitReady"]>().type.toBe<
+      Effect.Effect<void, Errors.ChildFailed | Errors.ChildStopped | Errors.ChildClosed>
+    >()
+  })
+
+  test("a process has a command, and a policy is one of three", () => {
+    expect(Child.make).type.not.toBeCallableWith("a", {})
+    expect(Child.effect).type.not.toBeCallableWith("a", Effect.never, { restart: "permanent" })
+    expect(Child.make).type.not.toBeCallableWith("a", { command, dependsOn: [{ child: "b", until: "gone" }] })
+  })
+})
+
+describe("the kit", () => {
+  test("own specs need what the platform's layer does not give", () => {
+    const children = () => [Child.make("a", { command }), Child.effect("b", body)]
+    expect(Lifecycle.checkSpecs(children, SimulatedPlatform.layer())).type.toBe<
+      Effect.Effect<Lifecycle.Report, Lifecycle.LifecycleViolation | Errors.InvalidSpec, Database>
+    >()
+    expect(Lifecycle.checkSpecs(() => [Child.make("a", { command })], PosixPlatform.layer)).type.toBe<
+      Effect.Effect<Lifecycle.Report, Lifecycle.LifecycleViolation | Errors.InvalidSpec>
     >()
   })
 })

@@ -93,6 +93,9 @@ export interface ChildSpec<R = never> {
   readonly significant: boolean
 }
 
+/** What specs need: of several kinds of children, what any of them needs. */
+export type Services<Spec> = Spec extends ChildSpec<infer R> ? R : never
+
 /** A spec whose numbers and times (ms) have been checked. */
 export interface Validated<R> {
   readonly spec: ChildSpec<R>

@@ -153,14 +153,18 @@ interface Validated<R> {
   readonly settings: Settings
 }
 
-const validate = <R>(
-  children: ReadonlyArray<ChildSpec.ChildSpec<R>>,
+const validate = <Spec extends ChildSpec.ChildSpec<unknown>>(
+  specs: ReadonlyArray<Spec>,
   options: Options
-): Result.Result<Validated<R>, InvalidSpec> =>
+): Result.Result<Validated<ChildSpec.Services<Spec>>, InvalidSpec> =>
   Result.gen(function*() {
+    // What one of them needs is not inferred from an array of several kinds; their union says the same.
+    const children = specs as ReadonlyArray<ChildSpec.ChildSpec<unknown>> as ReadonlyArray<
+      ChildSpec.ChildSpec<ChildSpec.Services<Spec>>
+    >
     const settings = yield* settingsOf(options)
     yield* Dependencies.validate(children, settings.order)
-    const validated: Array<ChildSpec.Validated<R>> = []
+    const validated: Array<ChildSpec.Validated<ChildSpec.Services<Spec>>> = []
     for (const child of children) validated.push(yield* ChildSpec.validate(child))
     return { children: validated, settings }
   })
@@ -269,8 +273,8 @@ const acquire = <R>(
  * deepStrictEqual(log, ["db", "web"])
  * ```
  */
-export const start = Effect.fn("Supervisor.start")(function*<R>(
-  children: ReadonlyArray<ChildSpec.ChildSpec<R>>,
+export const start = Effect.fn("Supervisor.start")(function*<Spec extends ChildSpec.ChildSpec<unknown>>(
+  children: ReadonlyArray<Spec>,
   options: Options = {}
 ) {
   const validated = yield* Effect.fromResult(validate(children, options))
@@ -301,13 +305,13 @@ const remainderOf = (actor: SupervisorActor): Effect.Effect<ChildSpec.Remainder>
  * failed, and its own restart policy and its parent's strategy decide, so the restarts of a tree of supervisors are
  * bounded by the product of their intensities.
  */
-export const child = <R>(
+export const child = <Spec extends ChildSpec.ChildSpec<unknown>>(
   id: string,
-  children: ReadonlyArray<ChildSpec.ChildSpec<R>>,
+  children: ReadonlyArray<Spec>,
   options: Options & Omit<Child.Policies, "shutdown" | "readiness" | "liveness"> = {}
-): ChildSpec.ChildSpec<R> => {
+): ChildSpec.ChildSpec<ChildSpec.Services<Spec>> => {
   const checked = validate(children, options)
-  const body: ChildSpec.Body<R> = {
+  const body: ChildSpec.Body<ChildSpec.Services<Spec>> = {
     _tag: "Supervisor",
     validate: () => Result.map(checked, () => undefined),
     start: ({ onEvent }) =>

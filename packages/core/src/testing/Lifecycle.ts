@@ -1,5 +1,5 @@
 /**
- * Tests of lifecycles: runs supervised children through drawn commands, in drawn interleavings, on a clock that is
+ * Tests of lifecycles (the guide is docs/test-lifecycles.md): runs supervised children through drawn commands, in drawn interleavings, on a clock that is
  * stepped, and checks what must always hold. A failure comes as the smallest scenario that was found, ready to be pasted.
  *
  * What must hold: never two incarnations of a child at once; a restart begins when the old tree is empty; nothing lives
@@ -8,44 +8,28 @@
  * kept; dependencies start first and stop last; probes stop when stopping begins and never overlap; pauses pause; every
  * stop is bounded; everybody who asked is answered.
  */
-import * as Cause from "effect/Cause"
-import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import type * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
-import * as Random from "effect/Random"
-import * as Scheduler from "effect/Scheduler"
 import * as Schema from "effect/Schema"
-import * as Scope from "effect/Scope"
 import * as TestClock from "effect/testing/TestClock"
 import type { ChildSpec } from "../ChildSpec.ts"
-import { ProcessPlatform } from "../ProcessPlatform.ts"
-import * as ShutdownPlan from "../ShutdownPlan.ts"
-import * as Supervisor from "../Supervisor.ts"
+import type * as Supervisor from "../Supervisor.ts"
 import * as Facts from "./internal/Facts.ts"
 import * as Generate from "./internal/Generate.ts"
-import type { Facts as InvariantFacts, Violation } from "./internal/Invariants.ts"
-import * as Invariants from "./internal/Invariants.ts"
-import { format, Journal, type Operation } from "./internal/Journal.ts"
+import type { Violation } from "./internal/Invariants.ts"
+import * as Runner from "./internal/Runner.ts"
+import * as Script from "./internal/Script.ts"
 import { Draw } from "./internal/Seed.ts"
 import * as Shrink from "./internal/Shrink.ts"
-import * as Timeline from "./internal/Timeline.ts"
 import * as Scenario from "./Scenario.ts"
 import * as SimulatedPlatform from "./SimulatedPlatform.ts"
 
-export type { Violation }
+type Outcome = Runner.Outcome
 
-/** What a run brought. */
-export interface Outcome {
-  readonly violations: ReadonlyArray<Violation>
-  /** What happened, for people. */
-  readonly story: string
-  /** Incarnations that were started. */
-  readonly starts: number
-}
+export type { Outcome, Violation }
 
 /** Lines of a story that a failure shows: what is said last is next to what went wrong. */
 const shownLines = 120
@@ -94,275 +78,50 @@ const boundsOf = (options: Options): Generate.Bounds => ({
 export const scenario = (seed: number, options: Options = {}): Scenario.Scenario =>
   Generate.scenario(seed, boundsOf(options))
 
-// -------------------------------------------------------------------------------------------------- running one
-
-/** What a run needs of the world around it. */
-interface World {
-  readonly timeline: Timeline.Timeline
-  /** Sends a signal to the leader of a child, from outside. */
-  readonly signal: (
-    pid: number,
-    signal: "SIGKILL" | "SIGSEGV" | "SIGTERM" | "SIGSTOP" | "SIGCONT"
-  ) => Effect.Effect<void>
-  readonly killHost: Effect.Effect<void>
-  /** Whatever outlived the scope. */
-  readonly leftovers: Effect.Effect<ReadonlyArray<string>>
-  /** How many incarnations of a child lived at the same time, at most. */
-  readonly peak: (child: string) => Effect.Effect<number>
-}
-
-/** How long the end of a scope may take, in ms; each stop has its own, smaller bound. */
-const closeWithin = 300_000
-
-/** Time that passes after the last command, in ms: backoffs and stops come to their ends. */
-const afterwards = [0, 1000, 5000]
-
-class Run<R> {
-  private readonly world: World
-  private readonly children: ReadonlyArray<ChildSpec<R>>
-  private readonly options: Supervisor.Options
-  private readonly reader: Invariants.Reader
-  private readonly callers = new Set<Fiber.Fiber<unknown>>()
-  private readonly healthy: Map<string, boolean>
-  readonly journal: Journal
-  private read = 0
-  private hostIsDead = false
-
-  constructor(
-    world: World,
-    children: ReadonlyArray<ChildSpec<R>>,
-    options: Supervisor.Options,
-    facts: InvariantFacts,
-    journal: Journal,
-    healthy: Map<string, boolean>
-  ) {
-    this.world = world
-    this.children = children
-    this.options = options
-    this.journal = journal
-    this.reader = Invariants.reader(facts)
-    this.healthy = healthy
-  }
-
-  private check(): void {
-    this.reader.read(this.journal.entries.slice(this.read))
-    this.read = this.journal.entries.length
-  }
-
-  private violate(invariant: string, detail: string): void {
-    this.reader.violations.push({ invariant, detail, at: this.world.timeline.now() })
-  }
-
-  private advance(ms: number): Effect.Effect<void> {
-    return Effect.map(this.world.timeline.advance(ms), () => {
-      this.check()
-      this.reader.quiescent(this.world.timeline.now(), this.world.timeline.wallNow())
-    })
-  }
-
-  /** The leader's pid, as the events told it. */
-  private pidOf(path: string): number | undefined {
-    for (const entry of this.journal.entries.toReversed()) {
-      if (entry._tag !== "Child" || entry.path !== path || entry.event.change._tag !== "State") continue
-      const { to } = entry.event.change
-      return to._tag === "Running" || to._tag === "Ready" || to._tag === "Stopping" ? to.pid ?? undefined : undefined
-    }
-    return undefined
-  }
-
-  private ask(operation: Operation, child: string, effect: Effect.Effect<unknown, { readonly _tag: string }>) {
-    return Effect.suspend(() => {
-      let id = 0
-      return Effect.andThen(
-        Effect.sync(() => {
-          id = this.journal.issue(operation, child)
-        }),
-        effect
-      ).pipe(
-        Effect.onExit((exit) =>
-          Effect.sync(() => {
-            if (this.hostIsDead) return
-            const error = Exit.isFailure(exit) ? Option.getOrUndefined(Cause.findErrorOption(exit.cause)) : undefined
-            const defect = Exit.isFailure(exit) && error === undefined && !Cause.hasInterruptsOnly(exit.cause)
-            if (defect) this.violate("no defects", Cause.pretty(exit.cause))
-            this.journal.settle(id, Exit.isSuccess(exit) ? "ok" : error?._tag ?? "abandoned")
-          })
-        ),
-        Effect.ignore,
-        // What is journaled as asked has been asked: nobody comes in between.
-        Effect.provideService(Scheduler.PreventSchedulerYield, true),
-        Effect.forkDetach({ startImmediately: true }),
-        Effect.map((fiber) => {
-          this.callers.add(fiber)
-          return fiber
-        })
-      )
-    })
-  }
-
-  private perform(supervisor: Supervisor.Supervisor, command: Scenario.Command): Effect.Effect<unknown> {
-    const onChild = <A, E extends { readonly _tag: string }>(
-      id: string,
-      use: (child: Effect.Success<ReturnType<Supervisor.Supervisor["child"]>>) => Effect.Effect<A, E>
-    ) => Effect.flatMap(supervisor.child(id), use)
-    const toLeader = (path: string, signal: Parameters<World["signal"]>[1]) => {
-      const pid = this.pidOf(path)
-      return pid === undefined ? Effect.void : this.world.signal(pid, signal)
-    }
-    switch (command._tag) {
-      case "Start":
-        return this.ask("start", command.child, onChild(command.child, (child) => child.start))
-      case "Restart":
-        return this.ask("restart", command.child, onChild(command.child, (child) => child.restart))
-      case "Pause":
-        return this.ask("pause", command.child, onChild(command.child, (child) => child.pause))
-      case "Resume":
-        return this.ask("resume", command.child, onChild(command.child, (child) => child.resume))
-      case "Remove":
-        return this.ask("remove", command.child, supervisor.removeChild(command.child))
-      case "Stop": {
-        const plan = command.grace === null ? undefined : ShutdownPlan.terminate({ within: command.grace })
-        return this.ask("stop", command.child, onChild(command.child, (child) => child.stop(plan)))
-      }
-      case "StopAll":
-        return this.ask("stopAll", "", supervisor.stopAll)
-      case "Crash":
-        return toLeader(command.child, command.signal)
-      case "Freeze":
-        return toLeader(command.child, "SIGSTOP")
-      case "Thaw":
-        return toLeader(command.child, "SIGCONT")
-      case "Flip":
-        return Effect.sync(() => this.healthy.set(command.child, command.healthy))
-      case "Step":
-        return this.advance(command.ms)
-      case "SetBack":
-        return Effect.sync(() => this.world.timeline.shiftWallClock(-command.ms))
-      case "HostDeath":
-        return Effect.andThen(
-          Effect.sync(() => {
-            this.hostIsDead = true
-          }),
-          this.world.killHost
-        )
-      case "Together":
-        return Effect.forEach(command.commands, (one) => Effect.forkDetach(this.perform(supervisor, one)))
-      case "Abandon":
-        return Effect.flatMap(
-          this.perform(supervisor, command.command),
-          (fiber) => Fiber.isFiber(fiber) ? Effect.sync(() => fiber.interruptUnsafe()) : Effect.void
-        )
-    }
-  }
-
-  /** Runs the commands, ends the scope, and says what was seen. */
-  run(commands: ReadonlyArray<Scenario.Command>): Effect.Effect<Outcome, never, R> {
-    return Effect.gen({ self: this }, function*() {
-      const scope = yield* Scope.make()
-      const started = Supervisor.start(this.children, {
-        ...this.options,
-        onEvent: (event) => {
-          this.journal.supervisor("", event)
-          this.options.onEvent?.(event)
-        }
-      }).pipe(Scope.provide(scope))
-      const supervisor = yield* Effect.orDie(started)
-      for (const command of commands) {
-        yield* this.perform(supervisor, command)
-        if (this.hostIsDead) break
-      }
-      if (this.hostIsDead) yield* this.world.timeline.advance(10_000)
-      else yield* this.end(scope)
-      for (const left of yield* this.world.leftovers) this.violate("nothing is left", left)
-      for (const fiber of this.callers) fiber.interruptUnsafe()
-      const starts = this.journal.entries.filter((entry) =>
-        entry._tag === "Child" && entry.event.change._tag === "State" && entry.event.change.to._tag === "Starting"
-      )
-      for (const path of new Set(starts.map((entry) => entry._tag === "Child" ? entry.path : ""))) {
-        const peak = yield* this.world.peak(path)
-        if (peak > 1) this.violate("one incarnation at a time", `${peak} trees of ${path} lived at once`)
-      }
-      return { violations: this.reader.violations, story: format(this.journal.entries), starts: starts.length }
-    })
-  }
-
-  private end(scope: Scope.Closeable): Effect.Effect<void> {
-    return Effect.gen({ self: this }, function*() {
-      for (const ms of afterwards) yield* this.advance(ms)
-      const closed = yield* Deferred.make<void>()
-      yield* Effect.forkDetach(Effect.andThen(Scope.close(scope, Exit.void), Deferred.succeed(closed, undefined)))
-      const deadline = this.world.timeline.now() + closeWithin
-      yield* this.world.timeline.advance(0)
-      while (!Deferred.isDoneUnsafe(closed) && this.world.timeline.now() < deadline) yield* this.advance(100)
-      if (!Deferred.isDoneUnsafe(closed)) this.violate("every close is bounded", `not closed within ${closeWithin} ms`)
-      yield* this.advance(0)
-      this.reader.closed()
-    })
-  }
-}
-
-const listenersOf = (journal: Journal, healthy: Map<string, boolean>): Scenario.Listeners => ({
-  isHealthy: (child) => healthy.get(child) ?? true,
-  onProbe: (child, phase) => journal.probe(child, phase),
-  onEvent: (path, event) => journal.supervisor(path, event)
-})
+// -------------------------------------------------------------------------------------------------- scenarios
 
 /**
  * Runs one scenario on the simulated platform. The same scenario gives the same outcome; what hangs for ever in it is
  * given up with the simulation.
  */
 export const run = (one: Scenario.Scenario): Effect.Effect<Outcome> =>
-  Effect.suspend(() => {
-    const timeline = Timeline.make(one.seed)
-    const platform = SimulatedPlatform.layer({
-      ...one.system,
-      seed: one.seed,
-      journal: 1,
-      keyOf: ({ command, env }) => env["CHILD"] ?? command
+  Effect.orDie(Runner.run({
+    subject: (listeners) => ({
+      children: Scenario.toSpecs(one.supervisor, listeners),
+      options: Scenario.toOptions(one.supervisor),
+      facts: Facts.ofScenario(one)
+    }),
+    platform: SimulatedPlatform.layer({ ...one.system, seed: one.seed, journal: 1 }),
+    stepped: true,
+    seed: one.seed,
+    commands: one.commands
+  }))
+
+/** The failure that tells of the first violation, or of the first of this invariant. */
+const failure = (
+  outcome: Outcome,
+  runs: number,
+  script: string,
+  invariant?: string
+): Option.Option<LifecycleViolation> => {
+  const violation = outcome.violations.find((one) => one.invariant === invariant) ?? outcome.violations[0]
+  return violation === undefined ? Option.none() : Option.some(
+    new LifecycleViolation({
+      invariant: violation.invariant,
+      detail: violation.detail,
+      runs,
+      script,
+      story: shorten(outcome.story)
     })
-    const program = Effect.gen(function*() {
-      const simulation = yield* SimulatedPlatform.Simulation
-      const journal = new Journal(timeline.now)
-      const healthy = new Map<string, boolean>()
-      const world: World = {
-        timeline,
-        signal: (pid, signal) => Effect.asVoid(simulation.kill(pid, signal)),
-        killHost: simulation.killHost,
-        leftovers: Effect.map(
-          simulation.alive,
-          (alive) => alive.map(({ command, pid }) => `process ${pid} ${command}`)
-        ),
-        peak: (child) => simulation.peakIncarnations(child)
-      }
-      const specs = Scenario.toSpecs(one.supervisor, listenersOf(journal, healthy))
-      const { supervisor } = one
-      return yield* new Run(world, specs, Scenario.toOptions(supervisor), Facts.ofScenario(one), journal, healthy).run(
-        one.commands
-      )
-    })
-    return program.pipe(
-      Effect.provide(platform),
-      Random.withSeed(one.seed),
-      Effect.provideContext(timeline.services)
-    )
-  })
+  )
+}
+
+const failIf = (outcome: Outcome, script: string): Effect.Effect<Outcome, LifecycleViolation> =>
+  Option.match(failure(outcome, 1, script), { onNone: () => Effect.succeed(outcome), onSome: Effect.fail })
 
 /** Fails when the scenario breaks a promise: what a pasted script calls. */
 export const replay = (one: Scenario.Scenario): Effect.Effect<Outcome, LifecycleViolation> =>
-  Effect.flatMap(run(one), (outcome) => {
-    const violation = outcome.violations[0]
-    return violation === undefined
-      ? Effect.succeed(outcome)
-      : Effect.fail(
-        new LifecycleViolation({
-          invariant: violation.invariant,
-          detail: violation.detail,
-          runs: 1,
-          script: Scenario.toScript(one),
-          story: shorten(outcome.story)
-        })
-      )
-  })
+  Effect.flatMap(run(one), (outcome) => failIf(outcome, Scenario.toScript(one)))
 
 /** What a check has run. */
 export interface Report {
@@ -384,105 +143,143 @@ export interface Report {
  * ```
  */
 export const check = Effect.fn("Lifecycle.check")(function*(options: Options = {}) {
-  const seed = options.seed ?? 1
-  const runs = options.runs ?? 100
-  let starts = 0
-  for (let index = 0; index < runs; index++) {
-    const one = scenario(seed + index, options)
-    const outcome = yield* run(one)
-    starts += outcome.starts
-    const violation = outcome.violations[0]
-    if (violation === undefined) continue
-    const fails = (candidate: Scenario.Scenario) =>
-      Effect.map(
-        run(candidate),
-        ({ violations }) => violations.some(({ invariant }) => invariant === violation.invariant)
-      )
-    const smallest = yield* Shrink.shrink(one, Shrink.smaller, fails, options.shrinks ?? 500)
-    const last = yield* run(smallest)
-    const shown = last.violations.find(({ invariant }) => invariant === violation.invariant) ?? violation
-    return yield* new LifecycleViolation({
-      invariant: shown.invariant,
-      detail: shown.detail,
-      runs: index + 1,
-      script: Scenario.toScript(smallest),
-      story: shorten(last.story)
-    })
-  }
-  return { seed, runs, starts } satisfies Report
+  return yield* search({
+    seed: options.seed ?? 1,
+    runs: options.runs ?? 100,
+    shrinks: options.shrinks ?? 500,
+    draw: (seed) => scenario(seed, options),
+    run: (one) => run(one),
+    smaller: Shrink.smaller,
+    script: Scenario.toScript
+  })
 })
+
+/** Draws and runs until a run breaks a promise, and fails with the smallest one that was found to break it too. */
+const search = <S, E, R>(options: {
+  readonly seed: number
+  readonly runs: number
+  readonly shrinks: number
+  readonly draw: (seed: number) => S
+  readonly run: (one: S) => Effect.Effect<Outcome, E, R>
+  readonly smaller: (one: S) => Iterable<S>
+  readonly script: (one: S) => string
+}): Effect.Effect<Report, E | LifecycleViolation, R> =>
+  Effect.gen(function*() {
+    const { draw, run, runs, script, seed, shrinks, smaller } = options
+    let starts = 0
+    for (let index = 0; index < runs; index++) {
+      const one = draw(seed + index)
+      const outcome = yield* run(one)
+      starts += outcome.starts
+      const found = failure(outcome, index + 1, script(one))
+      if (Option.isNone(found)) continue
+      const { invariant } = found.value
+      const fails = (candidate: S) =>
+        Effect.map(run(candidate), ({ violations }) => violations.some((one) => one.invariant === invariant))
+      const smallest = yield* Shrink.shrink(one, smaller, fails, shrinks)
+      if (smallest === one) return yield* found.value
+      return yield* Option.getOrElse(
+        failure(yield* run(smallest), index + 1, script(smallest), invariant),
+        () => found.value
+      )
+    }
+    return { seed, runs, starts }
+  })
 
 // -------------------------------------------------------------------------------------------------- one's own specs
 
 /** How one's own specs are run. */
-export interface SpecOptions extends Pick<Options, "seed" | "runs" | "commands"> {
+export interface SpecOptions extends Pick<Options, "seed" | "runs" | "commands" | "shrinks"> {
+  /** Of the supervisor that runs them. */
   readonly supervisor?: Supervisor.Options | undefined
 }
 
+/** One lifecycle of one's own specs: what happens, and the seed of the interleaving. */
+export interface SpecReplay extends Pick<SpecOptions, "supervisor"> {
+  readonly seed: number
+  readonly commands: ReadonlyArray<Scenario.Command>
+}
+
+const specScript = ({ commands, seed, supervisor }: SpecReplay): string =>
+  Script.test(
+    "Lifecycle.replaySpecs(children, platform, {\n" +
+      `    seed: ${seed},\n` +
+      (supervisor === undefined ? "" : "    supervisor,\n") +
+      `    commands: ${Script.expression(commands, "    ")}\n  })`
+  )
+
+const runSpecs = <Spec extends ChildSpec<unknown>, P, E, RIn>(
+  children: () => ReadonlyArray<Spec>,
+  platform: Layer.Layer<P, E, RIn>,
+  stepped: boolean,
+  { commands, seed, supervisor = {} }: SpecReplay
+) =>
+  Runner.run({
+    subject: () => {
+      const specs = children()
+      return { children: specs, options: supervisor, facts: Facts.ofSpecs(specs, supervisor) }
+    },
+    platform,
+    stepped,
+    seed,
+    commands
+  })
+
 /**
- * Runs drawn commands on one's own children, on whatever platform is provided, the simulated one included. Where it is
- * simulated, time is stepped and the interleaving is drawn; on a real platform time passes by itself, in small steps.
- * `children` makes the specs anew for each run. Backoff and count of restarts are not checked, since the schedule is the
- * user's own.
+ * Runs drawn commands on one's own children, on whatever platform is provided, and fails with a script when a promise is
+ * broken. Each run makes the specs and the platform anew.
+ *
+ * On the simulated platform time is stepped, the interleaving is drawn, and the script is made smaller. On a real one time
+ * is live, a step takes 50 ms at most, signals go to the leaders of real processes, and what was left is ended after it was
+ * found. Not checked: backoff and the count of restarts, since the schedule is the user's own; the inside of nested
+ * supervisors; processes that a service of the layer starts by itself. In the script `children`, `platform` and
+ * `supervisor` stand for what this was called with.
+ *
+ * @example
+ * ```ts
+ * import { Child } from "@treeline/core"
+ * import { Lifecycle, Program, SimulatedPlatform } from "@treeline/core/testing"
+ * import { Effect } from "effect"
+ *
+ * const children = () => [Child.make("worker", { command: SimulatedPlatform.command([Program.endure]) })]
+ * const report = await Effect.runPromise(Lifecycle.checkSpecs(children, SimulatedPlatform.layer(), { runs: 20 }))
+ * if (report.starts < 20) throw new Error("too little has happened")
+ * ```
  */
-export const checkSpecs = Effect.fn("Lifecycle.checkSpecs")(function*<R, E, RIn>(
-  children: () => ReadonlyArray<ChildSpec<R>>,
-  platform: Layer.Layer<R | ProcessPlatform, E, RIn>,
+export const checkSpecs = Effect.fn("Lifecycle.checkSpecs")(function*<Spec extends ChildSpec<unknown>, P, E, RIn>(
+  children: () => ReadonlyArray<Spec>,
+  platform: Layer.Layer<P, E, RIn>,
   options: SpecOptions = {}
 ) {
-  const seed = options.seed ?? 1
-  const runs = options.runs ?? 20
-  let starts = 0
-  for (let index = 0; index < runs; index++) {
-    const specs = children()
-    const draw = new Draw(seed + index)
-    const names = specs.map(({ id }) => id)
-    const commands = Generate.commands(draw, names, names, options.commands ?? 8)
-    const stepped = Timeline.make(seed + index)
-    const program = Effect.gen(function*() {
-      const service = yield* ProcessPlatform
-      const simulation = Option.getOrUndefined(yield* Effect.serviceOption(SimulatedPlatform.Simulation))
-      const timeline = simulation === undefined ? yield* Timeline.live : stepped
-      const journal = new Journal(timeline.now)
-      const before = new Set((yield* service.processes).map(({ pid, startTime }) => `${pid}.${startTime}`))
-      const trees: Array<{ readonly pid: number; readonly startTime: string }> = []
-      const observed = {
-        ...service,
-        launch: (...parameters: Parameters<typeof service.launch>) =>
-          Effect.tap(service.launch(...parameters), ({ identity }) => Effect.sync(() => trees.push(identity)))
-      }
-      void before
-      const world: World = {
-        timeline,
-        signal: (pid, signal) => simulation !== undefined ? Effect.asVoid(simulation.kill(pid, signal)) : Effect.void,
-        killHost: Effect.void,
-        leftovers: Effect.map(
-          service.processes,
-          (processes) =>
-            processes.filter(({ alive, group, pid, startTime }) =>
-              alive && trees.some((tree) => (tree.pid === pid && tree.startTime === startTime) || tree.pid === group)
-            ).map(({ command, pid }) => `process ${pid} ${command}`)
-        ),
-        peak: () => Effect.succeed(1)
-      }
-      const supervisor = options.supervisor ?? {}
-      const test = new Run(world, specs, supervisor, Facts.ofSpecs(specs, supervisor), journal, new Map())
-      return yield* Effect.provideService(test.run(commands), ProcessPlatform, ProcessPlatform.of(observed))
-    })
-    const outcome = yield* program.pipe(Effect.provide(platform), Effect.provideContext(stepped.services))
-    starts += outcome.starts
-    const violation = outcome.violations[0]
-    if (violation !== undefined) {
-      return yield* new LifecycleViolation({
-        invariant: violation.invariant,
-        detail: violation.detail,
-        runs: index + 1,
-        script: `seed ${seed + index}: ${JSON.stringify(commands)}`,
-        story: shorten(outcome.story)
-      })
-    }
-  }
-  return { seed, runs, starts } satisfies Report
+  const stepped = yield* Runner.isSimulated(platform)
+  const ids = children().map(({ id }) => id)
+  const targets = { tops: ids, leaves: ids, probes: false, wallClock: stepped }
+  return yield* search({
+    seed: options.seed ?? 1,
+    runs: options.runs ?? 20,
+    // What happened once in live time may not happen again.
+    shrinks: stepped ? options.shrinks ?? 500 : 0,
+    draw: (seed): SpecReplay => ({
+      seed,
+      supervisor: options.supervisor,
+      commands: Generate.commands(new Draw(seed), targets, options.commands ?? 8)
+    }),
+    run: (one) => runSpecs(children, platform, stepped, one),
+    smaller: function*(one) {
+      for (const commands of Shrink.smallerCommands(one.commands)) yield { ...one, commands }
+    },
+    script: specScript
+  })
+})
+
+/** Runs one lifecycle of one's own specs again: what a pasted script of `checkSpecs` calls. */
+export const replaySpecs = Effect.fn("Lifecycle.replaySpecs")(function*<Spec extends ChildSpec<unknown>, P, E, RIn>(
+  children: () => ReadonlyArray<Spec>,
+  platform: Layer.Layer<P, E, RIn>,
+  one: SpecReplay
+) {
+  const outcome = yield* runSpecs(children, platform, yield* Runner.isSimulated(platform), one)
+  return yield* failIf(outcome, specScript(one))
 })
 
 // -------------------------------------------------------------------------------------------------- helpers
@@ -494,10 +291,26 @@ export class StillRunning extends Schema.TaggedError<StillRunning>()("StillRunni
   }
 }
 
+/** How often fibers get their turn between two steps of the clock. */
+const turns = 10
+
+/** Advances the clock by `total` ms in whole ms and in so many steps, while the fiber runs. */
+const adjustWhile = (fiber: Fiber.Fiber<unknown, unknown>, total: number, steps: number): Effect.Effect<void> =>
+  Effect.gen(function*() {
+    let done = 0
+    for (let step = 1; step <= steps && fiber.pollUnsafe() === undefined; step++) {
+      const until = Math.round(total * step / steps)
+      yield* TestClock.adjust(Duration.millis(until - done))
+      done = until
+      for (let turn = 0; turn < turns && fiber.pollUnsafe() === undefined; turn++) yield* Effect.yieldNow
+    }
+  })
+
 /**
- * Runs an effect while the TestClock is advanced by `by`, in steps, until it ends: an effect that sleeps after something
- * else has happened is not passed by, which is the usual deadlock of a test that adjusts once. Fails when it has not ended
- * by then.
+ * Runs an effect while the TestClock is advanced by `by`, in `steps` (default 100), until it ends: an effect that sleeps
+ * after something else has happened is not passed by, which is the usual deadlock of a test that adjusts once. When it has
+ * not ended by then it is interrupted, its finalizers have as long again, and this fails with `StillRunning`. Whoever
+ * interrupts this interrupts the effect.
  *
  * @example
  * ```ts
@@ -516,16 +329,13 @@ export const forkThenAdjust = Effect.fn("Lifecycle.forkThenAdjust")(function*<A,
   options: { readonly steps?: number | undefined } = {}
 ) {
   const steps = options.steps ?? 100
+  const total = Duration.toMillis(Duration.fromInputUnsafe(by))
   const fiber = yield* Effect.forkChild(effect, { startImmediately: true })
-  const duration = Duration.fromInputUnsafe(by)
-  const step = Duration.millis(Duration.toMillis(duration) / steps)
-  for (let index = 0; index < steps && fiber.pollUnsafe() === undefined; index++) {
-    yield* TestClock.adjust(step)
-    yield* Effect.yieldNow
-  }
+  yield* adjustWhile(fiber, total, steps)
   if (fiber.pollUnsafe() === undefined) {
-    yield* Fiber.interrupt(fiber)
-    return yield* new StillRunning({ afterMs: Duration.toMillis(duration) })
+    fiber.interruptUnsafe()
+    yield* adjustWhile(fiber, total, steps)
+    return yield* new StillRunning({ afterMs: total })
   }
   return yield* Fiber.join(fiber)
 })
@@ -538,8 +348,10 @@ export interface FastCheck<Arbitrary> {
 }
 
 /**
- * Scenarios as an arbitrary of fast-check, for those who use it: `fc.asyncProperty(Lifecycle.fastCheck(fc), ...)`, with
- * `Effect.runPromise(Lifecycle.replay(scenario))` in the property.
+ * Scenarios as an arbitrary of fast-check, for those who use it:
+ * `Lifecycle.fastCheck<fc.Arbitrary<Scenario.Scenario>>(fc)`, with `Lifecycle.replay(scenario)` in the property. The type
+ * has to be given; it can't be inferred without a dependency. fast-check makes the seed smaller and not the scenario, which
+ * `check` does.
  */
 export const fastCheck = <Arbitrary>(fc: FastCheck<Arbitrary>, options: Options = {}): Arbitrary =>
   fc.integer({ min: 1, max: 0x7fffffff }).map((seed) => scenario(seed, options))

@@ -1,6 +1,6 @@
 /**
  * A lifecycle as data: supervised children, the system they run on, and what happens to them. A generator makes it, a
- * failure prints it, and the same scenario with the same seed runs the same way again.
+ * failure prints it, and the same scenario with the same seed runs the same way again (docs/test-lifecycles.md).
  */
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
@@ -11,6 +11,7 @@ import type { ProcessPlatform } from "../ProcessPlatform.ts"
 import * as Restart from "../Restart.ts"
 import * as ShutdownPlan from "../ShutdownPlan.ts"
 import * as Supervisor from "../Supervisor.ts"
+import * as Script from "./internal/Script.ts"
 import * as Program from "./Program.ts"
 import * as SimulatedPlatform from "./SimulatedPlatform.ts"
 
@@ -212,7 +213,7 @@ const specOf = (plan: ChildPlan, parent: string, listeners: Listeners): ChildSpe
     })
   }
   return Child.make(plan.id, {
-    command: SimulatedPlatform.command(plan.program, { env: { CHILD: path } }),
+    command: SimulatedPlatform.command(plan.program),
     shutdown: ShutdownPlan.terminate({ within: plan.grace }),
     readiness: plan.readiness === null ? undefined : Probe.readiness(
       plan.readiness.kind === "line" ? Probe.line("ready") : probeOf(path, listeners),
@@ -227,7 +228,7 @@ const specOf = (plan: ChildPlan, parent: string, listeners: Listeners): ChildSpe
   })
 }
 
-/** The children as specs. Their launches carry their paths in the variable `CHILD`. */
+/** The children as specs. */
 export const toSpecs = (
   plan: SupervisorPlan,
   listeners: Listeners,
@@ -245,6 +246,6 @@ export const toOptions = (plan: SupervisorPlan): Supervisor.Options => ({
 export const paths = (plan: SupervisorPlan, parent = ""): ReadonlyArray<string> =>
   plan.children.flatMap(({ id, nested }) => nested === null ? [`${parent}${id}`] : paths(nested, `${parent}${id}/`))
 
-/** A test that runs this very scenario again, to be pasted. */
+/** A test that runs this very scenario again, to be pasted; it needs `it` and `Lifecycle`. */
 export const toScript = (scenario: Scenario): string =>
-  `it.effect("replay", () => Lifecycle.replay(${JSON.stringify(scenario)}))`
+  Script.test(`Lifecycle.replay(${Script.expression(scenario, "  ")})`)

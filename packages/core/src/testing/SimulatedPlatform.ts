@@ -3,7 +3,8 @@
  * zombies and reused pids. Under `TestClock` hours pass in no time, and everything happens in the same order each time.
  *
  * What runs on it are programs written as data (`Program`). Faults of the system are switched on and off in passing:
- * launches that fail, ends that take their time, processes that may not be signalled or do not end at all.
+ * launches that fail, ends that take their time, processes that may not be signalled or do not end at all. The guide is
+ * docs/test-lifecycles.md.
  *
  * @example
  * ```ts

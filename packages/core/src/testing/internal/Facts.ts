@@ -67,7 +67,7 @@ export const ofScenario = ({ supervisor, system }: Scenario): Facts => factsOfPl
 const ms = (input: Duration.Input): number => Duration.toMillis(Duration.fromInputUnsafe(input))
 
 /** Of anybody's specs: backoff schedules and the insides of nested supervisors are not known. */
-export const ofSpecs = <R>(children: ReadonlyArray<ChildSpec<R>>, options: Options): Facts => ({
+export const ofSpecs = (children: ReadonlyArray<ChildSpec<unknown>>, options: Options): Facts => ({
   children: children.map((spec, index): ChildFacts => ({
     path: spec.id,
     supervisor: "",

@@ -99,8 +99,18 @@ const system = (draw: Draw): SystemPlan => ({
   launchFailureRate: draw.weighted([5, 0], [1, 0.2])
 })
 
-/** `tops` are the children that operations reach, `leaves` those that are processes. */
-const command = (draw: Draw, tops: ReadonlyArray<string>, leaves: ReadonlyArray<string>, depth: number): Command => {
+/** What commands can be about: children that operations reach, and those that can be signalled and probed. */
+export interface Targets {
+  readonly tops: ReadonlyArray<string>
+  readonly leaves: ReadonlyArray<string>
+  /** Whether the probes are the kit's own, which a command flips. */
+  readonly probes: boolean
+  /** Whether the wall clock can be set. */
+  readonly wallClock: boolean
+}
+
+const command = (draw: Draw, targets: Targets, depth: number): Command => {
+  const { leaves, tops } = targets
   const top = () => draw.pick(tops)
   const leaf = () => draw.pick(leaves)
   return draw.weighted<() => Command>(
@@ -111,37 +121,38 @@ const command = (draw: Draw, tops: ReadonlyArray<string>, leaves: ReadonlyArray<
     [2.5, () => ({ _tag: "Restart", child: top() })],
     [0.8, () => ({ _tag: "Pause", child: top() })],
     [0.8, () => ({ _tag: "Resume", child: top() })],
-    [1, () => ({ _tag: "Flip", child: leaf(), healthy: draw.chance(0.4) })],
+    [targets.probes ? 1 : 0, () => ({ _tag: "Flip", child: leaf(), healthy: draw.chance(0.4) })],
     [0.5, () => ({ _tag: "Freeze", child: leaf() })],
     [0.4, () => ({ _tag: "Thaw", child: leaf() })],
     [0.2, () => ({ _tag: "Remove", child: top() })],
     [0.2, () => ({ _tag: "StopAll" })],
-    [0.2, () => ({ _tag: "SetBack", ms: 3_600_000 })],
+    [targets.wallClock ? 0.2 : 0, () => ({ _tag: "SetBack", ms: 3_600_000 })],
     [depth === 0 ? 2.5 : 0, () => ({
       _tag: "Together",
-      commands: Array.from({ length: draw.int(2, 3) }, () => command(draw, tops, leaves, 1))
+      commands: Array.from({ length: draw.int(2, 3) }, () => command(draw, targets, 1))
     })],
-    [depth === 0 ? 0.6 : 0, () => ({ _tag: "Abandon", command: command(draw, tops, leaves, 1) })]
+    [depth === 0 ? 0.6 : 0, () => ({ _tag: "Abandon", command: command(draw, targets, 1) })]
   )()
 }
 
 const leavesOf = (plan: SupervisorPlan, prefix = ""): ReadonlyArray<string> =>
   plan.children.flatMap(({ id, nested }) => nested === null ? [`${prefix}${id}`] : leavesOf(nested, `${prefix}${id}/`))
 
-/** Commands on children that have these names. */
-export const commands = (
-  draw: Draw,
-  tops: ReadonlyArray<string>,
-  leaves: ReadonlyArray<string>,
-  count: number
-): ReadonlyArray<Command> =>
-  Array.from({ length: Math.min(draw.int(1, count), draw.int(1, count)) }, () => command(draw, tops, leaves, 0))
+/** At least one command, and at most so many. */
+export const commands = (draw: Draw, targets: Targets, count: number): ReadonlyArray<Command> =>
+  Array.from({ length: Math.min(draw.int(1, count), draw.int(1, count)) }, () => command(draw, targets, 0))
 
 /** The scenario of a seed. */
 export const scenario = (seed: number, bounds: Bounds): Scenario => {
   const draw = new Draw(seed)
   const plan = supervisor(draw, bounds)
-  const script = commands(draw, plan.children.map(({ id }) => id), leavesOf(plan), bounds.commands)
+  const targets = {
+    tops: plan.children.map(({ id }) => id),
+    leaves: leavesOf(plan),
+    probes: true,
+    wallClock: true
+  }
+  const script = commands(draw, targets, bounds.commands)
   return {
     seed,
     system: system(draw),

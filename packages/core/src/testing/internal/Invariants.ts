@@ -572,6 +572,13 @@ class Reader {
       if (child.probing > 0 && (child.paused || !this.mayBeProbed(child))) {
         this.violate("probes stop when stopping begins", `a probe of ${child.facts.path} goes on`)
       }
+    }
+  }
+
+  /** At any time: nobody is stopping for longer than its plan allows. */
+  bounded(now: number): void {
+    this.at = now
+    for (const child of this.children.values()) {
       if (child.state._tag === "Stopping" && now - child.stateAt > child.facts.stopWithin) {
         this.violate("every stop is bounded", `${child.facts.path} has been stopping for ${now - child.stateAt} ms`)
       }

@@ -13,7 +13,8 @@ function* smallerCommand(command: Command): Generator<Command> {
   if (command._tag === "Step") { for (const ms of [1, 100, 1000]) if (ms < command.ms) yield { ...command, ms } }
 }
 
-function* smallerCommands(commands: ReadonlyArray<Command>): Generator<ReadonlyArray<Command>> {
+/** Fewer commands, or smaller ones, the much smaller scripts first. */
+export function* smallerCommands(commands: ReadonlyArray<Command>): Generator<ReadonlyArray<Command>> {
   // Halves first: most of a long script is noise.
   for (let size = Math.floor(commands.length / 2); size > 1; size = Math.floor(size / 2)) {
     for (let at = 0; at < commands.length; at += size) yield [...commands.slice(0, at), ...commands.slice(at + size)]

@@ -131,8 +131,8 @@ class SteppedClock implements Clock.Clock {
 
 /** What drives a run. */
 export interface Timeline {
-  /** Completes when nothing is ready to run. */
-  readonly whenIdle: Effect.Effect<void>
+  /** Whether time stands still between two steps, so that nothing is ready to run after each. */
+  readonly stepped: boolean
   /** Lets so many ms pass; whatever falls due happens in its order. */
   readonly advance: (ms: number) => Effect.Effect<void>
   /** Monotonic ms since the start. */
@@ -150,7 +150,7 @@ export const make = (seed: number): Timeline => {
   const scheduler = new SeededScheduler(seed)
   const clock = new SteppedClock()
   return {
-    whenIdle: scheduler.whenIdle,
+    stepped: true,
     advance: (ms) =>
       Effect.gen(function*() {
         const until = clock.now + ms
@@ -172,16 +172,20 @@ export const make = (seed: number): Timeline => {
   }
 }
 
-/** Time passes by itself: for platforms whose processes are real. */
-export const live: Effect.Effect<Timeline> = Effect.map(Clock.Clock, (clock) => {
+/** A step of live time takes so long at least and at most, ms. */
+const liveSteps = { min: 10, max: 50 } as const
+
+/** Time passes by itself, in short steps: for platforms whose processes are real. */
+export const live = (): Timeline => {
+  const clock = Clock.Clock.defaultValue()
   const now = () => Number(clock.monotonicTimeNanosUnsafe() / 1_000_000n)
   const start = now()
   return {
-    whenIdle: Effect.yieldNow,
-    advance: (ms) => Effect.sleep(ms),
+    stepped: false,
+    advance: (ms) => clock.sleep(Duration.millis(Math.min(Math.max(ms, liveSteps.min), liveSteps.max))),
     now: () => now() - start,
     wallNow: () => clock.currentTimeMillisUnsafe(),
     shiftWallClock: () => {},
-    services: Context.empty()
+    services: Context.make(Clock.Clock, clock)
   }
-})
+}
