@@ -375,8 +375,11 @@ export class ChildActor {
         yield* Scope.close(this.current.scope, Exit.void)
       }
       const closed = Exit.fail(new ChildClosed({ child: this.id }))
-      for (const message of yield* Queue.clear(this.mailbox)) {
-        if ("reply" in message) Deferred.doneUnsafe(message.reply as unknown as AnyReply, closed)
+      // What is taken out makes room for those who waited for some.
+      for (let rest = yield* Queue.clear(this.mailbox); rest.length > 0; rest = yield* Queue.clear(this.mailbox)) {
+        for (const message of rest) {
+          if ("reply" in message) Deferred.doneUnsafe(message.reply as unknown as AnyReply, closed)
+        }
       }
       yield* Queue.shutdown(this.mailbox)
       for (const waiter of this.waiters) Deferred.doneUnsafe(waiter.done, closed)
