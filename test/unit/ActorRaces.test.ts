@@ -1,10 +1,23 @@
 /** Moments between two steps of an actor at which somebody else comes. No real time passes. */
 import { assert, describe, it } from "@effect/vitest"
-import { Child } from "@treeline/core"
+import { Child, Restart } from "@treeline/core"
 import { Effect, Exit, Fiber, Scope } from "effect"
-import { lives, onSystem, passing, process, settle } from "../support/Actors.ts"
+import {
+  advance,
+  lives,
+  onSystem,
+  passing,
+  path,
+  process,
+  record,
+  settle,
+  Simulation,
+  stubborn
+} from "../support/Actors.ts"
 
 const fork = <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.forkChild(Effect.exit(self), { startImmediately: true })
+
+const after = (ms: number) => Restart.permanent({ backoff: Restart.exponential({ first: ms, factor: 1, jitter: 0 }) })
 
 describe("a scope that closes", () => {
   it.effect(
@@ -18,6 +31,27 @@ describe("a scope that closes", () => {
       yield* passing(Fiber.join(closing))
       yield* settle
       assert.strictEqual(asked.filter((fiber) => fiber.pollUnsafe() === undefined).length, 0)
+    })
+  )
+
+  it.effect(
+    "refuses a start that comes after it, so that no incarnation begins",
+    onSystem(function*() {
+      const simulation = yield* Simulation
+      const scope = yield* Scope.make()
+      const child = yield* Scope.provide(Child.start(process("a", stubborn)), scope)
+      const events = yield* record(child)
+      yield* passing(child.awaitReady)
+      const closing = yield* fork(Scope.close(scope, Exit.void))
+      yield* advance(100)
+      const again = yield* Effect.forEach([child.start, child.restart], (operation) => fork(operation))
+      yield* passing(Fiber.join(closing))
+      assert.deepStrictEqual(yield* simulation.alive, [])
+      assert.strictEqual(yield* simulation.launches, 1)
+      assert.deepStrictEqual(path(events), ["Starting", "Running", "Ready", "Stopping", "Stopped"])
+      for (const fiber of again) {
+        assert.strictEqual((yield* Effect.flip(Effect.flatten(Fiber.join(fiber))))._tag, "ChildClosed")
+      }
     })
   )
 })

@@ -171,7 +171,9 @@ export class ChildActor {
   /** Raised by every stop at the moment it is asked for, so that no start or restart from before it can come after it. */
   private epoch = 0
   private loop: Fiber.Fiber<unknown> | undefined = undefined
-  /** Asked to close, or over: takes no messages. */
+  /** Asked to close: nothing may begin any more. */
+  private closing = false
+  /** Down and about to be over: takes no messages. */
   private closed = false
   private over = false
 
@@ -226,8 +228,10 @@ export class ChildActor {
   ): Effect.Effect<A, E | ChildClosed> {
     return Effect.suspend(() => {
       const reply = Deferred.makeUnsafe<A, E>()
+      const asked = message(reply)
+      const refused = this.closed || (this.closing && (asked._tag === "Start" || asked._tag === "Restart"))
       return Effect.flatMap(
-        this.closed ? Effect.succeed(false) : Queue.offer(this.mailbox, message(reply)),
+        refused ? Effect.succeed(false) : Queue.offer(this.mailbox, asked),
         (accepted): Effect.Effect<A, E | ChildClosed> =>
           accepted ? Deferred.await(reply) : Effect.fail(new ChildClosed({ child: this.id }))
       )
@@ -345,6 +349,7 @@ export class ChildActor {
   /** Stops the child, then the actor. Bounded by the shutdown plan; runs once. */
   readonly close: Effect.Effect<void> = Effect.suspend(() => {
     if (this.closed) return Effect.void
+    this.closing = true
     return Effect.ignore(this.stop()).pipe(
       Effect.andThen(Effect.suspend(() => {
         this.closed = true
