@@ -2,6 +2,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Child, Restart } from "@treeline/core"
 import { Effect, Exit, Fiber, Scope } from "effect"
+import { ChildSpec } from "../../packages/core/src/index.ts"
+import { ChildActor, noOwner } from "../../packages/core/src/internal/ChildActor.ts"
 import {
   advance,
   lives,
@@ -52,6 +54,26 @@ describe("a scope that closes", () => {
       for (const fiber of again) {
         assert.strictEqual((yield* Effect.flip(Effect.flatten(Fiber.join(fiber))))._tag, "ChildClosed")
       }
+    })
+  )
+})
+
+describe("a message that comes too late", () => {
+  it.effect(
+    "the failure of what a child waited for ends no stop early",
+    onSystem(function*() {
+      const actor = yield* ChildActor.make(
+        yield* Effect.fromResult(ChildSpec.validate(process("a", stubborn))),
+        noOwner
+      )
+      yield* Effect.addFinalizer(() => actor.close)
+      yield* actor.start
+      yield* advance(100)
+      const stop = yield* fork(actor.stop())
+      yield* fork(actor.fail("gone", []))
+      yield* settle
+      assert.isUndefined(stop.pollUnsafe(), "its tree lives")
+      yield* passing(Fiber.join(stop))
     })
   )
 })

@@ -422,7 +422,7 @@ export class ChildActor {
         return Effect.suspend(() =>
           this.state._tag === "Waiting"
             ? Effect.andThen(this.giveUp(message.reason, message.causes, []), this.settle)
-            : this.settle
+            : Effect.void
         )
       case "Poke":
         return this.reconsider
