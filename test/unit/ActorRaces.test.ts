@@ -1,7 +1,7 @@
 /** Moments between two steps of an actor at which somebody else comes. No real time passes. */
 import { assert, describe, it } from "@effect/vitest"
-import { Child, Restart } from "@treeline/core"
-import { Effect, Exit, Fiber, Scope } from "effect"
+import { Child, Probe, Restart } from "@treeline/core"
+import { Deferred, Effect, Exit, Fiber, Scope } from "effect"
 import { ChildSpec } from "../../packages/core/src/index.ts"
 import { ChildActor, noOwner } from "../../packages/core/src/internal/ChildActor.ts"
 import {
@@ -14,7 +14,8 @@ import {
   record,
   settle,
   Simulation,
-  stubborn
+  stubborn,
+  tagOf
 } from "../support/Actors.ts"
 
 const fork = <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.forkChild(Effect.exit(self), { startImmediately: true })
@@ -74,6 +75,28 @@ describe("a message that comes too late", () => {
       yield* settle
       assert.isUndefined(stop.pollUnsafe(), "its tree lives")
       yield* passing(Fiber.join(stop))
+    })
+  )
+
+  it.effect(
+    "a probe that fails at the instant of a pause ends nothing",
+    onSystem(function*() {
+      const gate = yield* Deferred.make<void>()
+      const child = yield* Child.start(process("a", lives, {
+        liveness: Probe.liveness(Probe.effect("gate", Effect.andThen(Deferred.await(gate), Effect.fail("no"))), {
+          initialDelay: 0,
+          timeout: "1 hour",
+          failureThreshold: 1
+        })
+      }))
+      yield* passing(child.awaitReady)
+      yield* settle
+      const paused = yield* fork(child.pause)
+      Deferred.doneUnsafe(gate, Exit.void)
+      yield* Fiber.join(paused)
+      yield* advance(10_000)
+      assert.strictEqual(yield* tagOf(child), "Ready")
+      assert.strictEqual((yield* child.status).incarnation, 1)
     })
   )
 })

@@ -442,7 +442,10 @@ export class ChildActor {
       case "Health":
         return Effect.sync(() => this.onHealth(message.of, message.probe, message.failure))
       case "Failing":
-        return this.onSpontaneous("failing", message.of, message.end)
+        // What a probe said at the instant of a pause; it is asked again when the child is resumed.
+        return this.paused && (message.end._tag === "Unhealthy" || message.end._tag === "NotReady")
+          ? Effect.void
+          : this.onSpontaneous("failing", message.of, message.end)
       case "Exited":
         return this.onSpontaneous("exited", message.of, message.end)
       case "Ended":
