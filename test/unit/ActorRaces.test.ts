@@ -1,6 +1,7 @@
 /** Moments between two steps of an actor at which somebody else comes. No real time passes. */
 import { assert, describe, it } from "@effect/vitest"
 import { Child, Probe, Restart } from "@treeline/core"
+import { Program, SimulatedPlatform } from "@treeline/core/testing"
 import { Deferred, Effect, Exit, Fiber, Scope } from "effect"
 import { ChildSpec } from "../../packages/core/src/index.ts"
 import { ChildActor, noOwner } from "../../packages/core/src/internal/ChildActor.ts"
@@ -97,6 +98,25 @@ describe("a message that comes too late", () => {
       yield* advance(10_000)
       assert.strictEqual(yield* tagOf(child), "Ready")
       assert.strictEqual((yield* child.status).incarnation, 1)
+    })
+  )
+})
+
+describe("a stop", () => {
+  it.effect(
+    "returns when nothing of a probe is left either",
+    onSystem(function*() {
+      const simulation = yield* Simulation
+      const check = SimulatedPlatform.command([Program.linger(500), ...lives], { name: "check" })
+      const child = yield* Child.start(process("a", lives, {
+        liveness: Probe.liveness(Probe.exec(check), { initialDelay: 0, timeout: "1 hour" })
+      }))
+      yield* passing(child.awaitReady)
+      yield* settle
+      const alive = Effect.map(simulation.alive, (all) => all.map(({ command }) => command))
+      assert.include(yield* alive, "check")
+      yield* passing(child.stop())
+      assert.notInclude(yield* alive, "check")
     })
   )
 })

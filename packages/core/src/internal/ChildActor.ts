@@ -377,6 +377,7 @@ export class ChildActor {
       if (this.timer !== undefined) yield* Fiber.interrupt(this.timer)
       if (this.current !== undefined && ChildState.isUp(this.state._tag)) {
         this.current.fiber?.interruptUnsafe()
+        this.stopProbes(this.current)
         yield* Scope.close(this.current.scope, Exit.void)
       }
       const closed = Exit.fail(new ChildClosed({ child: this.id }))
@@ -639,7 +640,7 @@ export class ChildActor {
   private endsWithoutAnnouncement({ tree }: Running, error: NotReady | InvalidSpec): Effect.Effect<boolean> {
     return Effect.gen({ self: this }, function*() {
       if (tree === undefined || error._tag !== "NotReady" || error.lastFailure.reason !== "Ended") return false
-      const clock = yield* this.platform?.clock ?? Effect.succeed(this.clock)
+      const clock = yield* this.processClock
       return yield* Effect.raceFirst(
         Effect.as(tree.exited, true),
         Effect.as(clock.sleep(Duration.millis(endPause)), false)
@@ -751,6 +752,7 @@ export class ChildActor {
   private teardown(incarnation: Incarnation, plan: ShutdownPlan.Validated): Effect.Effect<void> {
     return Effect.gen({ self: this }, function*() {
       const remainder = yield* this.stopBody(incarnation, plan)
+      yield* this.awaitProbes(incarnation, plan)
       // Closing the scope drains the output, unless the tree was released from it.
       const draining = yield* Effect.forkDetach(this.measureDrain(incarnation.running), { startImmediately: true })
       yield* Scope.close(incarnation.scope, Exit.void)
@@ -759,10 +761,23 @@ export class ChildActor {
     }).pipe(Effect.annotateLogs(annotationsOf(incarnation)))
   }
 
+  /** What a probe has started is gone too when the child is; an attempt that can't be interrupted is left behind. */
+  private awaitProbes({ retired }: Incarnation, { cap }: ShutdownPlan.Validated): Effect.Effect<void> {
+    const gone = Fiber.awaitAll(retired.filter((fiber) => fiber.pollUnsafe() === undefined))
+    return Effect.flatMap(this.processClock, (clock) => Effect.raceFirst(gone, clock.sleep(Duration.millis(cap)))).pipe(
+      Effect.asVoid
+    )
+  }
+
+  /** The clock of time that is spent on processes. */
+  private readonly processClock: Effect.Effect<Clock.Clock> = Effect.suspend(() =>
+    this.platform?.clock ?? Effect.succeed(this.clock)
+  )
+
   private measureDrain(running: Running | undefined): Effect.Effect<void> {
     return Effect.gen({ self: this }, function*() {
       if (running?.tree === undefined) return
-      const clock = yield* this.platform?.clock ?? Effect.succeed(this.clock)
+      const clock = yield* this.processClock
       const emptyAt = clock.monotonicTimeNanosUnsafe()
       yield* running.tree.drained
       this.metrics.drained(Number(clock.monotonicTimeNanosUnsafe() - emptyAt) / 1e6)
