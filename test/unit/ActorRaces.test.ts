@@ -2,7 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Child, Probe, Restart } from "@treeline/core"
 import { Program, SimulatedPlatform } from "@treeline/core/testing"
-import { Deferred, Effect, Exit, Fiber, Scope } from "effect"
+import { Deferred, Effect, Exit, Fiber, Scope, Stream } from "effect"
 import { ChildSpec } from "../../packages/core/src/index.ts"
 import { ChildActor, noOwner } from "../../packages/core/src/internal/ChildActor.ts"
 import {
@@ -56,6 +56,49 @@ describe("a scope that closes", () => {
       for (const fiber of again) {
         assert.strictEqual((yield* Effect.flip(Effect.flatten(Fiber.join(fiber))))._tag, "ChildClosed")
       }
+    })
+  )
+})
+
+describe("output", () => {
+  it.effect(
+    "a late reader is given what is kept of the newest incarnation once",
+    onSystem(function*() {
+      const program = Program.make(Program.write("up\n"), Program.sleep(10), Program.exit(1))
+      const child = yield* Child.start(process("a", program, { restart: after(10) }))
+      yield* advance(100)
+      yield* passing(child.stop())
+      const chunks: Array<string> = []
+      yield* Effect.forkScoped(
+        Stream.runForEach(child.output, ({ incarnation }) => Effect.sync(() => void chunks.push(String(incarnation)))),
+        { startImmediately: true }
+      )
+      yield* settle
+      const { incarnation } = yield* child.status
+      assert.isAbove(incarnation, 1)
+      assert.deepStrictEqual(chunks, [String(incarnation)])
+    })
+  )
+
+  it.effect(
+    "a slow reader is given every incarnation's, also when it has gone since",
+    onSystem(function*() {
+      const program = Program.make(Program.write("up\n"), Program.sleep(10), Program.exit(1))
+      const child = yield* Child.start(process("a", program, { restart: after(10) }))
+      const read: Array<number> = []
+      yield* Effect.forkScoped(
+        Stream.runForEach(
+          child.output,
+          ({ incarnation }) => Effect.andThen(Effect.sync(() => void read.push(incarnation)), Effect.sleep(100))
+        ),
+        { startImmediately: true }
+      )
+      yield* advance(100)
+      yield* passing(child.stop())
+      yield* advance(10_000)
+      const { incarnation } = yield* child.status
+      assert.isAbove(incarnation, 3)
+      assert.deepStrictEqual(read, Array.from({ length: incarnation }, (_, index) => index + 1))
     })
   )
 })

@@ -29,6 +29,7 @@ import * as ProcessBody from "./internal/ProcessBody.ts"
 import * as Siblings from "./internal/Siblings.ts"
 import * as Probe from "./Probe.ts"
 import type { LaunchOptions, ProcessPlatform } from "./ProcessPlatform.ts"
+import type { ProcessTree } from "./ProcessTree.ts"
 import * as Restart from "./Restart.ts"
 import * as ShutdownPlan from "./ShutdownPlan.ts"
 
@@ -188,34 +189,40 @@ const eventsOf = (actor: ChildActor): Stream.Stream<ChildEvent> =>
     { bufferSize: eventsCapacity, strategy: "sliding" }
   )
 
+/** Incarnations whose output waits for a slow reader; each keeps at most what its output policy says. */
+const outputCapacity = 16
+
 const outputOf = (actor: ChildActor): Stream.Stream<Chunk, PlatformError.PlatformError> => {
-  const incarnations = Stream.callback<number>(
+  const incarnations = Stream.callback<readonly [incarnation: number, tree: ProcessTree]>(
     (queue) =>
       Effect.acquireRelease(
         Effect.sync(() => {
-          if (actor.latest !== undefined) Queue.offerUnsafe(queue, actor.incarnation)
+          let last = 0
+          // Taken when it is launched, because the reader may come to it when there is a newer one.
+          const offer = () => {
+            const tree = actor.latest?.tree
+            if (tree === undefined || actor.incarnation === last) return
+            last = actor.incarnation
+            Queue.offerUnsafe(queue, [last, tree])
+          }
+          offer()
           return actor.listen({
             onEvent: ({ change, incarnation }) => {
-              if (change._tag === "State" && change.to._tag === "Running") Queue.offerUnsafe(queue, incarnation)
+              // Past events come first, and are of trees that have gone.
+              if (change._tag === "State" && change.to._tag === "Running" && incarnation === actor.incarnation) offer()
             },
             onOver: () => void Queue.endUnsafe(queue)
           })
         }),
         (stop) => Effect.sync(stop)
       ),
-    { bufferSize: eventsCapacity, strategy: "sliding" }
+    { bufferSize: outputCapacity, strategy: "sliding" }
   )
-  return incarnations.pipe(
-    Stream.changes,
-    Stream.flatMap((incarnation) => {
-      const tree = actor.latest?.tree
-      // Its output ends with it, so the next incarnation's comes after it.
-      if (tree === undefined || actor.incarnation !== incarnation) return Stream.empty
-      const chunks = (stream: Chunk["stream"]) =>
-        Stream.map(tree[stream].stream, (bytes): Chunk => ({ incarnation, stream, bytes }))
-      return Stream.merge(chunks("stdout"), chunks("stderr"))
-    })
-  )
+  return Stream.flatMap(incarnations, ([incarnation, tree]) => {
+    const chunks = (stream: Chunk["stream"]) =>
+      Stream.map(tree[stream].stream, (bytes): Chunk => ({ incarnation, stream, bytes }))
+    return Stream.merge(chunks("stdout"), chunks("stderr"))
+  })
 }
 
 /** The public face of an actor; internal. */
