@@ -7,6 +7,7 @@ import { ChildSpec } from "../../packages/core/src/index.ts"
 import { ChildActor, noOwner } from "../../packages/core/src/internal/ChildActor.ts"
 import {
   advance,
+  exits,
   lives,
   onSystem,
   passing,
@@ -16,6 +17,7 @@ import {
   settle,
   Simulation,
   stubborn,
+  supervise,
   tagOf
 } from "../support/Actors.ts"
 
@@ -160,6 +162,25 @@ describe("a stop", () => {
       assert.include(yield* alive, "check")
       yield* passing(child.stop())
       assert.notInclude(yield* alive, "check")
+    })
+  )
+})
+
+describe("names that are used again", () => {
+  const job = (id: string, dependsOn: ReadonlyArray<string> = []) =>
+    process(id, exits(0), { restart: Restart.temporary(), dependsOn })
+
+  it.effect(
+    "a child that depended on one of this name is in no circle with the new one",
+    onSystem(function*() {
+      const { supervisor } = yield* supervise([])
+      yield* supervisor.startChild(job("a"))
+      yield* supervisor.startChild(process("b", lives, { dependsOn: ["a"] }))
+      yield* advance(1000)
+      yield* supervisor.startChild(process("a", lives, { dependsOn: ["b"] }))
+      yield* advance(1000)
+      yield* passing(supervisor.awaitReady)
+      yield* passing(supervisor.stopAll)
     })
   )
 })

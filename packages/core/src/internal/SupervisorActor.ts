@@ -77,7 +77,7 @@ export class SupervisorActor {
   private readonly ended = Deferred.makeUnsafe<SupervisorEnd, IntensityExceeded>()
   /** Children that may have got what they wait for, or will never get it. */
   private readonly dirty = new Set<string>()
-  private readonly forgotten = new Set<string>()
+  private readonly forgotten = new Set<Entry>()
   private wake = Deferred.makeUnsafe<void>()
   private loop: Fiber.Fiber<unknown> | undefined = undefined
   private closed = false
@@ -119,7 +119,9 @@ export class SupervisorActor {
   private linkAll(): void {
     this.edges.clear()
     this.dependents.clear()
-    for (const [id, dependencies] of Dependencies.edges(this.specs, this.settings.order)) this.link(id, dependencies)
+    for (const [id, dependencies] of Dependencies.edges(this.specs, this.settings.order)) {
+      this.link(id, dependencies.filter(({ child }) => this.entries.has(child)))
+    }
   }
 
   private link(id: string, dependencies: ReadonlyArray<ChildSpec.Dependency>): void {
@@ -138,6 +140,11 @@ export class SupervisorActor {
       if (known?.size === 0) this.dependents.delete(child)
     }
     this.edges.delete(id)
+    // A child of the same name that comes later is another one.
+    for (const dependent of this.dependents.get(id) ?? []) {
+      this.edges.set(dependent, (this.edges.get(dependent) ?? []).filter(({ child }) => child !== id))
+    }
+    this.dependents.delete(id)
   }
 
   private dependentsOf(id: string): ReadonlyArray<string> {
@@ -244,7 +251,7 @@ export class SupervisorActor {
     const { child: { spec } } = entry
     entry.over = true
     if (entry.dynamic && spec.restart.mode === "temporary") {
-      this.forgotten.add(spec.id)
+      this.forgotten.add(entry)
       this.awaken()
     }
     if (!spec.significant || this.settings.autoShutdown === "never") return
@@ -299,8 +306,11 @@ export class SupervisorActor {
         if (this.ending !== undefined) break
         if (this.roundIsNew) yield* this.startRound
         yield* this.serveDirty
-        for (const id of this.forgotten) yield* this.forget(id)
-        this.forgotten.clear()
+        for (const entry of this.forgotten) {
+          this.forgotten.delete(entry)
+          // Somebody may have started it again.
+          if (entry.over) yield* this.forget(entry)
+        }
       }
       if (this.roundFiber !== undefined) yield* Fiber.interrupt(this.roundFiber)
       this.round = undefined
@@ -378,14 +388,17 @@ export class SupervisorActor {
     }, { concurrency: "unbounded", discard: true })
   }
 
-  private forget(id: string): Effect.Effect<void> {
+  private forget(entry: Entry): Effect.Effect<void> {
     return Effect.suspend(() => {
-      const entry = this.entries.get(id)
-      this.entries.delete(id)
-      this.unlink(id)
-      // In a sequence the one after it now follows the one before it.
-      if (this.settings.order === "sequence" && this.dependents.has(id)) this.linkAll()
-      return entry?.actor.close ?? Effect.void
+      const { actor, child: { spec: { id } } } = entry
+      if (this.entries.get(id) === entry) {
+        const depended = this.dependents.has(id)
+        this.entries.delete(id)
+        this.unlink(id)
+        // In a sequence the one after it now follows the one before it.
+        if (this.settings.order === "sequence" && depended) this.linkAll()
+      }
+      return actor.close
     })
   }
 
@@ -416,11 +429,15 @@ export class SupervisorActor {
     )
   )
 
-  find(id: string): Effect.Effect<ChildActor, UnknownChild> {
+  private entry(id: string): Effect.Effect<Entry, UnknownChild> {
     return Effect.suspend(() => {
       const entry = this.entries.get(id)
-      return entry === undefined ? Effect.fail(new UnknownChild({ child: id })) : Effect.succeed(entry.actor)
+      return entry === undefined ? Effect.fail(new UnknownChild({ child: id })) : Effect.succeed(entry)
     })
+  }
+
+  find(id: string): Effect.Effect<ChildActor, UnknownChild> {
+    return Effect.map(this.entry(id), ({ actor }) => actor)
   }
 
   startChild<R>(spec: ChildSpec.ChildSpec<R>): Effect.Effect<ChildActor, InvalidSpec | ChildClosed, R> {
@@ -440,13 +457,13 @@ export class SupervisorActor {
 
   removeChild(id: string, plan?: ShutdownPlan.Validated): Effect.Effect<void, UnknownChild | InvalidSpec> {
     return Effect.gen({ self: this }, function*() {
-      const actor = yield* this.find(id)
+      const entry = yield* this.entry(id)
       const dependents = this.dependentsOf(id)
       if (dependents.length > 0) {
         return yield* new InvalidSpec({ field: `${id}.id`, problem: `${dependents.join(", ")} depends on it` })
       }
-      yield* Effect.ignore(actor.stop(plan))
-      yield* this.forget(id)
+      yield* Effect.ignore(entry.actor.stop(plan))
+      yield* Effect.uninterruptible(this.forget(entry))
     })
   }
 }
