@@ -183,4 +183,21 @@ describe("names that are used again", () => {
       yield* passing(supervisor.stopAll)
     })
   )
+
+  it.effect(
+    "a removal that is interrupted leaves the child known, or ended",
+    onSystem(function*() {
+      for (let turns = 0; turns < 30; turns++) {
+        const { supervisor } = yield* supervise([process("a", lives)])
+        const child = yield* supervisor.child("a")
+        yield* passing(child.stop())
+        const removal = yield* fork(supervisor.removeChild("a"))
+        yield* Effect.repeat(Effect.yieldNow, { times: turns })
+        yield* Fiber.interrupt(removal)
+        yield* settle
+        if (Exit.isSuccess(yield* Effect.exit(supervisor.child("a")))) continue
+        assert.strictEqual((yield* Effect.exit(child.start))._tag, "Failure", `after ${turns} turns`)
+      }
+    })
+  )
 })
