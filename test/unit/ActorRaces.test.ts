@@ -1,6 +1,6 @@
 /** Moments between two steps of an actor at which somebody else comes. No real time passes. */
 import { assert, describe, it } from "@effect/vitest"
-import { Child, Probe, Restart } from "@treeline/core"
+import { Child, Probe, Restart, ShutdownPlan } from "@treeline/core"
 import { Program, SimulatedPlatform } from "@treeline/core/testing"
 import { Deferred, Effect, Exit, Fiber, Scope, Stream } from "effect"
 import { ChildSpec } from "../../packages/core/src/index.ts"
@@ -162,6 +162,19 @@ describe("a stop", () => {
       assert.include(yield* alive, "check")
       yield* passing(child.stop())
       assert.notInclude(yield* alive, "check")
+    })
+  )
+
+  it.effect(
+    "P35: a step that can't be interrupted is left behind at its end",
+    onSystem(function*() {
+      const plan = ShutdownPlan.make([
+        ShutdownPlan.run("hang", Effect.uninterruptible(Effect.never), "1 second")
+      ])
+      const child = yield* Child.start(process("a", lives, { shutdown: plan }))
+      yield* passing(child.awaitReady)
+      yield* passing(child.stop())
+      assert.strictEqual(yield* tagOf(child), "Stopped")
     })
   )
 })

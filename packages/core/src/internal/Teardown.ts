@@ -185,9 +185,11 @@ export class Teardown {
         if (step === undefined) return yield* this.tree.kill(current.plan.cap)
         const endsAt = ShutdownPlan.stepEndsAt(current, this.stepStartedAt)
         // An action that takes time, such as an HTTP call, runs within its step and is interrupted at its end.
-        const acting = yield* Effect.forkChild(this.act(step), { startImmediately: true })
+        const acting = yield* Effect.forkDetach(this.act(step), { startImmediately: true })
         const outcome = yield* this.waitUntil(endsAt)
-        yield* Fiber.interrupt(acting)
+        // Somebody's own effect may take no notice of that.
+        if (step.action._tag === "Run") acting.interruptUnsafe()
+        else yield* Fiber.interrupt(acting)
         if (outcome === "empty") return []
         // A shorter plan may have taken over at the same instant; it starts at its own first step.
         if (outcome === "elapsed" && this.progress === current) this.progress = ShutdownPlan.advance(current)
