@@ -1,6 +1,6 @@
 /** Moments between two steps of an actor at which somebody else comes. No real time passes. */
 import { assert, describe, it } from "@effect/vitest"
-import { Child, Probe, Restart, ShutdownPlan } from "@treeline/core"
+import { Child, Probe, Restart, ShutdownPlan, Supervisor } from "@treeline/core"
 import { Program, SimulatedPlatform } from "@treeline/core/testing"
 import { Deferred, Effect, Exit, Fiber, Scope, Stream } from "effect"
 import { ChildSpec } from "../../packages/core/src/index.ts"
@@ -211,6 +211,26 @@ describe("names that are used again", () => {
         if (Exit.isSuccess(yield* Effect.exit(supervisor.child("a")))) continue
         assert.strictEqual((yield* Effect.exit(child.start))._tag, "Failure", `after ${turns} turns`)
       }
+    })
+  )
+})
+
+describe("a listener that throws", () => {
+  it.effect(
+    "disturbs nothing",
+    onSystem(function*() {
+      const scope = yield* Scope.make()
+      const supervisor = yield* Scope.provide(
+        Supervisor.start([process("a", lives)], {
+          onEvent: () => {
+            throw new Error("listener")
+          }
+        }),
+        scope
+      )
+      yield* passing(supervisor.awaitReady)
+      yield* passing(Scope.close(scope, Exit.void))
+      assert.deepStrictEqual(yield* supervisor.awaitEnd, { _tag: "Stopped" })
     })
   )
 })

@@ -3,6 +3,7 @@
  * what happens then.
  */
 import * as Cause from "effect/Cause"
+import type * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -54,7 +55,7 @@ export interface Options {
   readonly order?: "dependencies" | "sequence" | undefined
   /** Whether the end of any, or of all, of the significant children by themselves ends the supervisor. Default: never. */
   readonly autoShutdown?: "never" | "any" | "all" | undefined
-  /** Called with each event as it happens, before anything else follows from it; must not throw. */
+  /** Called with each event as it happens, before anything else follows from it. What it throws is logged. */
   readonly onEvent?: ((event: SupervisorEvent) => void) | undefined
 }
 
@@ -232,17 +233,29 @@ const fromActor = (actor: SupervisorActor): Supervisor => ({
   stopAll: actor.stopAll
 })
 
+/** A listener that is called in the middle of a transition, which its errors must not end. */
+const guarded =
+  (listener: (event: SupervisorEvent) => void, services: Context.Context<never>) => (event: SupervisorEvent): void => {
+    try {
+      listener(event)
+    } catch (error) {
+      Effect.runForkWith(services)(Effect.logError("a listener of a supervisor has thrown", error))
+    }
+  }
+
 const acquire = <R>(
   { children, settings }: Validated<R>,
   onEvent: ReadonlyArray<((event: SupervisorEvent) => void) | undefined>
 ): Effect.Effect<SupervisorActor, never, R | Scope.Scope> =>
   Effect.acquireRelease(SupervisorActor.make(children, settings), (actor) => actor.close).pipe(
     Effect.tap((actor) =>
-      Effect.sync(() => {
-        for (const listener of onEvent) {
-          if (listener !== undefined) actor.listen({ onEvent: listener, onOver: () => {} })
-        }
-      })
+      Effect.contextWith((services: Context.Context<never>) =>
+        Effect.sync(() => {
+          for (const listener of onEvent) {
+            if (listener !== undefined) actor.listen({ onEvent: guarded(listener, services), onOver: () => {} })
+          }
+        })
+      )
     )
   )
 
