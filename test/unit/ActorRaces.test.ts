@@ -186,7 +186,7 @@ describe("names that are used again", () => {
   it.effect(
     "a child that depended on one of this name is in no circle with the new one",
     onSystem(function*() {
-      const { supervisor } = yield* supervise([])
+      const { supervisor } = yield* supervise<never>([])
       yield* supervisor.startChild(job("a"))
       yield* supervisor.startChild(process("b", lives, { dependsOn: ["a"] }))
       yield* advance(1000)
