@@ -174,49 +174,27 @@ export interface Child {
 /** Events that wait for a slow reader. */
 const eventsCapacity = 256
 
-const eventsOf = (actor: ChildActor): Stream.Stream<ChildEvent> =>
-  Stream.callback<ChildEvent>(
-    (queue) =>
-      Effect.acquireRelease(
-        Effect.sync(() =>
-          actor.listen({
-            onEvent: (event) => void Queue.offerUnsafe(queue, event),
-            onOver: () => void Queue.endUnsafe(queue)
-          })
-        ),
-        (stop) => Effect.sync(stop)
-      ),
-    { bufferSize: eventsCapacity, strategy: "sliding" }
-  )
-
 /** Incarnations whose output waits for a slow reader; each keeps at most what its output policy says. */
 const outputCapacity = 16
 
 const outputOf = (actor: ChildActor): Stream.Stream<Chunk, PlatformError.PlatformError> => {
-  const incarnations = Stream.callback<readonly [incarnation: number, tree: ProcessTree]>(
-    (queue) =>
-      Effect.acquireRelease(
-        Effect.sync(() => {
-          let last = 0
-          // Taken when it is launched, because the reader may come to it when there is a newer one.
-          const offer = () => {
-            const tree = actor.latest?.tree
-            if (tree === undefined || actor.incarnation === last) return
-            last = actor.incarnation
-            Queue.offerUnsafe(queue, [last, tree])
-          }
-          offer()
-          return actor.listen({
-            onEvent: ({ change, incarnation }) => {
-              // Past events come first, and are of trees that have gone.
-              if (change._tag === "State" && change.to._tag === "Running" && incarnation === actor.incarnation) offer()
-            },
-            onOver: () => void Queue.endUnsafe(queue)
-          })
-        }),
-        (stop) => Effect.sync(stop)
-      ),
-    { bufferSize: outputCapacity, strategy: "sliding" }
+  const incarnations = actor.events.streamOf<readonly [incarnation: number, tree: ProcessTree]>(
+    outputCapacity,
+    (queue) => {
+      let last = 0
+      // Taken when it is launched, because the reader may come to it when there is a newer one.
+      const offer = () => {
+        const tree = actor.latest?.tree
+        if (tree === undefined || actor.incarnation === last) return
+        last = actor.incarnation
+        Queue.offerUnsafe(queue, [last, tree])
+      }
+      offer()
+      return ({ change, incarnation }) => {
+        // Past events come first, and are of trees that have gone.
+        if (change._tag === "State" && change.to._tag === "Running" && incarnation === actor.incarnation) offer()
+      }
+    }
   )
   return Stream.flatMap(incarnations, ([incarnation, tree]) => {
     const chunks = (stream: Chunk["stream"]) =>
@@ -251,7 +229,7 @@ export const fromActor = (actor: ChildActor): Child => {
           tree.stdin
         )),
     status: actor.status,
-    events: eventsOf(actor),
+    events: actor.events.stream(eventsCapacity),
     output: outputOf(actor),
     awaitReady: actor.awaitState((state): Exit.Exit<void, ChildFailed | ChildStopped> | undefined => {
       switch (state._tag) {

@@ -8,11 +8,10 @@ import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
-import * as Queue from "effect/Queue"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
-import * as Stream from "effect/Stream"
+import type * as Stream from "effect/Stream"
 import * as Child from "./Child.ts"
 import type { ChildEnd } from "./ChildEnd.ts"
 import * as ChildSpec from "./ChildSpec.ts"
@@ -205,19 +204,7 @@ const fromActor = (actor: SupervisorActor): Supervisor => ({
     blocking: blockingOf(children)
   })),
   children: childrenOf(actor),
-  events: Stream.callback<SupervisorEvent>(
-    (queue) =>
-      Effect.acquireRelease(
-        Effect.sync(() =>
-          actor.listen({
-            onEvent: (event) => void Queue.offerUnsafe(queue, event),
-            onOver: () => void Queue.endUnsafe(queue)
-          })
-        ),
-        (stop) => Effect.sync(stop)
-      ),
-    { bufferSize: eventsCapacity, strategy: "sliding" }
-  ),
+  events: actor.events.stream(eventsCapacity),
   child: (id) => Effect.map(actor.find(id), Child.fromActor),
   startChild: Effect.fn("Supervisor.startChild")((spec) => Effect.map(actor.startChild(spec), Child.fromActor)),
   terminateChild: Effect.fn("Supervisor.terminateChild")(function*(id, plan) {
@@ -252,7 +239,7 @@ const acquire = <R>(
       Effect.contextWith((services: Context.Context<never>) =>
         Effect.sync(() => {
           for (const listener of onEvent) {
-            if (listener !== undefined) actor.listen({ onEvent: guarded(listener, services), onOver: () => {} })
+            if (listener !== undefined) actor.events.listen({ onEvent: guarded(listener, services), onOver: () => {} })
           }
         })
       )

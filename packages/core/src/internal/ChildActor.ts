@@ -34,6 +34,7 @@ import type { ProcessInfo } from "../ProcessIdentity.ts"
 import { ProcessPlatform } from "../ProcessPlatform.ts"
 import * as Restart from "../Restart.ts"
 import type * as ShutdownPlan from "../ShutdownPlan.ts"
+import { Broadcast } from "./Broadcast.ts"
 import * as ChildMetrics from "./ChildMetrics.ts"
 
 /** What a child asks of whoever supervises it. Called by the actor, synchronous, must not throw. */
@@ -126,12 +127,6 @@ class Incarnation {
   }
 }
 
-/** Somebody who is told of events, and that there will be no more. Called synchronously, must not throw. */
-export interface Listener {
-  readonly onEvent: (event: ChildEvent) => void
-  readonly onOver: () => void
-}
-
 /** Somebody who waits for a state; told in the very transition, so that no state is missed. */
 interface Waiter {
   readonly test: (state: ChildState.ChildState) => Exit.Exit<unknown, unknown> | undefined
@@ -144,6 +139,7 @@ export class ChildActor {
   readonly id: string
   /** The id, after those of the supervisors around it. */
   private readonly path: string
+  readonly events = new Broadcast<ChildEvent>(historySize)
   private readonly child: Validated<never>
   private readonly owner: Owner
   private readonly clock: Clock.Clock
@@ -151,8 +147,6 @@ export class ChildActor {
   private readonly metrics: ChildMetrics.ChildMetrics
   private readonly mailbox: Queue.Queue<Message>
   private readonly waiters = new Set<Waiter>()
-  private readonly history: Array<ChildEvent> = []
-  private readonly listeners = new Set<Listener>()
   private readonly stopWaiters: Array<Reply<void, ChildClosed>> = []
   private readonly restartWaiters: Array<Reply<number, Refused>> = []
   private readonly haltWaiters: Array<Reply<void, ChildClosed>> = []
@@ -175,7 +169,6 @@ export class ChildActor {
   private closing = false
   /** Down and about to be over: takes no messages. */
   private closed = false
-  private over = false
 
   private constructor(
     child: Validated<never>,
@@ -338,14 +331,6 @@ export class ChildActor {
     }))
   )
 
-  /** The last events, and from now on each new one, until the actor is over; returns how to stop listening. */
-  listen(listener: Listener): () => void {
-    for (const event of this.history) listener.onEvent(event)
-    if (this.over) listener.onOver()
-    else this.listeners.add(listener)
-    return () => this.listeners.delete(listener)
-  }
-
   /** Stops the child, then the actor. Bounded by the shutdown plan; runs once. */
   readonly close: Effect.Effect<void> = Effect.suspend(() => {
     if (this.closed) return Effect.void
@@ -391,9 +376,7 @@ export class ChildActor {
       for (const waiter of this.waiters) Deferred.doneUnsafe(waiter.done, closed)
       for (const reply of this.takeReplies()) Deferred.doneUnsafe(reply as unknown as AnyReply, closed)
       this.metrics.close(this.state._tag)
-      this.over = true
-      for (const listener of this.listeners) listener.onOver()
-      this.listeners.clear()
+      this.events.end()
     })
   }
 
@@ -467,9 +450,7 @@ export class ChildActor {
       at: this.clock.currentTimeMillisUnsafe(),
       change
     }
-    this.history.push(event)
-    if (this.history.length > historySize) this.history.shift()
-    for (const listener of this.listeners) listener.onEvent(event)
+    this.events.publish(event)
     this.owner.onEvent(event)
   }
 

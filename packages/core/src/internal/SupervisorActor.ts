@@ -19,6 +19,7 @@ import { ChildClosed, type ChildFailed, IntensityExceeded, InvalidSpec, UnknownC
 import type * as Restart from "../Restart.ts"
 import type * as ShutdownPlan from "../ShutdownPlan.ts"
 import type { SupervisorEnd, SupervisorEvent } from "../Supervisor.ts"
+import { Broadcast } from "./Broadcast.ts"
 import { ChildActor, type Owner } from "./ChildActor.ts"
 import * as Dependencies from "./Dependencies.ts"
 import * as Intensity from "./Intensity.ts"
@@ -47,12 +48,6 @@ interface Round {
   readonly delay: number
 }
 
-/** Somebody who is told of events, and that there will be no more. Called synchronously, must not throw. */
-export interface Listener {
-  readonly onEvent: (event: SupervisorEvent) => void
-  readonly onOver: () => void
-}
-
 export type Phase = "running" | "restarting" | "stopping" | "ended"
 
 /** Past events that a late reader is given: children start before anybody can have asked for events. */
@@ -60,14 +55,13 @@ const historySize = 256
 
 export class SupervisorActor {
   readonly settings: Settings
+  readonly events = new Broadcast<SupervisorEvent>(historySize)
   private readonly clock: Clock.Clock
   /** The child that the supervisor is, in another one. */
   private readonly parent: typeof ChildSpec.CurrentChild.Service
   private readonly entries = new Map<string, Entry>()
   private readonly edges = new Map<string, ReadonlyArray<ChildSpec.Dependency>>()
   private readonly dependents = new Map<string, Set<string>>()
-  private readonly history: Array<SupervisorEvent> = []
-  private readonly listeners = new Set<Listener>()
   private restarts: ReadonlyArray<number> = []
   private round: Round | undefined = undefined
   private roundIsNew = false
@@ -80,7 +74,6 @@ export class SupervisorActor {
   private readonly forgotten = new Set<Entry>()
   private wake = Deferred.makeUnsafe<void>()
   private loop: Fiber.Fiber<unknown> | undefined = undefined
-  private closed = false
 
   private constructor(settings: Settings, clock: Clock.Clock, parent: typeof ChildSpec.CurrentChild.Service) {
     this.settings = settings
@@ -171,20 +164,6 @@ export class SupervisorActor {
     return this.restarts.filter((at) => now - at <= this.settings.intensity.within).length
   }
 
-  /** The last events, and from now on each new one; returns how to stop listening. */
-  listen(listener: Listener): () => void {
-    for (const event of this.history) listener.onEvent(event)
-    if (this.closed) listener.onOver()
-    else this.listeners.add(listener)
-    return () => this.listeners.delete(listener)
-  }
-
-  private publish(event: SupervisorEvent): void {
-    this.history.push(event)
-    if (this.history.length > historySize) this.history.shift()
-    for (const listener of this.listeners) listener.onEvent(event)
-  }
-
   private monotonic(): number {
     return Number(this.clock.monotonicTimeNanosUnsafe() / 1_000_000n)
   }
@@ -211,7 +190,7 @@ export class SupervisorActor {
   }
 
   private childEvent(event: ChildEvent): void {
-    this.publish({ _tag: "Child", event })
+    this.events.publish({ _tag: "Child", event })
     if (event.change._tag !== "State") return
     const entry = this.entries.get(event.child)
     if (entry === undefined) return
@@ -278,14 +257,14 @@ export class SupervisorActor {
       const tag = this.entries.get(id)?.actor.tag
       return tag !== "Stopped" && tag !== "Failed"
     })
-    this.publish({ _tag: "Round", origin, children })
+    this.events.publish({ _tag: "Round", origin, children })
     this.awaken()
   }
 
   private finish(exit: Exit.Exit<SupervisorEnd, IntensityExceeded>): void {
     if (this.ending !== undefined) return
     this.ending = exit
-    this.publish({
+    this.events.publish({
       _tag: "Stopping",
       error: Exit.isFailure(exit) ? Cause.squash(exit.cause) as IntensityExceeded : null
     })
@@ -315,7 +294,7 @@ export class SupervisorActor {
       if (this.roundFiber !== undefined) yield* Fiber.interrupt(this.roundFiber)
       this.round = undefined
       yield* this.inReverse([...this.entries.values()], ({ actor }) => Effect.ignore(actor.stop()))
-      this.publish({ _tag: "Ended" })
+      this.events.publish({ _tag: "Ended" })
       Deferred.doneUnsafe(this.ended, this.ending)
     })
   }
@@ -369,7 +348,7 @@ export class SupervisorActor {
     return Effect.all([make, Effect.sleep(round.delay)], { concurrency: "unbounded", discard: true }).pipe(
       Effect.andThen(Effect.suspend(() => {
         this.round = undefined
-        this.publish({ _tag: "RoundOver", children: [...round.affected] })
+        this.events.publish({ _tag: "RoundOver", children: [...round.affected] })
         return Effect.forEach(affected, ({ actor }) => actor.poke, { discard: true })
       }))
     )
@@ -421,11 +400,7 @@ export class SupervisorActor {
     this.stopAll.pipe(
       Effect.andThen(Effect.forEach(this.actors, (actor) => actor.close, { concurrency: "unbounded", discard: true })),
       Effect.andThen(Effect.suspend(() => this.loop === undefined ? Effect.void : Fiber.interrupt(this.loop))),
-      Effect.andThen(Effect.sync(() => {
-        this.closed = true
-        for (const listener of this.listeners) listener.onOver()
-        this.listeners.clear()
-      }))
+      Effect.andThen(Effect.sync(() => this.events.end()))
     )
   )
 
