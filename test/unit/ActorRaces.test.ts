@@ -147,6 +147,23 @@ describe("a message that comes too late", () => {
   )
 })
 
+describe("somebody who is interrupted", () => {
+  it.effect(
+    "is no longer kept among those who wait for a restart",
+    onSystem(function*() {
+      const child = yield* Effect.fromResult(ChildSpec.validate(process("a", lives)))
+      const actor = yield* ChildActor.make(child, { ...noOwner, blockers: () => ["something"] })
+      yield* Effect.addFinalizer(() => actor.close)
+      for (let index = 0; index < 100; index++) {
+        const restart = yield* fork(actor.restart)
+        yield* settle
+        yield* Fiber.interrupt(restart)
+      }
+      assert.isAtMost(actor.waiting, 1)
+    })
+  )
+})
+
 describe("a stop", () => {
   it.effect(
     "returns when nothing of a probe is left either",

@@ -36,6 +36,7 @@ import * as Restart from "../Restart.ts"
 import type * as ShutdownPlan from "../ShutdownPlan.ts"
 import { Broadcast } from "./Broadcast.ts"
 import * as ChildMetrics from "./ChildMetrics.ts"
+import { Replies } from "./Replies.ts"
 
 /** What a child asks of whoever supervises it. Called by the actor, synchronous, must not throw. */
 export interface Owner {
@@ -147,9 +148,9 @@ export class ChildActor {
   private readonly metrics: ChildMetrics.ChildMetrics
   private readonly mailbox: Queue.Queue<Message>
   private readonly waiters = new Set<Waiter>()
-  private readonly stopWaiters: Array<Reply<void, ChildClosed>> = []
-  private readonly restartWaiters: Array<Reply<number, Refused>> = []
-  private readonly haltWaiters: Array<Reply<void, ChildClosed>> = []
+  /** Of those who asked for a stop or a halt: the tree is empty. */
+  private readonly downReplies = new Replies<void, ChildClosed>()
+  private readonly restartReplies = new Replies<number, Refused>()
   private state: ChildState.ChildState = { _tag: "Stopped", end: null }
   private health: Health = "unknown"
   private paused = false
@@ -226,7 +227,11 @@ export class ChildActor {
       return Effect.flatMap(
         refused ? Effect.succeed(false) : Queue.offer(this.mailbox, asked),
         (accepted): Effect.Effect<A, E | ChildClosed> =>
-          accepted ? Deferred.await(reply) : Effect.fail(new ChildClosed({ child: this.id }))
+          accepted
+            // Whoever has gone is not kept among those who wait.
+            ? Effect.onInterrupt(Deferred.await(reply), () =>
+              Effect.sync(() => Deferred.doneUnsafe(reply, Effect.interrupt)))
+            : Effect.fail(new ChildClosed({ child: this.id }))
       )
     })
   }
@@ -306,6 +311,11 @@ export class ChildActor {
     return this.number
   }
 
+  /** How many wait for an answer. */
+  get waiting(): number {
+    return this.downReplies.size + this.restartReplies.size + this.waiters.size
+  }
+
   /** The living incarnation's body. */
   get running(): Running | undefined {
     return this.state._tag === "Running" || this.state._tag === "Ready" || this.state._tag === "Stopping"
@@ -374,14 +384,11 @@ export class ChildActor {
       }
       yield* Queue.shutdown(this.mailbox)
       for (const waiter of this.waiters) Deferred.doneUnsafe(waiter.done, closed)
-      for (const reply of this.takeReplies()) Deferred.doneUnsafe(reply as unknown as AnyReply, closed)
+      this.downReplies.answer(closed)
+      this.restartReplies.answer(closed)
       this.metrics.close(this.state._tag)
       this.events.end()
     })
-  }
-
-  private takeReplies() {
-    return [...this.stopWaiters.splice(0), ...this.haltWaiters.splice(0), ...this.restartWaiters.splice(0)]
   }
 
   private send(message: Message): Effect.Effect<void> {
@@ -505,7 +512,7 @@ export class ChildActor {
     this.health = "unknown"
     const incarnation = new Incarnation(this.number, Scope.makeUnsafe(), this.monotonic())
     this.current = incarnation
-    for (const reply of this.restartWaiters.splice(0)) Deferred.doneUnsafe(reply, Exit.succeed(incarnation.number))
+    this.restartReplies.answer(Exit.succeed(incarnation.number))
     return Effect.andThen(
       this.stopTimer,
       Effect.map(Effect.forkDetach(this.live(incarnation), { startImmediately: true }), (fiber) => {
@@ -803,14 +810,11 @@ export class ChildActor {
 
   /** Answers those who wait for the end of an incarnation. */
   private readonly settle: Effect.Effect<void> = Effect.sync(() => {
-    for (const reply of this.stopWaiters.splice(0)) Deferred.doneUnsafe(reply, Exit.void)
-    for (const reply of this.haltWaiters.splice(0)) Deferred.doneUnsafe(reply, Exit.void)
+    this.downReplies.answer(Exit.void)
     if (this.state._tag === "Failed") {
-      const { error } = this.state
-      for (const reply of this.restartWaiters.splice(0)) Deferred.doneUnsafe(reply, Exit.fail(error))
+      this.restartReplies.answer(Exit.fail(this.state.error))
     } else if (this.state._tag === "Stopped") {
-      const overtaken = new Overtaken({ child: this.id, operation: "restart" })
-      for (const reply of this.restartWaiters.splice(0)) Deferred.doneUnsafe(reply, Exit.fail(overtaken))
+      this.restartReplies.answer(Exit.fail(new Overtaken({ child: this.id, operation: "restart" })))
     }
   })
 
@@ -933,7 +937,7 @@ export class ChildActor {
       const incarnation = this.current
       if (incarnation !== undefined && ChildState.isUp(this.state._tag)) {
         this.intent = "stop"
-        this.stopWaiters.push(reply)
+        this.downReplies.add(reply)
         return this.end("stop", incarnation, "stop", plan)
       }
       this.move("stop", { _tag: "Stopped", end: null })
@@ -958,7 +962,7 @@ export class ChildActor {
           Deferred.doneUnsafe(reply, Exit.succeed(this.number))
           return
         }
-        this.restartWaiters.push(reply)
+        this.restartReplies.add(reply)
         this.forgive()
         if (this.intent !== "halt") this.intent = "again"
         return yield* this.end("restart", incarnation, "restart", this.child.shutdown)
@@ -969,7 +973,7 @@ export class ChildActor {
         return
       }
       this.forgive()
-      this.restartWaiters.push(reply)
+      this.restartReplies.add(reply)
       yield* this.go("start")
     })
   }
@@ -979,7 +983,7 @@ export class ChildActor {
       const incarnation = this.current
       if (incarnation !== undefined && ChildState.isUp(this.state._tag)) {
         if (this.intent !== "stop") this.intent = "halt"
-        this.haltWaiters.push(reply)
+        this.downReplies.add(reply)
         return this.end("halt", incarnation, "restart of siblings", this.child.shutdown)
       }
       this.move("halt", { _tag: "Waiting", on: this.blockers() })
