@@ -2,7 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Child, Probe, Restart, ShutdownPlan, Supervisor } from "@treeline/core"
 import { Program, SimulatedPlatform } from "@treeline/core/testing"
-import { Deferred, Effect, Exit, Fiber, Scope, Stream } from "effect"
+import { Deferred, Effect, Exit, Fiber, Scheduler, Scope, Stream } from "effect"
 import { ChildSpec } from "../../packages/core/src/index.ts"
 import { ChildActor, noOwner } from "../../packages/core/src/internal/ChildActor.ts"
 import {
@@ -199,6 +199,25 @@ describe("a stop", () => {
 describe("names that are used again", () => {
   const job = (id: string, dependsOn: ReadonlyArray<string> = []) =>
     process(id, exits(0), { restart: Restart.temporary(), dependsOn })
+
+  it.effect(
+    "of two that are added at once under one name one is refused, whenever a fiber makes way for another",
+    onSystem(function*() {
+      const { supervisor } = yield* supervise<never>([])
+      for (let turns = 8; turns < 60; turns++) {
+        const add = Effect.provideService(
+          supervisor.startChild(process("a", lives)),
+          Scheduler.MaxOpsBeforeYield,
+          turns
+        )
+        const first = yield* fork(add)
+        const second = yield* fork(add)
+        const exits = yield* passing(Effect.forEach([first, second], (fiber) => Fiber.join(fiber)))
+        assert.strictEqual(exits.filter(Exit.isSuccess).length, 1, `after ${turns} turns`)
+        yield* passing(supervisor.removeChild("a"))
+      }
+    })
+  )
 
   it.effect(
     "a child that depended on one of this name is in no circle with the new one",

@@ -88,25 +88,29 @@ export class SupervisorActor {
   ): Effect.Effect<SupervisorActor, never, R> {
     return Effect.gen(function*() {
       const supervisor = new SupervisorActor(settings, yield* Clock.Clock, yield* ChildSpec.CurrentChild)
-      for (const child of children) yield* supervisor.add(child, false)
+      for (const child of children) {
+        const entry = yield* supervisor.makeEntry(child, false)
+        supervisor.entries.set(child.spec.id, entry)
+      }
       supervisor.linkAll()
       supervisor.loop = yield* Effect.forkDetach(supervisor.run(), { startImmediately: true })
       return supervisor
     })
   }
 
-  private add<R>(child: ChildSpec.Validated<R>, dynamic: boolean): Effect.Effect<Entry, never, R> {
+  private makeEntry<R>(child: ChildSpec.Validated<R>, dynamic: boolean): Effect.Effect<Entry, never, R> {
     // A child may be added from inside of another one, and is no child of that.
     const make = Effect.provideService(
       ChildActor.make(child, this.ownerOf(child.spec)),
       ChildSpec.CurrentChild,
       this.parent
     )
-    return Effect.map(make, (actor) => {
-      const entry: Entry = { child: child as unknown as ChildSpec.Validated<never>, actor, dynamic, over: false }
-      this.entries.set(child.spec.id, entry)
-      return entry
-    })
+    return Effect.map(make, (actor): Entry => ({
+      child: child as unknown as ChildSpec.Validated<never>,
+      actor,
+      dynamic,
+      over: false
+    }))
   }
 
   private linkAll(): void {
@@ -415,16 +419,26 @@ export class SupervisorActor {
     return Effect.map(this.entry(id), ({ actor }) => actor)
   }
 
+  private admit(entry: Entry): Result.Result<void, InvalidSpec | ChildClosed> {
+    const { spec } = entry.child
+    if (this.ending !== undefined) return Result.fail(new ChildClosed({ child: spec.id }))
+    return Result.map(Dependencies.validateNext(spec, (id) => this.entries.has(id)), () => {
+      const last = this.settings.order === "sequence" ? [...this.entries.keys()].at(-1) : undefined
+      this.entries.set(spec.id, entry)
+      this.link(spec.id, Dependencies.edgesOf(spec, last))
+    })
+  }
+
   startChild<R>(spec: ChildSpec.ChildSpec<R>): Effect.Effect<ChildActor, InvalidSpec | ChildClosed, R> {
     return Effect.gen({ self: this }, function*() {
-      const last = this.settings.order === "sequence" ? [...this.entries.keys()].at(-1) : undefined
-      const child = yield* Effect.fromResult(Result.flatMap(
-        Dependencies.validateNext(spec, (id) => this.entries.has(id)),
-        () => ChildSpec.validate(spec)
-      ))
-      if (this.ending !== undefined) return yield* new ChildClosed({ child: spec.id })
-      const { actor } = yield* Effect.uninterruptible(this.add(child, true))
-      this.link(spec.id, Dependencies.edgesOf(spec, last))
+      const child = yield* Effect.fromResult(ChildSpec.validate(spec))
+      const actor = yield* Effect.uninterruptible(Effect.gen({ self: this }, function*() {
+        const entry = yield* this.makeEntry(child, true)
+        // To make an actor may take turns of the scheduler. From here on nothing comes between.
+        const admitted = this.admit(entry)
+        if (Result.isFailure(admitted)) yield* entry.actor.close
+        return yield* Effect.fromResult(Result.map(admitted, () => entry.actor))
+      }))
       yield* Effect.ignore(actor.start)
       return actor
     })
