@@ -835,6 +835,7 @@ export class ChildActor {
       const delay = Math.round(Duration.toMillis(step.value[1]))
       this.attempt++
       this.restarts++
+      this.metrics.restarted()
       yield* this.log("Info", `${End.describe(end)}; restart ${this.attempt} in a row, after ${delay} ms`)
       const until = this.clock.currentTimeMillisUnsafe() + delay
       if (this.owner.ended(end, verdict, delay) === "park" || this.paused) {
