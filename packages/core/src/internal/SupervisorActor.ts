@@ -10,6 +10,7 @@ import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
 import * as Result from "effect/Result"
 import type { ChildEnd, Link } from "../ChildEnd.ts"
 import * as End from "../ChildEnd.ts"
@@ -295,12 +296,20 @@ export class SupervisorActor {
           if (entry.over) yield* this.forget(entry)
         }
       }
+      const error = Option.getOrUndefined(Exit.findErrorOption(this.ending))
+      if (error !== undefined) yield* Effect.logWarning(error.message)
       if (this.roundFiber !== undefined) yield* Fiber.interrupt(this.roundFiber)
       this.round = undefined
       yield* this.inReverse([...this.entries.values()], ({ actor }) => Effect.ignore(actor.stop()))
       this.events.publish({ _tag: "Ended" })
       Deferred.doneUnsafe(this.ended, this.ending)
-    })
+    }).pipe(
+      this.parent === undefined ? (self) => self : Effect.annotateLogs({ child: this.parent.child }),
+      // After a defect nobody may wait for ever; whoever closes the supervisor ends the children.
+      Effect.onError((cause) =>
+        Effect.sync(() => Deferred.doneUnsafe(this.ended, Exit.failCause(cause as Cause.Cause<never>)))
+      )
+    )
   }
 
   private readonly serveDirty: Effect.Effect<void> = Effect.suspend(() => {
@@ -396,7 +405,7 @@ export class SupervisorActor {
 
   readonly stopAll: Effect.Effect<void> = Effect.suspend(() => {
     this.finish(Exit.succeed({ _tag: "Stopped" }))
-    return Effect.ignore(this.awaitEnd)
+    return Effect.asVoid(Effect.exit(this.awaitEnd))
   })
 
   /** Stops the children and ends their actors; bounded by their shutdown plans. */
