@@ -1,6 +1,6 @@
 /** Moments between two steps of an actor at which somebody else comes. No real time passes. */
 import { assert, describe, it } from "@effect/vitest"
-import { Child, Probe, Restart, ShutdownPlan, Supervisor } from "@treeline/core"
+import { Child, Probe, ProcessPlatform, Restart, ShutdownPlan, Supervisor } from "@treeline/core"
 import { Program, SimulatedPlatform } from "@treeline/core/testing"
 import { Deferred, Effect, Exit, Fiber, Scheduler, Scope, Stream } from "effect"
 import { ChildSpec } from "../../packages/core/src/index.ts"
@@ -192,6 +192,22 @@ describe("a stop", () => {
       yield* passing(child.awaitReady)
       yield* passing(child.stop())
       assert.strictEqual(yield* tagOf(child), "Stopped")
+    })
+  )
+
+  it.effect(
+    "kills the tree where its plan breaks off",
+    onSystem(function*() {
+      const platform = yield* ProcessPlatform.ProcessPlatform
+      const tree = yield* platform.launch(SimulatedPlatform.command(lives), {
+        onStep: () => {
+          throw new Error("listener")
+        }
+      })
+      assert.deepStrictEqual(yield* passing(tree.shutdown()), [])
+      assert.deepStrictEqual(yield* tree.members, [])
+      const simulation = yield* Simulation
+      assert.deepStrictEqual(yield* simulation.alive, [])
     })
   )
 })
