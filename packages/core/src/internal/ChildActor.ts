@@ -36,6 +36,7 @@ import * as Restart from "../Restart.ts"
 import type * as ShutdownPlan from "../ShutdownPlan.ts"
 import { Broadcast } from "./Broadcast.ts"
 import * as ChildMetrics from "./ChildMetrics.ts"
+import { Incarnation } from "./Incarnation.ts"
 import { Replies } from "./Replies.ts"
 
 /** What a child asks of whoever supervises it. Called by the actor, synchronous, must not throw. */
@@ -97,36 +98,6 @@ const endPause = 100
 
 /** Past events that a late reader is given. */
 const historySize = 32
-
-/** One life of the body. */
-class Incarnation {
-  readonly number: number
-  readonly scope: Scope.Closeable
-  readonly startedAt: number
-  fiber: Fiber.Fiber<unknown> | undefined = undefined
-  running: Running | undefined = undefined
-  /** The actor knows of the launch and watches for readiness, where there is any to watch for. */
-  readonly watched = Deferred.makeUnsafe<void>()
-  readiness: Fiber.Fiber<unknown> | undefined = undefined
-  liveness: ReadonlyArray<Fiber.Fiber<unknown>> = []
-  /** Probes that were interrupted and may still be cleaning up after an attempt. */
-  retired: ReadonlyArray<Fiber.Fiber<unknown>> = []
-  /** What each liveness probe that is not content says. */
-  readonly degraded = new Map<number, ProbeFailure>()
-  /** Monotonic ms. */
-  readyAt: number | undefined = undefined
-  /** How long it was ready, ms; the time in which its tree was ended does not count. */
-  readyFor = 0
-  end: ChildEnd | undefined = undefined
-  ending = false
-  step = ""
-
-  constructor(number: number, scope: Scope.Closeable, startedAt: number) {
-    this.number = number
-    this.scope = scope
-    this.startedAt = startedAt
-  }
-}
 
 /** Somebody who waits for a state; told in the very transition, so that no state is missed. */
 interface Waiter {
@@ -372,7 +343,7 @@ export class ChildActor {
       if (this.timer !== undefined) yield* Fiber.interrupt(this.timer)
       if (this.current !== undefined && ChildState.isUp(this.state._tag)) {
         this.current.fiber?.interruptUnsafe()
-        this.stopProbes(this.current)
+        this.current.stopProbes()
         yield* Scope.close(this.current.scope, Exit.void)
       }
       const closed = Exit.fail(new ChildClosed({ child: this.id }))
@@ -581,15 +552,11 @@ export class ChildActor {
     this.publish({ _tag: "State", from, to: this.state })
   }
 
-  private describeIncarnation(incarnation: Incarnation) {
-    return { incarnation: incarnation.number, pid: incarnation.running?.tree?.pid ?? null }
-  }
-
   private onLaunched(incarnation: Incarnation): Effect.Effect<void> {
     return Effect.suspend(() => {
       this.metrics.started(this.monotonic() - incarnation.startedAt)
       const since = this.clock.currentTimeMillisUnsafe()
-      if (!this.move("launched", { _tag: "Running", ...this.describeIncarnation(incarnation), since })) {
+      if (!this.move("launched", { _tag: "Running", ...incarnation.identity, since })) {
         return Effect.void
       }
       return Effect.andThen(this.log("Debug", "launched"), this.awaitReadiness(incarnation))
@@ -607,7 +574,7 @@ export class ChildActor {
     }
     if (probes.length === 0) return this.onReady(incarnation)
     if (this.paused) return Effect.void
-    return Fiber.awaitAll(incarnation.retired).pipe(
+    return incarnation.probesGone.pipe(
       Effect.andThen(Effect.all(probes, { discard: true, concurrency: "unbounded" })),
       Effect.matchEffect({
         onSuccess: () => this.send({ _tag: "Ready", of: incarnation }),
@@ -640,7 +607,7 @@ export class ChildActor {
     return Effect.suspend(() => {
       const since = this.clock.currentTimeMillisUnsafe()
       incarnation.readiness = undefined
-      if (!this.move("ready", { _tag: "Ready", ...this.describeIncarnation(incarnation), since })) return Effect.void
+      if (!this.move("ready", { _tag: "Ready", ...incarnation.identity, since })) return Effect.void
       incarnation.readyAt = this.monotonic()
       return Effect.andThen(this.log("Debug", "ready"), this.watchLiveness(incarnation))
     })
@@ -653,7 +620,7 @@ export class ChildActor {
     return Effect.forEach(
       this.child.liveness,
       (liveness, probe) =>
-        Fiber.awaitAll(incarnation.retired).pipe(
+        incarnation.probesGone.pipe(
           Effect.andThen(
             Probe.watch(liveness, target, (health, failure) =>
               health === "failed"
@@ -672,16 +639,6 @@ export class ChildActor {
     ).pipe(Effect.map((fibers) => {
       incarnation.liveness = fibers
     }))
-  }
-
-  private stopProbes(incarnation: Incarnation): void {
-    const fibers = incarnation.readiness === undefined
-      ? incarnation.liveness
-      : [...incarnation.liveness, incarnation.readiness]
-    for (const fiber of fibers) fiber.interruptUnsafe()
-    incarnation.readiness = undefined
-    incarnation.liveness = []
-    incarnation.retired = [...incarnation.retired, ...fibers].filter((fiber) => fiber.pollUnsafe() === undefined)
   }
 
   private onHealth(incarnation: Incarnation, probe: number, failure: ProbeFailure | null): void {
@@ -712,7 +669,7 @@ export class ChildActor {
       const since = this.clock.currentTimeMillisUnsafe()
       const moved = this.move(event, {
         _tag: "Stopping",
-        ...this.describeIncarnation(incarnation),
+        ...incarnation.identity,
         since,
         why,
         step: incarnation.step
@@ -724,7 +681,7 @@ export class ChildActor {
           : Effect.void
       }
       if (incarnation.readyAt !== undefined) incarnation.readyFor = this.monotonic() - incarnation.readyAt
-      this.stopProbes(incarnation)
+      incarnation.stopProbes()
       return Effect.asVoid(Effect.forkDetach(this.teardown(incarnation, plan), { startImmediately: true }))
     })
   }
@@ -740,21 +697,13 @@ export class ChildActor {
   private teardown(incarnation: Incarnation, plan: ShutdownPlan.Validated): Effect.Effect<void> {
     return Effect.gen({ self: this }, function*() {
       const remainder = yield* this.stopBody(incarnation, plan)
-      yield* this.awaitProbes(incarnation, plan)
+      yield* incarnation.awaitProbes(yield* this.processClock, plan.cap)
       // Closing the scope drains the output, unless the tree was released from it.
       const draining = yield* Effect.forkDetach(this.measureDrain(incarnation.running), { startImmediately: true })
       yield* Scope.close(incarnation.scope, Exit.void)
       yield* Fiber.interrupt(draining)
       yield* this.send({ _tag: "Ended", of: incarnation, ...remainder })
-    }).pipe(Effect.annotateLogs(annotationsOf(incarnation)))
-  }
-
-  /** What a probe has started is gone too when the child is; an attempt that can't be interrupted is left behind. */
-  private awaitProbes({ retired }: Incarnation, { cap }: ShutdownPlan.Validated): Effect.Effect<void> {
-    const gone = Fiber.awaitAll(retired.filter((fiber) => fiber.pollUnsafe() === undefined))
-    return Effect.flatMap(this.processClock, (clock) => Effect.raceFirst(gone, clock.sleep(Duration.millis(cap)))).pipe(
-      Effect.asVoid
-    )
+    }).pipe(Effect.annotateLogs(incarnation.annotations))
   }
 
   /** The clock of time that is spent on processes. */
@@ -874,7 +823,7 @@ export class ChildActor {
   /** Logs in the actor's fiber, so with the loggers of whoever started the child. */
   private log(level: "Debug" | "Info" | "Warn", message: string): Effect.Effect<void> {
     return Effect.suspend(() => {
-      const annotations = this.current === undefined ? {} : annotationsOf(this.current)
+      const annotations = this.current === undefined ? {} : this.current.annotations
       return Effect.annotateLogs(Effect.logWithLevel(level)(message), annotations)
     })
   }
@@ -998,7 +947,7 @@ export class ChildActor {
       if (!this.paused) {
         this.paused = true
         this.publish({ _tag: "Paused" })
-        if (this.current !== undefined) this.stopProbes(this.current)
+        if (this.current !== undefined) this.current.stopProbes()
       }
       Deferred.doneUnsafe(reply, Exit.void)
       // A tree that is being ended is awaited; only a backoff is cut short.
@@ -1026,12 +975,6 @@ export class ChildActor {
     })
   }
 }
-
-/** What logs about an incarnation are annotated with, beside the child's path. */
-const annotationsOf = ({ number, running }: Incarnation): Record<string, unknown> => ({
-  incarnation: number,
-  ...(running?.tree === undefined ? {} : { pid: running.tree.pid })
-})
 
 const startFailed = (cause: Cause.Cause<StartFailure>): ChildEnd => {
   const failure = Option.getOrUndefined(Cause.findErrorOption(cause))

@@ -306,9 +306,7 @@ export class SupervisorActor {
     }).pipe(
       this.parent === undefined ? (self) => self : Effect.annotateLogs({ child: this.parent.child }),
       // After a defect nobody may wait for ever; whoever closes the supervisor ends the children.
-      Effect.onError((cause) =>
-        Effect.sync(() => Deferred.doneUnsafe(this.ended, Exit.failCause(cause as Cause.Cause<never>)))
-      )
+      Effect.onError((cause) => Effect.sync(() => Deferred.doneUnsafe(this.ended, Exit.failCause(cause))))
     )
   }
 
