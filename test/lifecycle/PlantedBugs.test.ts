@@ -79,9 +79,9 @@ const bugs: Readonly<Record<string, ReadonlyArray<Change>>> = {
     },
     {
       file: "internal/ChildActor.ts",
-      from: "/** One life of the body. */",
+      from: "/** Between the end of a process's output and its own, in ms. */",
       to: "const loose = <A, E, R>(f: (restore: <B, F, S>(e: Effect.Effect<B, F, S>) => Effect.Effect<B, F, S>) => " +
-        "Effect.Effect<A, E, R>) => f((effect) => effect)\n\n/** One life of the body. */"
+        "Effect.Effect<A, E, R>) => f((effect) => effect)\n\n/** Between the end of a process's output and its own, in ms. */"
     }
   ],
   "a round starts temporary siblings again": [
@@ -116,7 +116,7 @@ const bugs: Readonly<Record<string, ReadonlyArray<Change>>> = {
   "probes go on while the child is being stopped": [
     {
       file: "internal/ChildActor.ts",
-      from: "this.stopProbes(incarnation)\n      return Effect.asVoid(Effect.forkDetach(this.teardown",
+      from: "incarnation.stopProbes()\n      return Effect.asVoid(Effect.forkDetach(this.teardown",
       to: "return Effect.asVoid(Effect.forkDetach(this.teardown"
     }
   ],

@@ -54,6 +54,7 @@ layer(PosixPlatform.layer, { excludeTestServices: true })("telemetry", (it) => {
         assert.strictEqual(running["treeline_children{state=Starting}"], 0)
         assert.strictEqual(running["treeline_child_starts_total{child=web}"], 2)
         assert.strictEqual(running["treeline_child_starts_total{child=job}"], 1)
+        assert.strictEqual(running["treeline_child_restarts_total{child=web}"], 1)
         assert.strictEqual(running["treeline_teardown_steps_total{step=none}"], 2)
         assert.strictEqual(running["treeline_spawn_ms"], 4)
         assert.strictEqual(running["treeline_drain_ms"], 2)

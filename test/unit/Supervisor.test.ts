@@ -2,7 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Child, ChildSpec, Errors, Probe, Restart, ShutdownPlan, Supervisor } from "@treeline/core"
 import { Program } from "@treeline/core/testing"
-import { Effect, Exit, Fiber, Scope, Stream } from "effect"
+import { Effect, Exit, Fiber, Logger, References, Scope, Stream } from "effect"
 import {
   advance,
   exits,
@@ -67,6 +67,26 @@ describe("intensity", () => {
       const stopping = events.find(({ _tag }) => _tag === "Stopping")
       assert.strictEqual(stopping?._tag === "Stopping" ? stopping.error?._tag : "", "IntensityExceeded")
       assert.strictEqual((yield* supervisor.status).phase, "ended")
+    })
+  )
+
+  it.effect(
+    "a supervisor that gives up says so in the log, and a nested one which it is",
+    onSystem(function*() {
+      const logs: Array<readonly [message: string, child: unknown]> = []
+      const logger = Logger.make(({ fiber, logLevel, message }) => {
+        if (logLevel === "Warn") logs.push([String(message), fiber.getRef(References.CurrentLogAnnotations)["child"]])
+      })
+      const intensity = { max: 0, within: 1000 }
+      const inner = Supervisor.child("inner", [process("loop", exits(1))], { intensity })
+      yield* Effect.gen(function*() {
+        const { supervisor } = yield* supervise([inner], { intensity })
+        yield* passing(Effect.exit(supervisor.awaitEnd))
+      }).pipe(Effect.provide(Logger.layer([logger])))
+      assert.deepStrictEqual(logs.map(([message, child]) => [message.split("\n")[0], child]), [
+        ["more than 0 restarts within 1000 ms, the last one of loop", "inner"],
+        ["more than 0 restarts within 1000 ms, the last one of inner", undefined]
+      ])
     })
   )
 

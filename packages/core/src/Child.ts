@@ -29,6 +29,7 @@ import * as ProcessBody from "./internal/ProcessBody.ts"
 import * as Siblings from "./internal/Siblings.ts"
 import * as Probe from "./Probe.ts"
 import type { LaunchOptions, ProcessPlatform } from "./ProcessPlatform.ts"
+import type { ProcessTree } from "./ProcessTree.ts"
 import * as Restart from "./Restart.ts"
 import * as ShutdownPlan from "./ShutdownPlan.ts"
 
@@ -173,49 +174,33 @@ export interface Child {
 /** Events that wait for a slow reader. */
 const eventsCapacity = 256
 
-const eventsOf = (actor: ChildActor): Stream.Stream<ChildEvent> =>
-  Stream.callback<ChildEvent>(
-    (queue) =>
-      Effect.acquireRelease(
-        Effect.sync(() =>
-          actor.listen({
-            onEvent: (event) => void Queue.offerUnsafe(queue, event),
-            onOver: () => void Queue.endUnsafe(queue)
-          })
-        ),
-        (stop) => Effect.sync(stop)
-      ),
-    { bufferSize: eventsCapacity, strategy: "sliding" }
-  )
+/** Incarnations whose output waits for a slow reader; each keeps at most what its output policy says. */
+const outputCapacity = 16
 
 const outputOf = (actor: ChildActor): Stream.Stream<Chunk, PlatformError.PlatformError> => {
-  const incarnations = Stream.callback<number>(
-    (queue) =>
-      Effect.acquireRelease(
-        Effect.sync(() => {
-          if (actor.latest !== undefined) Queue.offerUnsafe(queue, actor.incarnation)
-          return actor.listen({
-            onEvent: ({ change, incarnation }) => {
-              if (change._tag === "State" && change.to._tag === "Running") Queue.offerUnsafe(queue, incarnation)
-            },
-            onOver: () => void Queue.endUnsafe(queue)
-          })
-        }),
-        (stop) => Effect.sync(stop)
-      ),
-    { bufferSize: eventsCapacity, strategy: "sliding" }
+  const incarnations = actor.events.streamOf<readonly [incarnation: number, tree: ProcessTree]>(
+    outputCapacity,
+    (queue) => {
+      let last = 0
+      // Taken when it is launched, because the reader may come to it when there is a newer one.
+      const offer = () => {
+        const tree = actor.latest?.tree
+        if (tree === undefined || actor.incarnation === last) return
+        last = actor.incarnation
+        Queue.offerUnsafe(queue, [last, tree])
+      }
+      offer()
+      return ({ change, incarnation }) => {
+        // Past events come first, and are of trees that have gone.
+        if (change._tag === "State" && change.to._tag === "Running" && incarnation === actor.incarnation) offer()
+      }
+    }
   )
-  return incarnations.pipe(
-    Stream.changes,
-    Stream.flatMap((incarnation) => {
-      const tree = actor.latest?.tree
-      // Its output ends with it, so the next incarnation's comes after it.
-      if (tree === undefined || actor.incarnation !== incarnation) return Stream.empty
-      const chunks = (stream: Chunk["stream"]) =>
-        Stream.map(tree[stream].stream, (bytes): Chunk => ({ incarnation, stream, bytes }))
-      return Stream.merge(chunks("stdout"), chunks("stderr"))
-    })
-  )
+  return Stream.flatMap(incarnations, ([incarnation, tree]) => {
+    const chunks = (stream: Chunk["stream"]) =>
+      Stream.map(tree[stream].stream, (bytes): Chunk => ({ incarnation, stream, bytes }))
+    return Stream.merge(chunks("stdout"), chunks("stderr"))
+  })
 }
 
 /** The public face of an actor; internal. */
@@ -244,7 +229,7 @@ export const fromActor = (actor: ChildActor): Child => {
           tree.stdin
         )),
     status: actor.status,
-    events: eventsOf(actor),
+    events: actor.events.stream(eventsCapacity),
     output: outputOf(actor),
     awaitReady: actor.awaitState((state): Exit.Exit<void, ChildFailed | ChildStopped> | undefined => {
       switch (state._tag) {

@@ -3,15 +3,15 @@
  * what happens then.
  */
 import * as Cause from "effect/Cause"
+import type * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
-import * as Queue from "effect/Queue"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
-import * as Stream from "effect/Stream"
+import type * as Stream from "effect/Stream"
 import * as Child from "./Child.ts"
 import type { ChildEnd } from "./ChildEnd.ts"
 import * as ChildSpec from "./ChildSpec.ts"
@@ -54,7 +54,7 @@ export interface Options {
   readonly order?: "dependencies" | "sequence" | undefined
   /** Whether the end of any, or of all, of the significant children by themselves ends the supervisor. Default: never. */
   readonly autoShutdown?: "never" | "any" | "all" | undefined
-  /** Called with each event as it happens, before anything else follows from it; must not throw. */
+  /** Called with each event as it happens, before anything else follows from it. What it throws is logged. */
   readonly onEvent?: ((event: SupervisorEvent) => void) | undefined
 }
 
@@ -208,19 +208,7 @@ const fromActor = (actor: SupervisorActor): Supervisor => ({
     blocking: blockingOf(children)
   })),
   children: childrenOf(actor),
-  events: Stream.callback<SupervisorEvent>(
-    (queue) =>
-      Effect.acquireRelease(
-        Effect.sync(() =>
-          actor.listen({
-            onEvent: (event) => void Queue.offerUnsafe(queue, event),
-            onOver: () => void Queue.endUnsafe(queue)
-          })
-        ),
-        (stop) => Effect.sync(stop)
-      ),
-    { bufferSize: eventsCapacity, strategy: "sliding" }
-  ),
+  events: actor.events.stream(eventsCapacity),
   child: (id) => Effect.map(actor.find(id), Child.fromActor),
   startChild: Effect.fn("Supervisor.startChild")((spec) => Effect.map(actor.startChild(spec), Child.fromActor)),
   terminateChild: Effect.fn("Supervisor.terminateChild")(function*(id, plan) {
@@ -236,17 +224,29 @@ const fromActor = (actor: SupervisorActor): Supervisor => ({
   stopAll: actor.stopAll
 })
 
+/** A listener that is called in the middle of a transition, which its errors must not end. */
+const guarded =
+  (listener: (event: SupervisorEvent) => void, services: Context.Context<never>) => (event: SupervisorEvent): void => {
+    try {
+      listener(event)
+    } catch (error) {
+      Effect.runForkWith(services)(Effect.logError("a listener of a supervisor has thrown", error))
+    }
+  }
+
 const acquire = <R>(
   { children, settings }: Validated<R>,
   onEvent: ReadonlyArray<((event: SupervisorEvent) => void) | undefined>
 ): Effect.Effect<SupervisorActor, never, R | Scope.Scope> =>
   Effect.acquireRelease(SupervisorActor.make(children, settings), (actor) => actor.close).pipe(
     Effect.tap((actor) =>
-      Effect.sync(() => {
-        for (const listener of onEvent) {
-          if (listener !== undefined) actor.listen({ onEvent: listener, onOver: () => {} })
-        }
-      })
+      Effect.contextWith((services: Context.Context<never>) =>
+        Effect.sync(() => {
+          for (const listener of onEvent) {
+            if (listener !== undefined) actor.events.listen({ onEvent: guarded(listener, services), onOver: () => {} })
+          }
+        })
+      )
     )
   )
 

@@ -34,7 +34,10 @@ import type { ProcessInfo } from "../ProcessIdentity.ts"
 import { ProcessPlatform } from "../ProcessPlatform.ts"
 import * as Restart from "../Restart.ts"
 import type * as ShutdownPlan from "../ShutdownPlan.ts"
+import { Broadcast } from "./Broadcast.ts"
 import * as ChildMetrics from "./ChildMetrics.ts"
+import { Incarnation } from "./Incarnation.ts"
+import { Replies } from "./Replies.ts"
 
 /** What a child asks of whoever supervises it. Called by the actor, synchronous, must not throw. */
 export interface Owner {
@@ -96,42 +99,6 @@ const endPause = 100
 /** Past events that a late reader is given. */
 const historySize = 32
 
-/** One life of the body. */
-class Incarnation {
-  readonly number: number
-  readonly scope: Scope.Closeable
-  readonly startedAt: number
-  fiber: Fiber.Fiber<unknown> | undefined = undefined
-  running: Running | undefined = undefined
-  /** The actor knows of the launch and watches for readiness, where there is any to watch for. */
-  readonly watched = Deferred.makeUnsafe<void>()
-  readiness: Fiber.Fiber<unknown> | undefined = undefined
-  liveness: ReadonlyArray<Fiber.Fiber<unknown>> = []
-  /** Probes that were interrupted and may still be cleaning up after an attempt. */
-  retired: ReadonlyArray<Fiber.Fiber<unknown>> = []
-  /** What each liveness probe that is not content says. */
-  readonly degraded = new Map<number, ProbeFailure>()
-  /** Monotonic ms. */
-  readyAt: number | undefined = undefined
-  /** How long it was ready, ms; the time in which its tree was ended does not count. */
-  readyFor = 0
-  end: ChildEnd | undefined = undefined
-  ending = false
-  step = ""
-
-  constructor(number: number, scope: Scope.Closeable, startedAt: number) {
-    this.number = number
-    this.scope = scope
-    this.startedAt = startedAt
-  }
-}
-
-/** Somebody who is told of events, and that there will be no more. Called synchronously, must not throw. */
-export interface Listener {
-  readonly onEvent: (event: ChildEvent) => void
-  readonly onOver: () => void
-}
-
 /** Somebody who waits for a state; told in the very transition, so that no state is missed. */
 interface Waiter {
   readonly test: (state: ChildState.ChildState) => Exit.Exit<unknown, unknown> | undefined
@@ -144,6 +111,7 @@ export class ChildActor {
   readonly id: string
   /** The id, after those of the supervisors around it. */
   private readonly path: string
+  readonly events = new Broadcast<ChildEvent>(historySize)
   private readonly child: Validated<never>
   private readonly owner: Owner
   private readonly clock: Clock.Clock
@@ -151,11 +119,9 @@ export class ChildActor {
   private readonly metrics: ChildMetrics.ChildMetrics
   private readonly mailbox: Queue.Queue<Message>
   private readonly waiters = new Set<Waiter>()
-  private readonly history: Array<ChildEvent> = []
-  private readonly listeners = new Set<Listener>()
-  private readonly stopWaiters: Array<Reply<void, ChildClosed>> = []
-  private readonly restartWaiters: Array<Reply<number, Refused>> = []
-  private readonly haltWaiters: Array<Reply<void, ChildClosed>> = []
+  /** Of those who asked for a stop or a halt: the tree is empty. */
+  private readonly downReplies = new Replies<void, ChildClosed>()
+  private readonly restartReplies = new Replies<number, Refused>()
   private state: ChildState.ChildState = { _tag: "Stopped", end: null }
   private health: Health = "unknown"
   private paused = false
@@ -171,9 +137,10 @@ export class ChildActor {
   /** Raised by every stop at the moment it is asked for, so that no start or restart from before it can come after it. */
   private epoch = 0
   private loop: Fiber.Fiber<unknown> | undefined = undefined
-  /** Asked to close, or over: takes no messages. */
+  /** Asked to close: nothing may begin any more. */
+  private closing = false
+  /** Down and about to be over: takes no messages. */
   private closed = false
-  private over = false
 
   private constructor(
     child: Validated<never>,
@@ -226,10 +193,16 @@ export class ChildActor {
   ): Effect.Effect<A, E | ChildClosed> {
     return Effect.suspend(() => {
       const reply = Deferred.makeUnsafe<A, E>()
+      const asked = message(reply)
+      const refused = this.closed || (this.closing && (asked._tag === "Start" || asked._tag === "Restart"))
       return Effect.flatMap(
-        this.closed ? Effect.succeed(false) : Queue.offer(this.mailbox, message(reply)),
+        refused ? Effect.succeed(false) : Queue.offer(this.mailbox, asked),
         (accepted): Effect.Effect<A, E | ChildClosed> =>
-          accepted ? Deferred.await(reply) : Effect.fail(new ChildClosed({ child: this.id }))
+          accepted
+            // Whoever has gone is not kept among those who wait.
+            ? Effect.onInterrupt(Deferred.await(reply), () =>
+              Effect.sync(() => Deferred.doneUnsafe(reply, Effect.interrupt)))
+            : Effect.fail(new ChildClosed({ child: this.id }))
       )
     })
   }
@@ -309,6 +282,11 @@ export class ChildActor {
     return this.number
   }
 
+  /** How many wait for an answer. */
+  get waiting(): number {
+    return this.downReplies.size + this.restartReplies.size + this.waiters.size
+  }
+
   /** The living incarnation's body. */
   get running(): Running | undefined {
     return this.state._tag === "Running" || this.state._tag === "Ready" || this.state._tag === "Stopping"
@@ -334,17 +312,10 @@ export class ChildActor {
     }))
   )
 
-  /** The last events, and from now on each new one, until the actor is over; returns how to stop listening. */
-  listen(listener: Listener): () => void {
-    for (const event of this.history) listener.onEvent(event)
-    if (this.over) listener.onOver()
-    else this.listeners.add(listener)
-    return () => this.listeners.delete(listener)
-  }
-
   /** Stops the child, then the actor. Bounded by the shutdown plan; runs once. */
   readonly close: Effect.Effect<void> = Effect.suspend(() => {
     if (this.closed) return Effect.void
+    this.closing = true
     return Effect.ignore(this.stop()).pipe(
       Effect.andThen(Effect.suspend(() => {
         this.closed = true
@@ -372,24 +343,23 @@ export class ChildActor {
       if (this.timer !== undefined) yield* Fiber.interrupt(this.timer)
       if (this.current !== undefined && ChildState.isUp(this.state._tag)) {
         this.current.fiber?.interruptUnsafe()
+        this.current.stopProbes()
         yield* Scope.close(this.current.scope, Exit.void)
       }
       const closed = Exit.fail(new ChildClosed({ child: this.id }))
-      for (const message of yield* Queue.clear(this.mailbox)) {
-        if ("reply" in message) Deferred.doneUnsafe(message.reply as unknown as AnyReply, closed)
+      // What is taken out makes room for those who waited for some.
+      for (let rest = yield* Queue.clear(this.mailbox); rest.length > 0; rest = yield* Queue.clear(this.mailbox)) {
+        for (const message of rest) {
+          if ("reply" in message) Deferred.doneUnsafe(message.reply as unknown as AnyReply, closed)
+        }
       }
       yield* Queue.shutdown(this.mailbox)
       for (const waiter of this.waiters) Deferred.doneUnsafe(waiter.done, closed)
-      for (const reply of this.takeReplies()) Deferred.doneUnsafe(reply as unknown as AnyReply, closed)
+      this.downReplies.answer(closed)
+      this.restartReplies.answer(closed)
       this.metrics.close(this.state._tag)
-      this.over = true
-      for (const listener of this.listeners) listener.onOver()
-      this.listeners.clear()
+      this.events.end()
     })
-  }
-
-  private takeReplies() {
-    return [...this.stopWaiters.splice(0), ...this.haltWaiters.splice(0), ...this.restartWaiters.splice(0)]
   }
 
   private send(message: Message): Effect.Effect<void> {
@@ -414,7 +384,7 @@ export class ChildActor {
         return Effect.suspend(() =>
           this.state._tag === "Waiting"
             ? Effect.andThen(this.giveUp(message.reason, message.causes, []), this.settle)
-            : this.settle
+            : Effect.void
         )
       case "Poke":
         return this.reconsider
@@ -434,7 +404,10 @@ export class ChildActor {
       case "Health":
         return Effect.sync(() => this.onHealth(message.of, message.probe, message.failure))
       case "Failing":
-        return this.onSpontaneous("failing", message.of, message.end)
+        // What a probe said at the instant of a pause; it is asked again when the child is resumed.
+        return this.paused && (message.end._tag === "Unhealthy" || message.end._tag === "NotReady")
+          ? Effect.void
+          : this.onSpontaneous("failing", message.of, message.end)
       case "Exited":
         return this.onSpontaneous("exited", message.of, message.end)
       case "Ended":
@@ -455,9 +428,7 @@ export class ChildActor {
       at: this.clock.currentTimeMillisUnsafe(),
       change
     }
-    this.history.push(event)
-    if (this.history.length > historySize) this.history.shift()
-    for (const listener of this.listeners) listener.onEvent(event)
+    this.events.publish(event)
     this.owner.onEvent(event)
   }
 
@@ -512,7 +483,7 @@ export class ChildActor {
     this.health = "unknown"
     const incarnation = new Incarnation(this.number, Scope.makeUnsafe(), this.monotonic())
     this.current = incarnation
-    for (const reply of this.restartWaiters.splice(0)) Deferred.doneUnsafe(reply, Exit.succeed(incarnation.number))
+    this.restartReplies.answer(Exit.succeed(incarnation.number))
     return Effect.andThen(
       this.stopTimer,
       Effect.map(Effect.forkDetach(this.live(incarnation), { startImmediately: true }), (fiber) => {
@@ -581,15 +552,11 @@ export class ChildActor {
     this.publish({ _tag: "State", from, to: this.state })
   }
 
-  private describeIncarnation(incarnation: Incarnation) {
-    return { incarnation: incarnation.number, pid: incarnation.running?.tree?.pid ?? null }
-  }
-
   private onLaunched(incarnation: Incarnation): Effect.Effect<void> {
     return Effect.suspend(() => {
       this.metrics.started(this.monotonic() - incarnation.startedAt)
       const since = this.clock.currentTimeMillisUnsafe()
-      if (!this.move("launched", { _tag: "Running", ...this.describeIncarnation(incarnation), since })) {
+      if (!this.move("launched", { _tag: "Running", ...incarnation.identity, since })) {
         return Effect.void
       }
       return Effect.andThen(this.log("Debug", "launched"), this.awaitReadiness(incarnation))
@@ -607,7 +574,7 @@ export class ChildActor {
     }
     if (probes.length === 0) return this.onReady(incarnation)
     if (this.paused) return Effect.void
-    return Fiber.awaitAll(incarnation.retired).pipe(
+    return incarnation.probesGone.pipe(
       Effect.andThen(Effect.all(probes, { discard: true, concurrency: "unbounded" })),
       Effect.matchEffect({
         onSuccess: () => this.send({ _tag: "Ready", of: incarnation }),
@@ -628,7 +595,7 @@ export class ChildActor {
   private endsWithoutAnnouncement({ tree }: Running, error: NotReady | InvalidSpec): Effect.Effect<boolean> {
     return Effect.gen({ self: this }, function*() {
       if (tree === undefined || error._tag !== "NotReady" || error.lastFailure.reason !== "Ended") return false
-      const clock = yield* this.platform?.clock ?? Effect.succeed(this.clock)
+      const clock = yield* this.processClock
       return yield* Effect.raceFirst(
         Effect.as(tree.exited, true),
         Effect.as(clock.sleep(Duration.millis(endPause)), false)
@@ -640,7 +607,7 @@ export class ChildActor {
     return Effect.suspend(() => {
       const since = this.clock.currentTimeMillisUnsafe()
       incarnation.readiness = undefined
-      if (!this.move("ready", { _tag: "Ready", ...this.describeIncarnation(incarnation), since })) return Effect.void
+      if (!this.move("ready", { _tag: "Ready", ...incarnation.identity, since })) return Effect.void
       incarnation.readyAt = this.monotonic()
       return Effect.andThen(this.log("Debug", "ready"), this.watchLiveness(incarnation))
     })
@@ -653,7 +620,7 @@ export class ChildActor {
     return Effect.forEach(
       this.child.liveness,
       (liveness, probe) =>
-        Fiber.awaitAll(incarnation.retired).pipe(
+        incarnation.probesGone.pipe(
           Effect.andThen(
             Probe.watch(liveness, target, (health, failure) =>
               health === "failed"
@@ -672,16 +639,6 @@ export class ChildActor {
     ).pipe(Effect.map((fibers) => {
       incarnation.liveness = fibers
     }))
-  }
-
-  private stopProbes(incarnation: Incarnation): void {
-    const fibers = incarnation.readiness === undefined
-      ? incarnation.liveness
-      : [...incarnation.liveness, incarnation.readiness]
-    for (const fiber of fibers) fiber.interruptUnsafe()
-    incarnation.readiness = undefined
-    incarnation.liveness = []
-    incarnation.retired = [...incarnation.retired, ...fibers].filter((fiber) => fiber.pollUnsafe() === undefined)
   }
 
   private onHealth(incarnation: Incarnation, probe: number, failure: ProbeFailure | null): void {
@@ -712,7 +669,7 @@ export class ChildActor {
       const since = this.clock.currentTimeMillisUnsafe()
       const moved = this.move(event, {
         _tag: "Stopping",
-        ...this.describeIncarnation(incarnation),
+        ...incarnation.identity,
         since,
         why,
         step: incarnation.step
@@ -724,7 +681,7 @@ export class ChildActor {
           : Effect.void
       }
       if (incarnation.readyAt !== undefined) incarnation.readyFor = this.monotonic() - incarnation.readyAt
-      this.stopProbes(incarnation)
+      incarnation.stopProbes()
       return Effect.asVoid(Effect.forkDetach(this.teardown(incarnation, plan), { startImmediately: true }))
     })
   }
@@ -740,18 +697,24 @@ export class ChildActor {
   private teardown(incarnation: Incarnation, plan: ShutdownPlan.Validated): Effect.Effect<void> {
     return Effect.gen({ self: this }, function*() {
       const remainder = yield* this.stopBody(incarnation, plan)
+      yield* incarnation.awaitProbes(yield* this.processClock, plan.cap)
       // Closing the scope drains the output, unless the tree was released from it.
       const draining = yield* Effect.forkDetach(this.measureDrain(incarnation.running), { startImmediately: true })
       yield* Scope.close(incarnation.scope, Exit.void)
       yield* Fiber.interrupt(draining)
       yield* this.send({ _tag: "Ended", of: incarnation, ...remainder })
-    }).pipe(Effect.annotateLogs(annotationsOf(incarnation)))
+    }).pipe(Effect.annotateLogs(incarnation.annotations))
   }
+
+  /** The clock of time that is spent on processes. */
+  private readonly processClock: Effect.Effect<Clock.Clock> = Effect.suspend(() =>
+    this.platform?.clock ?? Effect.succeed(this.clock)
+  )
 
   private measureDrain(running: Running | undefined): Effect.Effect<void> {
     return Effect.gen({ self: this }, function*() {
       if (running?.tree === undefined) return
-      const clock = yield* this.platform?.clock ?? Effect.succeed(this.clock)
+      const clock = yield* this.processClock
       const emptyAt = clock.monotonicTimeNanosUnsafe()
       yield* running.tree.drained
       this.metrics.drained(Number(clock.monotonicTimeNanosUnsafe() - emptyAt) / 1e6)
@@ -796,14 +759,11 @@ export class ChildActor {
 
   /** Answers those who wait for the end of an incarnation. */
   private readonly settle: Effect.Effect<void> = Effect.sync(() => {
-    for (const reply of this.stopWaiters.splice(0)) Deferred.doneUnsafe(reply, Exit.void)
-    for (const reply of this.haltWaiters.splice(0)) Deferred.doneUnsafe(reply, Exit.void)
+    this.downReplies.answer(Exit.void)
     if (this.state._tag === "Failed") {
-      const { error } = this.state
-      for (const reply of this.restartWaiters.splice(0)) Deferred.doneUnsafe(reply, Exit.fail(error))
+      this.restartReplies.answer(Exit.fail(this.state.error))
     } else if (this.state._tag === "Stopped") {
-      const overtaken = new Overtaken({ child: this.id, operation: "restart" })
-      for (const reply of this.restartWaiters.splice(0)) Deferred.doneUnsafe(reply, Exit.fail(overtaken))
+      this.restartReplies.answer(Exit.fail(new Overtaken({ child: this.id, operation: "restart" })))
     }
   })
 
@@ -824,6 +784,7 @@ export class ChildActor {
       const delay = Math.round(Duration.toMillis(step.value[1]))
       this.attempt++
       this.restarts++
+      this.metrics.restarted()
       yield* this.log("Info", `${End.describe(end)}; restart ${this.attempt} in a row, after ${delay} ms`)
       const until = this.clock.currentTimeMillisUnsafe() + delay
       if (this.owner.ended(end, verdict, delay) === "park" || this.paused) {
@@ -862,7 +823,7 @@ export class ChildActor {
   /** Logs in the actor's fiber, so with the loggers of whoever started the child. */
   private log(level: "Debug" | "Info" | "Warn", message: string): Effect.Effect<void> {
     return Effect.suspend(() => {
-      const annotations = this.current === undefined ? {} : annotationsOf(this.current)
+      const annotations = this.current === undefined ? {} : this.current.annotations
       return Effect.annotateLogs(Effect.logWithLevel(level)(message), annotations)
     })
   }
@@ -926,7 +887,7 @@ export class ChildActor {
       const incarnation = this.current
       if (incarnation !== undefined && ChildState.isUp(this.state._tag)) {
         this.intent = "stop"
-        this.stopWaiters.push(reply)
+        this.downReplies.add(reply)
         return this.end("stop", incarnation, "stop", plan)
       }
       this.move("stop", { _tag: "Stopped", end: null })
@@ -951,7 +912,7 @@ export class ChildActor {
           Deferred.doneUnsafe(reply, Exit.succeed(this.number))
           return
         }
-        this.restartWaiters.push(reply)
+        this.restartReplies.add(reply)
         this.forgive()
         if (this.intent !== "halt") this.intent = "again"
         return yield* this.end("restart", incarnation, "restart", this.child.shutdown)
@@ -962,7 +923,7 @@ export class ChildActor {
         return
       }
       this.forgive()
-      this.restartWaiters.push(reply)
+      this.restartReplies.add(reply)
       yield* this.go("start")
     })
   }
@@ -972,7 +933,7 @@ export class ChildActor {
       const incarnation = this.current
       if (incarnation !== undefined && ChildState.isUp(this.state._tag)) {
         if (this.intent !== "stop") this.intent = "halt"
-        this.haltWaiters.push(reply)
+        this.downReplies.add(reply)
         return this.end("halt", incarnation, "restart of siblings", this.child.shutdown)
       }
       this.move("halt", { _tag: "Waiting", on: this.blockers() })
@@ -986,7 +947,7 @@ export class ChildActor {
       if (!this.paused) {
         this.paused = true
         this.publish({ _tag: "Paused" })
-        if (this.current !== undefined) this.stopProbes(this.current)
+        if (this.current !== undefined) this.current.stopProbes()
       }
       Deferred.doneUnsafe(reply, Exit.void)
       // A tree that is being ended is awaited; only a backoff is cut short.
@@ -1014,12 +975,6 @@ export class ChildActor {
     })
   }
 }
-
-/** What logs about an incarnation are annotated with, beside the child's path. */
-const annotationsOf = ({ number, running }: Incarnation): Record<string, unknown> => ({
-  incarnation: number,
-  ...(running?.tree === undefined ? {} : { pid: running.tree.pid })
-})
 
 const startFailed = (cause: Cause.Cause<StartFailure>): ChildEnd => {
   const failure = Option.getOrUndefined(Cause.findErrorOption(cause))

@@ -13,6 +13,10 @@ const starts = Metric.counter("treeline_child_starts_total", {
   description: "incarnations launched",
   incremental: true
 })
+const restarts = Metric.counter("treeline_child_restarts_total", {
+  description: "restarts after ends that nobody asked for",
+  incremental: true
+})
 const kills = Metric.counter("treeline_teardown_steps_total", {
   description: "trees by the step of the shutdown plan at which they were empty; none: they ended by themselves",
   incremental: true
@@ -29,9 +33,13 @@ const drainTime = Metric.histogram("treeline_drain_ms", {
 
 export class ChildMetrics {
   private readonly services: Context.Context<never>
+  private readonly child: string
   private readonly starts: typeof starts
+  /** Made at the first one, because keys of metrics are dear and most children are never restarted. */
+  private restarts: typeof restarts | undefined = undefined
 
   constructor(child: string, services: Context.Context<never>) {
+    this.child = child
     this.services = services
     this.starts = Metric.withAttributes(starts, { child }) as typeof starts
   }
@@ -54,6 +62,11 @@ export class ChildMetrics {
     spawnTime.updateUnsafe(ms, this.services)
   }
 
+  restarted(): void {
+    this.restarts ??= Metric.withAttributes(restarts, { child: this.child }) as typeof restarts
+    this.restarts.updateUnsafe(1, this.services)
+  }
+
   ended(step: string): void {
     Metric.withAttributes(kills, { step: step === "" ? "none" : step }).updateUnsafe(1, this.services)
   }
@@ -65,5 +78,6 @@ export class ChildMetrics {
   close(state: Tag): void {
     this.count(state, -1)
     Metric.removeUnsafe(this.starts, this.services)
+    if (this.restarts !== undefined) Metric.removeUnsafe(this.restarts, this.services)
   }
 }

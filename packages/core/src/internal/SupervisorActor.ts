@@ -10,6 +10,7 @@ import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
 import * as Result from "effect/Result"
 import type { ChildEnd, Link } from "../ChildEnd.ts"
 import * as End from "../ChildEnd.ts"
@@ -19,6 +20,7 @@ import { ChildClosed, type ChildFailed, IntensityExceeded, InvalidSpec, UnknownC
 import type * as Restart from "../Restart.ts"
 import type * as ShutdownPlan from "../ShutdownPlan.ts"
 import type { SupervisorEnd, SupervisorEvent } from "../Supervisor.ts"
+import { Broadcast } from "./Broadcast.ts"
 import { ChildActor, type Owner } from "./ChildActor.ts"
 import * as Dependencies from "./Dependencies.ts"
 import * as Intensity from "./Intensity.ts"
@@ -47,12 +49,6 @@ interface Round {
   readonly delay: number
 }
 
-/** Somebody who is told of events, and that there will be no more. Called synchronously, must not throw. */
-export interface Listener {
-  readonly onEvent: (event: SupervisorEvent) => void
-  readonly onOver: () => void
-}
-
 export type Phase = "running" | "restarting" | "stopping" | "ended"
 
 /** Past events that a late reader is given: children start before anybody can have asked for events. */
@@ -60,14 +56,13 @@ const historySize = 256
 
 export class SupervisorActor {
   readonly settings: Settings
+  readonly events = new Broadcast<SupervisorEvent>(historySize)
   private readonly clock: Clock.Clock
   /** The child that the supervisor is, in another one. */
   private readonly parent: typeof ChildSpec.CurrentChild.Service
   private readonly entries = new Map<string, Entry>()
   private readonly edges = new Map<string, ReadonlyArray<ChildSpec.Dependency>>()
   private readonly dependents = new Map<string, Set<string>>()
-  private readonly history: Array<SupervisorEvent> = []
-  private readonly listeners = new Set<Listener>()
   private restarts: ReadonlyArray<number> = []
   private round: Round | undefined = undefined
   private roundIsNew = false
@@ -77,10 +72,9 @@ export class SupervisorActor {
   private readonly ended = Deferred.makeUnsafe<SupervisorEnd, IntensityExceeded>()
   /** Children that may have got what they wait for, or will never get it. */
   private readonly dirty = new Set<string>()
-  private readonly forgotten = new Set<string>()
+  private readonly forgotten = new Set<Entry>()
   private wake = Deferred.makeUnsafe<void>()
   private loop: Fiber.Fiber<unknown> | undefined = undefined
-  private closed = false
 
   private constructor(settings: Settings, clock: Clock.Clock, parent: typeof ChildSpec.CurrentChild.Service) {
     this.settings = settings
@@ -95,31 +89,37 @@ export class SupervisorActor {
   ): Effect.Effect<SupervisorActor, never, R> {
     return Effect.gen(function*() {
       const supervisor = new SupervisorActor(settings, yield* Clock.Clock, yield* ChildSpec.CurrentChild)
-      for (const child of children) yield* supervisor.add(child, false)
+      for (const child of children) {
+        const entry = yield* supervisor.makeEntry(child, false)
+        supervisor.entries.set(child.spec.id, entry)
+      }
       supervisor.linkAll()
       supervisor.loop = yield* Effect.forkDetach(supervisor.run(), { startImmediately: true })
       return supervisor
     })
   }
 
-  private add<R>(child: ChildSpec.Validated<R>, dynamic: boolean): Effect.Effect<Entry, never, R> {
+  private makeEntry<R>(child: ChildSpec.Validated<R>, dynamic: boolean): Effect.Effect<Entry, never, R> {
     // A child may be added from inside of another one, and is no child of that.
     const make = Effect.provideService(
       ChildActor.make(child, this.ownerOf(child.spec)),
       ChildSpec.CurrentChild,
       this.parent
     )
-    return Effect.map(make, (actor) => {
-      const entry: Entry = { child: child as unknown as ChildSpec.Validated<never>, actor, dynamic, over: false }
-      this.entries.set(child.spec.id, entry)
-      return entry
-    })
+    return Effect.map(make, (actor): Entry => ({
+      child: child as unknown as ChildSpec.Validated<never>,
+      actor,
+      dynamic,
+      over: false
+    }))
   }
 
   private linkAll(): void {
     this.edges.clear()
     this.dependents.clear()
-    for (const [id, dependencies] of Dependencies.edges(this.specs, this.settings.order)) this.link(id, dependencies)
+    for (const [id, dependencies] of Dependencies.edges(this.specs, this.settings.order)) {
+      this.link(id, dependencies.filter(({ child }) => this.entries.has(child)))
+    }
   }
 
   private link(id: string, dependencies: ReadonlyArray<ChildSpec.Dependency>): void {
@@ -138,6 +138,11 @@ export class SupervisorActor {
       if (known?.size === 0) this.dependents.delete(child)
     }
     this.edges.delete(id)
+    // A child of the same name that comes later is another one.
+    for (const dependent of this.dependents.get(id) ?? []) {
+      this.edges.set(dependent, (this.edges.get(dependent) ?? []).filter(({ child }) => child !== id))
+    }
+    this.dependents.delete(id)
   }
 
   private dependentsOf(id: string): ReadonlyArray<string> {
@@ -162,20 +167,6 @@ export class SupervisorActor {
   get restartsInWindow(): number {
     const now = this.monotonic()
     return this.restarts.filter((at) => now - at <= this.settings.intensity.within).length
-  }
-
-  /** The last events, and from now on each new one; returns how to stop listening. */
-  listen(listener: Listener): () => void {
-    for (const event of this.history) listener.onEvent(event)
-    if (this.closed) listener.onOver()
-    else this.listeners.add(listener)
-    return () => this.listeners.delete(listener)
-  }
-
-  private publish(event: SupervisorEvent): void {
-    this.history.push(event)
-    if (this.history.length > historySize) this.history.shift()
-    for (const listener of this.listeners) listener.onEvent(event)
   }
 
   private monotonic(): number {
@@ -204,7 +195,7 @@ export class SupervisorActor {
   }
 
   private childEvent(event: ChildEvent): void {
-    this.publish({ _tag: "Child", event })
+    this.events.publish({ _tag: "Child", event })
     if (event.change._tag !== "State") return
     const entry = this.entries.get(event.child)
     if (entry === undefined) return
@@ -244,7 +235,7 @@ export class SupervisorActor {
     const { child: { spec } } = entry
     entry.over = true
     if (entry.dynamic && spec.restart.mode === "temporary") {
-      this.forgotten.add(spec.id)
+      this.forgotten.add(entry)
       this.awaken()
     }
     if (!spec.significant || this.settings.autoShutdown === "never") return
@@ -271,14 +262,14 @@ export class SupervisorActor {
       const tag = this.entries.get(id)?.actor.tag
       return tag !== "Stopped" && tag !== "Failed"
     })
-    this.publish({ _tag: "Round", origin, children })
+    this.events.publish({ _tag: "Round", origin, children })
     this.awaken()
   }
 
   private finish(exit: Exit.Exit<SupervisorEnd, IntensityExceeded>): void {
     if (this.ending !== undefined) return
     this.ending = exit
-    this.publish({
+    this.events.publish({
       _tag: "Stopping",
       error: Exit.isFailure(exit) ? Cause.squash(exit.cause) as IntensityExceeded : null
     })
@@ -299,15 +290,24 @@ export class SupervisorActor {
         if (this.ending !== undefined) break
         if (this.roundIsNew) yield* this.startRound
         yield* this.serveDirty
-        for (const id of this.forgotten) yield* this.forget(id)
-        this.forgotten.clear()
+        for (const entry of this.forgotten) {
+          this.forgotten.delete(entry)
+          // Somebody may have started it again.
+          if (entry.over) yield* this.forget(entry)
+        }
       }
+      const error = Option.getOrUndefined(Exit.findErrorOption(this.ending))
+      if (error !== undefined) yield* Effect.logWarning(error.message)
       if (this.roundFiber !== undefined) yield* Fiber.interrupt(this.roundFiber)
       this.round = undefined
       yield* this.inReverse([...this.entries.values()], ({ actor }) => Effect.ignore(actor.stop()))
-      this.publish({ _tag: "Ended" })
+      this.events.publish({ _tag: "Ended" })
       Deferred.doneUnsafe(this.ended, this.ending)
-    })
+    }).pipe(
+      this.parent === undefined ? (self) => self : Effect.annotateLogs({ child: this.parent.child }),
+      // After a defect nobody may wait for ever; whoever closes the supervisor ends the children.
+      Effect.onError((cause) => Effect.sync(() => Deferred.doneUnsafe(this.ended, Exit.failCause(cause))))
+    )
   }
 
   private readonly serveDirty: Effect.Effect<void> = Effect.suspend(() => {
@@ -359,7 +359,7 @@ export class SupervisorActor {
     return Effect.all([make, Effect.sleep(round.delay)], { concurrency: "unbounded", discard: true }).pipe(
       Effect.andThen(Effect.suspend(() => {
         this.round = undefined
-        this.publish({ _tag: "RoundOver", children: [...round.affected] })
+        this.events.publish({ _tag: "RoundOver", children: [...round.affected] })
         return Effect.forEach(affected, ({ actor }) => actor.poke, { discard: true })
       }))
     )
@@ -378,14 +378,17 @@ export class SupervisorActor {
     }, { concurrency: "unbounded", discard: true })
   }
 
-  private forget(id: string): Effect.Effect<void> {
+  private forget(entry: Entry): Effect.Effect<void> {
     return Effect.suspend(() => {
-      const entry = this.entries.get(id)
-      this.entries.delete(id)
-      this.unlink(id)
-      // In a sequence the one after it now follows the one before it.
-      if (this.settings.order === "sequence" && this.dependents.has(id)) this.linkAll()
-      return entry?.actor.close ?? Effect.void
+      const { actor, child: { spec: { id } } } = entry
+      if (this.entries.get(id) === entry) {
+        const depended = this.dependents.has(id)
+        this.entries.delete(id)
+        this.unlink(id)
+        // In a sequence the one after it now follows the one before it.
+        if (this.settings.order === "sequence" && depended) this.linkAll()
+      }
+      return actor.close
     })
   }
 
@@ -400,7 +403,7 @@ export class SupervisorActor {
 
   readonly stopAll: Effect.Effect<void> = Effect.suspend(() => {
     this.finish(Exit.succeed({ _tag: "Stopped" }))
-    return Effect.ignore(this.awaitEnd)
+    return Effect.asVoid(Effect.exit(this.awaitEnd))
   })
 
   /** Stops the children and ends their actors; bounded by their shutdown plans. */
@@ -408,31 +411,41 @@ export class SupervisorActor {
     this.stopAll.pipe(
       Effect.andThen(Effect.forEach(this.actors, (actor) => actor.close, { concurrency: "unbounded", discard: true })),
       Effect.andThen(Effect.suspend(() => this.loop === undefined ? Effect.void : Fiber.interrupt(this.loop))),
-      Effect.andThen(Effect.sync(() => {
-        this.closed = true
-        for (const listener of this.listeners) listener.onOver()
-        this.listeners.clear()
-      }))
+      Effect.andThen(Effect.sync(() => this.events.end()))
     )
   )
 
-  find(id: string): Effect.Effect<ChildActor, UnknownChild> {
+  private entry(id: string): Effect.Effect<Entry, UnknownChild> {
     return Effect.suspend(() => {
       const entry = this.entries.get(id)
-      return entry === undefined ? Effect.fail(new UnknownChild({ child: id })) : Effect.succeed(entry.actor)
+      return entry === undefined ? Effect.fail(new UnknownChild({ child: id })) : Effect.succeed(entry)
+    })
+  }
+
+  find(id: string): Effect.Effect<ChildActor, UnknownChild> {
+    return Effect.map(this.entry(id), ({ actor }) => actor)
+  }
+
+  private admit(entry: Entry): Result.Result<void, InvalidSpec | ChildClosed> {
+    const { spec } = entry.child
+    if (this.ending !== undefined) return Result.fail(new ChildClosed({ child: spec.id }))
+    return Result.map(Dependencies.validateNext(spec, (id) => this.entries.has(id)), () => {
+      const last = this.settings.order === "sequence" ? [...this.entries.keys()].at(-1) : undefined
+      this.entries.set(spec.id, entry)
+      this.link(spec.id, Dependencies.edgesOf(spec, last))
     })
   }
 
   startChild<R>(spec: ChildSpec.ChildSpec<R>): Effect.Effect<ChildActor, InvalidSpec | ChildClosed, R> {
     return Effect.gen({ self: this }, function*() {
-      const last = this.settings.order === "sequence" ? [...this.entries.keys()].at(-1) : undefined
-      const child = yield* Effect.fromResult(Result.flatMap(
-        Dependencies.validateNext(spec, (id) => this.entries.has(id)),
-        () => ChildSpec.validate(spec)
-      ))
-      if (this.ending !== undefined) return yield* new ChildClosed({ child: spec.id })
-      const { actor } = yield* Effect.uninterruptible(this.add(child, true))
-      this.link(spec.id, Dependencies.edgesOf(spec, last))
+      const child = yield* Effect.fromResult(ChildSpec.validate(spec))
+      const actor = yield* Effect.uninterruptible(Effect.gen({ self: this }, function*() {
+        const entry = yield* this.makeEntry(child, true)
+        // To make an actor may take turns of the scheduler. From here on nothing comes between.
+        const admitted = this.admit(entry)
+        if (Result.isFailure(admitted)) yield* entry.actor.close
+        return yield* Effect.fromResult(Result.map(admitted, () => entry.actor))
+      }))
       yield* Effect.ignore(actor.start)
       return actor
     })
@@ -440,13 +453,13 @@ export class SupervisorActor {
 
   removeChild(id: string, plan?: ShutdownPlan.Validated): Effect.Effect<void, UnknownChild | InvalidSpec> {
     return Effect.gen({ self: this }, function*() {
-      const actor = yield* this.find(id)
+      const entry = yield* this.entry(id)
       const dependents = this.dependentsOf(id)
       if (dependents.length > 0) {
         return yield* new InvalidSpec({ field: `${id}.id`, problem: `${dependents.join(", ")} depends on it` })
       }
-      yield* Effect.ignore(actor.stop(plan))
-      yield* this.forget(id)
+      yield* Effect.ignore(entry.actor.stop(plan))
+      yield* Effect.uninterruptible(this.forget(entry))
     })
   }
 }

@@ -6,7 +6,6 @@ import type * as Clock from "effect/Clock"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import type * as ChildProcess from "effect/process/ChildProcess"
 import type { EngineTree, SignalReport } from "../Engine.ts"
@@ -92,10 +91,15 @@ export class Teardown {
       this.progress = ShutdownPlan.begin(plan, this.now())
       return Effect.andThen(
         Effect.forkDetach(
-          Effect.onExit(
-            this.drive(),
-            (exit) =>
-              Effect.sync(() => Deferred.doneUnsafe(this.done, Exit.isSuccess(exit) ? exit : Effect.succeed([])))
+          this.drive().pipe(
+            // Whatever is wrong with the plan, the tree ends.
+            Effect.catchCause((cause) =>
+              Effect.andThen(
+                Effect.logError("a shutdown plan broke off; the tree is killed", cause),
+                this.tree.kill(plan.cap)
+              )
+            ),
+            Effect.onExit((exit) => Effect.sync(() => Deferred.doneUnsafe(this.done, exit)))
           ),
           { startImmediately: true }
         ),
@@ -185,9 +189,11 @@ export class Teardown {
         if (step === undefined) return yield* this.tree.kill(current.plan.cap)
         const endsAt = ShutdownPlan.stepEndsAt(current, this.stepStartedAt)
         // An action that takes time, such as an HTTP call, runs within its step and is interrupted at its end.
-        const acting = yield* Effect.forkChild(this.act(step), { startImmediately: true })
+        const acting = yield* Effect.forkDetach(this.act(step), { startImmediately: true })
         const outcome = yield* this.waitUntil(endsAt)
-        yield* Fiber.interrupt(acting)
+        // Somebody's own effect may take no notice of that.
+        if (step.action._tag === "Run") acting.interruptUnsafe()
+        else yield* Fiber.interrupt(acting)
         if (outcome === "empty") return []
         // A shorter plan may have taken over at the same instant; it starts at its own first step.
         if (outcome === "elapsed" && this.progress === current) this.progress = ShutdownPlan.advance(current)
