@@ -2,7 +2,7 @@
 import { assert, it } from "@effect/vitest"
 import { Restart, Supervisor } from "@treeline/core"
 import { SimulatedPlatform } from "@treeline/core/testing"
-import { Effect } from "effect"
+import { Effect, References } from "effect"
 import { lives, process as child, Simulation } from "../support/Actors.ts"
 import { eventually } from "../support/Eventually.ts"
 
@@ -38,7 +38,12 @@ const lifecycle = (count: number) =>
     yield* supervisor.stopAll
     assert.deepStrictEqual(yield* simulation.alive, [])
     return cpu() - startedAt
-  }).pipe(Effect.scoped, Effect.provide(SimulatedPlatform.layer({ journal: 1 })))
+  }).pipe(
+    Effect.scoped,
+    Effect.provide(SimulatedPlatform.layer({ journal: 1 })),
+    // A line for each restart is no cost of supervision.
+    Effect.provideService(References.MinimumLogLevel, "None")
+  )
 
 it.live(
   "5,000 children start, crash, come back and stop in at most twenty times the time of 500",
