@@ -434,6 +434,51 @@ describe("nested supervisors", () => {
   )
 
   it.effect(
+    "a plan that somebody gives reaches the children of a nested supervisor; its own default does not",
+    onSystem(function*() {
+      const nest = (id: string) => Supervisor.child(id, [process("db", stubborn)])
+      const { supervisor } = yield* supervise([nest("inner"), nest("other")])
+      yield* advance(10)
+      assert.strictEqual((yield* timed(supervisor.terminateChild("inner", ShutdownPlan.kill))).took, 0)
+      assert.isAtLeast((yield* timed(supervisor.terminateChild("other"))).took, 5000)
+    })
+  )
+
+  it.effect(
+    "peer 26, peer 32: a shorter plan for all shortens a stop of all, in nested supervisors too",
+    onSystem(function*() {
+      const { supervisor } = yield* supervise([
+        process("web", stubborn, { dependsOn: ["inner"] }),
+        Supervisor.child("inner", [process("db", stubborn)])
+      ])
+      yield* passing(supervisor.awaitReady)
+      const stopping = yield* Effect.forkChild(supervisor.stopAll, { startImmediately: true })
+      yield* advance(100)
+      assert.strictEqual((yield* timed(supervisor.shutdown(ShutdownPlan.kill))).took, 0)
+      yield* Fiber.join(stopping)
+      const wrong = yield* Effect.flip(supervisor.shutdown(ShutdownPlan.terminate({ within: -1 })))
+      assert.strictEqual(wrong._tag, "InvalidSpec")
+    })
+  )
+
+  it.effect(
+    "peer 9: a child that could not be ended keeps its name until it is gone",
+    onSystem(function*() {
+      const simulation = yield* Simulation
+      const { supervisor, tags } = yield* supervise([process("db", lives)])
+      const { pid } = (yield* simulation.alive)[0]!
+      yield* simulation.hang(pid)
+      const error = yield* passing(Effect.flip(supervisor.removeChild("db")))
+      assert.deepStrictEqual(error._tag === "ChildFailed" ? error.survivors.map((info) => info.pid) : [], [pid])
+      assert.deepStrictEqual(yield* tags, { db: "Failed" })
+      yield* simulation.hang(pid, false)
+      yield* settle
+      yield* supervisor.removeChild("db")
+      assert.deepStrictEqual(yield* tags, {})
+    })
+  )
+
+  it.effect(
     "peer 9: a nested supervisor starts again when what it could not end is gone",
     onSystem(function*() {
       const simulation = yield* Simulation

@@ -38,8 +38,11 @@ export interface Running {
   readonly ended: Effect.Effect<ChildEnd>
   /** The body's own announcement that it is ready, for bodies that make one. */
   readonly ready: Effect.Effect<void> | undefined
-  /** Ends it by the plan; bounded, shared by all callers, never fails. A later plan can only shorten it. */
-  readonly stop: (plan: ShutdownPlan.Validated) => Effect.Effect<Remainder>
+  /**
+   * Ends it by the plan; bounded, shared by all callers, never fails. A later plan can only shorten it. `asked`: somebody
+   * gave this plan, it is not the child's own.
+   */
+  readonly stop: (plan: ShutdownPlan.Validated, asked: boolean) => Effect.Effect<Remainder>
   /** What is still left of what `stop` could not end. */
   readonly remains: Effect.Effect<Remainder>
   /** The step of the teardown that is going on. */

@@ -116,14 +116,19 @@ export interface Supervisor {
   readonly restartChild: (
     id: string
   ) => Effect.Effect<number, UnknownChild | ChildClosed | Overtaken | ChildFailed>
-  /** Stops a child and forgets it; refused while another child depends on it. */
-  readonly removeChild: (id: string) => Effect.Effect<void, UnknownChild | InvalidSpec>
+  /** Stops a child and forgets it; refused while another child depends on it, or while what could not be ended lives. */
+  readonly removeChild: (id: string) => Effect.Effect<void, UnknownChild | InvalidSpec | ChildFailed>
   /** Waits until every child is ready or has done its work; the caller bounds the wait. */
   readonly awaitReady: Effect.Effect<void, ChildFailed | ChildStopped | ChildClosed>
   /** Waits for the end of the supervisor; fails when restarts were too many. */
   readonly awaitEnd: Effect.Effect<SupervisorEnd, IntensityExceeded>
   /** Stops all children, the dependent ones first, and ends the supervisor. */
   readonly stopAll: Effect.Effect<void>
+  /**
+   * As `stopAll`, all children by one plan, those of nested supervisors too; while they are stopping, a shorter plan
+   * shortens that. `shutdown(ShutdownPlan.kill)` is what a second Ctrl-C means.
+   */
+  readonly shutdown: (plan?: ShutdownPlan.ShutdownPlan) => Effect.Effect<void, InvalidSpec>
 }
 
 const eventsCapacity = 1024
@@ -221,7 +226,10 @@ const fromActor = (actor: SupervisorActor): Supervisor => ({
   removeChild: Effect.fn("Supervisor.removeChild")((id: string) => actor.removeChild(id)),
   awaitReady: awaitReady(actor),
   awaitEnd: actor.awaitEnd,
-  stopAll: actor.stopAll
+  stopAll: actor.stopAll(),
+  shutdown: Effect.fn("Supervisor.shutdown")(function*(plan) {
+    yield* actor.stopAll(plan === undefined ? undefined : yield* Effect.fromResult(ShutdownPlan.validate(plan)))
+  })
 })
 
 /** A listener that is called in the middle of a transition, which its errors must not end. */
@@ -327,7 +335,8 @@ export const child = <Spec extends ChildSpec.ChildSpec<unknown>>(
           ended: Effect.map(Effect.exit(actor.awaitEnd), endOf),
           // A child that has failed for good leaves the others as they are; it is never ready then.
           ready: awaitReady(actor).pipe(Effect.catch(() => Effect.never)),
-          stop: () => Effect.andThen(actor.stopAll, remains),
+          // Its children have plans of their own.
+          stop: (plan, asked) => Effect.andThen(actor.stopAll(asked ? plan : undefined), remains),
           remains,
           teardown: Effect.succeed(Option.none()),
           children: childrenOf(actor)

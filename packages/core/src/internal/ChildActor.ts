@@ -690,7 +690,7 @@ export class ChildActor {
     // A launch that is under way is not interrupted: it ends soon, and then there is a body to stop.
     return Effect.andThen(
       incarnation.fiber === undefined ? Effect.void : Fiber.interrupt(incarnation.fiber),
-      Effect.suspend(() => incarnation.running?.stop(plan) ?? Effect.succeed(nothingLeft))
+      Effect.suspend(() => incarnation.running?.stop(plan, plan !== this.child.shutdown) ?? Effect.succeed(nothingLeft))
     )
   }
 
@@ -873,7 +873,7 @@ export class ChildActor {
   )
 
   /** The error of a child whose old tree could not be ended and has not ended since. */
-  private readonly stillThere: Effect.Effect<ChildFailed | undefined> = Effect.gen({ self: this }, function*() {
+  readonly stillThere: Effect.Effect<ChildFailed | undefined> = Effect.gen({ self: this }, function*() {
     if (this.state._tag !== "Failed") return undefined
     const { error } = this.state
     const remains = yield* this.remains

@@ -18,7 +18,7 @@ import * as ChildSpec from "../ChildSpec.ts"
 import type { ChildEvent } from "../ChildStatus.ts"
 import { ChildClosed, type ChildFailed, IntensityExceeded, InvalidSpec, UnknownChild } from "../Errors.ts"
 import type * as Restart from "../Restart.ts"
-import type * as ShutdownPlan from "../ShutdownPlan.ts"
+import * as ShutdownPlan from "../ShutdownPlan.ts"
 import type { SupervisorEnd, SupervisorEvent } from "../Supervisor.ts"
 import { Broadcast } from "./Broadcast.ts"
 import { ChildActor, type Owner } from "./ChildActor.ts"
@@ -67,6 +67,8 @@ export class SupervisorActor {
   private round: Round | undefined = undefined
   private roundIsNew = false
   private roundFiber: Fiber.Fiber<unknown> | undefined = undefined
+  /** What somebody wants all children to be stopped by, instead of their own plans. */
+  private plan: ShutdownPlan.Validated | undefined = undefined
   /** Why the supervisor ends. */
   private ending: Exit.Exit<SupervisorEnd, IntensityExceeded> | undefined = undefined
   private readonly ended = Deferred.makeUnsafe<SupervisorEnd, IntensityExceeded>()
@@ -300,7 +302,10 @@ export class SupervisorActor {
       if (error !== undefined) yield* Effect.logWarning(error.message)
       if (this.roundFiber !== undefined) yield* Fiber.interrupt(this.roundFiber)
       this.round = undefined
-      yield* this.inReverse([...this.entries.values()], ({ actor }) => Effect.ignore(actor.stop()))
+      yield* this.inReverse(
+        [...this.entries.values()],
+        ({ actor }) => Effect.suspend(() => Effect.ignore(actor.stop(this.plan)))
+      )
       this.events.publish({ _tag: "Ended" })
       Deferred.doneUnsafe(this.ended, this.ending)
     }).pipe(
@@ -401,14 +406,29 @@ export class SupervisorActor {
 
   readonly awaitEnd: Effect.Effect<SupervisorEnd, IntensityExceeded> = Effect.suspend(() => Deferred.await(this.ended))
 
-  readonly stopAll: Effect.Effect<void> = Effect.suspend(() => {
-    this.finish(Exit.succeed({ _tag: "Stopped" }))
-    return Effect.asVoid(Effect.exit(this.awaitEnd))
-  })
+  /** Each child by its own plan, or all by this one; given while they are stopping it shortens what goes on. */
+  stopAll(plan?: ShutdownPlan.Validated): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      // First the plan: the loop begins to stop them at once.
+      const shorter = plan !== undefined &&
+        (this.plan === undefined || ShutdownPlan.untilKill(plan) < ShutdownPlan.untilKill(this.plan))
+      if (shorter) this.plan = plan
+      this.finish(Exit.succeed({ _tag: "Stopped" }))
+      return Effect.andThen(
+        plan === undefined ? Effect.void : this.shorten(plan),
+        Effect.asVoid(Effect.exit(this.awaitEnd))
+      )
+    })
+  }
+
+  private shorten(plan: ShutdownPlan.Validated): Effect.Effect<void> {
+    const stopping = this.actors.filter(({ tag }) => tag === "Stopping")
+    return Effect.forEach(stopping, (actor) => Effect.forkDetach(Effect.ignore(actor.stop(plan))), { discard: true })
+  }
 
   /** Stops the children and ends their actors; bounded by their shutdown plans. */
   readonly close: Effect.Effect<void> = Effect.suspend(() =>
-    this.stopAll.pipe(
+    this.stopAll().pipe(
       Effect.andThen(Effect.forEach(this.actors, (actor) => actor.close, { concurrency: "unbounded", discard: true })),
       Effect.andThen(Effect.suspend(() => this.loop === undefined ? Effect.void : Fiber.interrupt(this.loop))),
       Effect.andThen(Effect.sync(() => this.events.end()))
@@ -451,14 +471,17 @@ export class SupervisorActor {
     })
   }
 
-  removeChild(id: string, plan?: ShutdownPlan.Validated): Effect.Effect<void, UnknownChild | InvalidSpec> {
+  removeChild(id: string): Effect.Effect<void, UnknownChild | InvalidSpec | ChildFailed> {
     return Effect.gen({ self: this }, function*() {
       const entry = yield* this.entry(id)
       const dependents = this.dependentsOf(id)
       if (dependents.length > 0) {
         return yield* new InvalidSpec({ field: `${id}.id`, problem: `${dependents.join(", ")} depends on it` })
       }
-      yield* Effect.ignore(entry.actor.stop(plan))
+      yield* Effect.ignore(entry.actor.stop())
+      // Its name must not become free while something of it lives.
+      const remains = yield* entry.actor.stillThere
+      if (remains !== undefined) return yield* remains
       yield* Effect.uninterruptible(this.forget(entry))
     })
   }
