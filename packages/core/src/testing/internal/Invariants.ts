@@ -102,6 +102,9 @@ interface Asked {
   outcome: string | undefined
 }
 
+/** Whether it may still have its effect: what was asked for is done, though nobody waits for the answer any more. */
+const isPending = (outcome: string | undefined): boolean => outcome === undefined || outcome === "abandoned"
+
 const matches = (codes: ReadonlyArray<number | string>, status: ExitStatus): boolean =>
   status._tag === "Exited" ? codes.includes(status.code) : status._tag === "Signaled" && codes.includes(status.signal)
 
@@ -196,7 +199,7 @@ class Reader {
   private isGoing({ facts: { path }, removed }: Child): boolean {
     return removed ||
       [...this.asked.values()].some(({ child, operation, outcome }) =>
-        operation === "remove" && outcome === undefined && (child === path || path.startsWith(`${child}/`))
+        operation === "remove" && isPending(outcome) && (child === path || path.startsWith(`${child}/`))
       )
   }
 
@@ -355,7 +358,7 @@ class Reader {
     const supervisor = this.supervisors.get(child.facts.supervisor)
     if (supervisor?.stopping !== true || why !== "stop") return
     const asked = [...this.asked.values()].some(({ child: path, operation, outcome }) =>
-      path === child.facts.path && outcome === undefined && (operation === "stop" || operation === "remove")
+      path === child.facts.path && isPending(outcome) && (operation === "stop" || operation === "remove")
     )
     if (asked) return
     for (const other of this.children.values()) {
@@ -383,7 +386,7 @@ class Reader {
     }
     child.attempt = attempt
     // What was asked for and is not answered may still have its effect.
-    child.touched = [...this.asked.values()].some((asked) => asked.outcome === undefined && asked.child === path)
+    child.touched = [...this.asked.values()].some((asked) => isPending(asked.outcome) && asked.child === path)
   }
 
   /** What follows from an end that nobody asked for. */
