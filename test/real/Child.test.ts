@@ -610,6 +610,6 @@ layer(platform, { excludeTestServices: true })("nothing leaks", (it) => {
         // An incarnation that is kept is more than that.
         assert.isBelow(growth, 3_000_000)
       }),
-    60_000
+    180_000
   )
 })
