@@ -23,7 +23,10 @@ const loaders = [
 /** Wine's commands and version; undefined where it is not installed. */
 export const findWine = () => {
   for (const [loader, server] of loaders) {
-    const { status, stdout } = spawnSync(loader, ["--version"], { encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] })
+    const { status, stdout } = spawnSync(loader, ["--version"], {
+      encoding: "utf8",
+      stdio: ["ignore", "pipe", "ignore"]
+    })
     if (status === 0) return { loader, server, version: stdout.trim() }
   }
   return undefined
