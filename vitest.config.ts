@@ -47,9 +47,9 @@ export default defineConfig({
   ...resolution,
   test: {
     passWithNoTests: true,
-    // .ci/run counts tests from the reports.
+    // .ci/run counts tests from the report.
     reporters: process.env["CI"] === "true"
-      ? ["default", ["json", { outputFile: onWindows ? ".reports/windows.json" : ".reports/vitest.json" }]]
+      ? ["default", ["json", { outputFile: `.reports/${process.env["TREELINE_REPORT"] ?? "vitest"}.json` }]]
       : ["default"],
     projects: [
       {

