@@ -23,6 +23,9 @@ export class JobProblem {
 const memberAccess = Kernel32.PROCESS_QUERY_LIMITED_INFORMATION | Kernel32.PROCESS_QUERY_INFORMATION |
   Kernel32.SYNCHRONIZE
 
+/** How often members are looked at that may not be waited for, in ms. */
+const lookAgain = 100
+
 /** What all jobs of a host use. */
 export interface Means {
   readonly kernel: Kernel32.Kernel32
@@ -115,17 +118,24 @@ export class Job {
     return image === path.join(this.means.systemDirectory, "conhost.exe").toLowerCase()
   }
 
-  /** Runs `use` for each living member; console hosts are none. Stops when `use` returns true. */
-  private each(use: (pid: number, process: Structs.Handle) => boolean | void): void {
-    const { processes } = this.means
+  /**
+   * Runs `use` for each living member; console hosts are none. A member that may not even be looked at has no handle.
+   * Stops when `use` returns true.
+   */
+  private each(use: (pid: number, process: Structs.Handle | undefined) => boolean | void): void {
+    const { kernel, processes } = this.means
     for (const pid of this.list()) {
-      const stop = processes.opened(
-        pid,
-        memberAccess,
-        (handle) =>
-          processes.isAlive(handle) && this.contains(handle) && !this.isConsoleHost(handle) && use(pid, handle) === true
-      )
-      if (stop === true) return
+      const handle = kernel.OpenProcess(memberAccess, 0, pid)
+      if (Kernel32.isInvalid(handle)) {
+        if (kernel.lastError() === Kernel32.ERROR_ACCESS_DENIED && use(pid, undefined) === true) return
+        continue
+      }
+      try {
+        const living = processes.isAlive(handle) && this.contains(handle) && !this.isConsoleHost(handle)
+        if (living && use(pid, handle) === true) return
+      } finally {
+        kernel.CloseHandle(handle)
+      }
     }
   }
 
@@ -133,7 +143,9 @@ export class Job {
   members(leader: number): ReadonlyArray<ProcessInfo> {
     const members: Array<ProcessInfo> = []
     this.each((pid, process) => {
-      const info = this.means.processes.info(pid, process, leader)
+      const info = process === undefined
+        ? { pid, parent: 0, group: leader, session: 0, startTime: "", state: "R", alive: true, command: "" }
+        : this.means.processes.info(pid, process, leader)
       if (info?.alive === true) members.push(info)
     })
     return members
@@ -153,36 +165,44 @@ export class Job {
     return empty
   }
 
+  /** Calls `listener` once when `process` has ended; undefined when it has already. */
+  private onEnd(pid: number, listener: () => void): (() => void) | undefined {
+    const { kernel, waits } = this.means
+    // A handle of its own, which lives as long as the wait.
+    const handle = kernel.OpenProcess(memberAccess, 0, pid)
+    if (Kernel32.isInvalid(handle)) return undefined
+    const stop = waits.add(handle, () => {
+      kernel.CloseHandle(handle)
+      listener()
+    })
+    return () => {
+      stop()
+      kernel.CloseHandle(handle)
+    }
+  }
+
   /**
    * Calls `listener` once when no living member is left: waits for one member after another, so it costs nothing while
    * they live. The messages of a completion port would say so too, but are not guaranteed to come.
    */
   onEmpty(listener: () => void): () => void {
-    const { kernel, waits } = this.means
-    let cancel = () => {}
+    let cancel: (() => void) | undefined = undefined
     const next = (): void => {
-      let waiting = false
-      this.each((pid) => {
-        // A handle of its own, which lives as long as the wait.
-        const handle = kernel.OpenProcess(memberAccess, 0, pid)
-        if (Kernel32.isInvalid(handle)) return false
-        waiting = true
-        const stop = waits.add(handle, () => {
-          kernel.CloseHandle(handle)
-          next()
-        })
-        cancel = () => {
-          stop()
-          kernel.CloseHandle(handle)
-        }
-        return true
+      let left = false
+      cancel = undefined
+      this.each((pid, process) => {
+        left = true
+        if (process !== undefined) cancel = this.onEnd(pid, next)
+        return cancel !== undefined
       })
-      if (waiting) return
-      cancel = () => {}
-      listener()
+      if (cancel !== undefined) return
+      if (!left) return listener()
+      // Only members are left that nobody may wait for.
+      const timer = setTimeout(next, lookAgain)
+      cancel = () => clearTimeout(timer)
     }
     next()
-    return () => cancel()
+    return () => cancel?.()
   }
 
   /** What the members use now, in bytes and ms; the processor time of those that have ended counts where it is told. */
@@ -193,6 +213,7 @@ export class Job {
     let cpu = 0
     this.each((_, process) => {
       count++
+      if (process === undefined) return
       memory += processes.workingSet(process)
       cpu += processes.timesOf(process)?.cpu ?? 0
     })

@@ -46,16 +46,25 @@ export const make = ({ console, consoleControl, job, launched, means }: Parts): 
   let referenced = true
   let released = false
 
-  keepAlive.reference()
-  const stopWaiting = waits.add(process, () => {
+  /** The leader has ended. */
+  const settle = () => {
+    if (ended) return
     ended = true
+    stopWaiting()
     if (referenced) keepAlive.unreference()
     const code = processes.exitCode(process)
     Deferred.doneUnsafe(
       exited,
       Effect.succeed(code === undefined ? ExitStatuses.unknown : ExitCode.toStatus(code, killed))
     )
-  })
+  }
+  keepAlive.reference()
+  const stopWaiting = waits.add(process, settle)
+
+  /** Whoever learns that the tree is empty must find its leader ended, though the wait may not have told it yet. */
+  const observe = () => {
+    if (!ended && !released && !processes.isAlive(process)) settle()
+  }
 
   const awaitEmpty = Effect.callback<void>((resume) => {
     keepAlive.reference()
@@ -66,6 +75,7 @@ export const make = ({ console, consoleControl, job, launched, means }: Parts): 
     }
     const cancel = job.onEmpty(() => {
       done()
+      observe()
       resume(Effect.void)
     })
     return Effect.sync(() => {
@@ -74,7 +84,10 @@ export const make = ({ console, consoleControl, job, launched, means }: Parts): 
     })
   })
 
-  const members = Effect.sync(() => job.members(pid))
+  const members = Effect.sync(() => {
+    observe()
+    return job.members(pid)
+  })
 
   /** Ends everything; a process that the kernel is about to end is a member until it has gone. */
   const kill = (cap: number): Effect.Effect<ReadonlyArray<ProcessInfo>> =>

@@ -103,6 +103,7 @@ export interface Kernel32 {
   readonly CreateToolhelp32Snapshot: (flags: number, pid: number) => Handle
   readonly Process32FirstW: (snapshot: Handle, entry: Buffer) => number
   readonly Process32NextW: (snapshot: Handle, entry: Buffer) => number
+  readonly GetFileAttributesW: (name: Buffer) => number
   readonly GetSystemDirectoryW: (out: Buffer, size: number) => number
 
   /** `callback` is what `onWait` returned. */
@@ -162,7 +163,10 @@ export const PROCESS_QUERY_LIMITED_INFORMATION = 0x1000
 export const PROCESS_QUERY_INFORMATION = 0x400
 export const SYNCHRONIZE = 0x10_0000
 export const WAIT_OBJECT_0 = 0
+export const ERROR_ACCESS_DENIED = 5
 export const ERROR_MORE_DATA = 234
+export const INVALID_FILE_ATTRIBUTES = 0xffff_ffff
+export const FILE_ATTRIBUTE_DIRECTORY = 0x10
 export const SNAP_PROCESS = 2
 /** ONLYONCE | EXECUTEINWAITTHREAD: one callback of a wait thread at a time, so no more than koffi can queue. */
 export const WAIT_FLAGS = 0x8 | 0x4
@@ -247,6 +251,7 @@ const open = (): Kernel32 => {
     CreateToolhelp32Snapshot: bind("uintptr_t __stdcall CreateToolhelp32Snapshot(uint32_t flags, uint32_t pid)"),
     Process32FirstW: bind("int __stdcall Process32FirstW(uintptr_t snapshot, void *entry)"),
     Process32NextW: bind("int __stdcall Process32NextW(uintptr_t snapshot, void *entry)"),
+    GetFileAttributesW: bind("uint32_t __stdcall GetFileAttributesW(void *name)"),
     GetSystemDirectoryW: bind("uint32_t __stdcall GetSystemDirectoryW(void *out, uint32_t size)"),
     RegisterWaitForSingleObject: bind(
       "int __stdcall RegisterWaitForSingleObject(void *out, uintptr_t handle, void *callback, uintptr_t context, uint32_t ms, uint32_t flags)"
