@@ -39,7 +39,8 @@ export const resolve = (
     const cwd = request.cwd === undefined ? undefined : path.resolve(host.directory, request.cwd)
     const unusable = cwd === undefined ? undefined : Executable.checkDirectory(cwd, files)
     if (unusable !== undefined) return yield* fail("BadWorkingDirectory", unusable)
-    const env = environmentOf(request, host.env)
+    // Reading one variable of the host's is a call of the system, so all are read once.
+    const env = environmentOf(request, { ...host.env })
     const cmd = path.join(host.systemDirectory, "cmd.exe")
     const build = (file: string, line: Result.Result<string, CommandLine.CommandLineProblem>) =>
       Result.match(line, {
