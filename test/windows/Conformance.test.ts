@@ -1,29 +1,8 @@
 /**
- * The suites that every platform is held against, on WindowsPlatform.
+ * The suite that every platform is held against, on WindowsPlatform.
  */
-import { ActorConformance, Conformance } from "@treeline/core/testing"
+import { Conformance } from "@treeline/core/testing"
 import { WindowsPlatform } from "@treeline/platform-windows"
-import { Effect } from "effect"
-import * as os from "node:os"
-import { windowsPrograms } from "../fixtures/windowsPrograms.ts"
-import { identify, killIfAlive } from "./support/Processes.ts"
+import { capabilities } from "./support/Capabilities.ts"
 
-const windows: Conformance.Capabilities = {
-  programs: windowsPrograms,
-  level: "sealed",
-  // Windows has console events and TerminateProcess. What the plan does with them is in Shutdown.test.ts.
-  signals: false,
-  escapes: true,
-  additionalFds: true,
-  release: true,
-  directory: os.tmpdir(),
-  isAlive: (pid) => Effect.sync(() => identify(pid) !== undefined),
-  kill: (pid) =>
-    Effect.sync(() => {
-      const identity = identify(pid)
-      if (identity !== undefined) killIfAlive(identity)
-    })
-}
-
-Conformance.suite("WindowsPlatform", WindowsPlatform.layer, windows)
-ActorConformance.suite("WindowsPlatform", WindowsPlatform.layer, windows)
+Conformance.suite("WindowsPlatform", WindowsPlatform.layer, capabilities)

@@ -16,7 +16,6 @@ const wait = kernel.func("uint32_t __stdcall WaitForSingleObject(uintptr_t handl
 const getTimes = kernel.func(
   "int __stdcall GetProcessTimes(uintptr_t handle, void *creation, void *exit, void *kernel, void *user)"
 )
-const getHandleCount = kernel.func("int __stdcall GetProcessHandleCount(uintptr_t handle, _Out_ uint32_t *count)")
 const terminate = kernel.func("int __stdcall TerminateProcess(uintptr_t handle, uint32_t code)")
 
 const access = {
@@ -59,9 +58,36 @@ export const killIfAlive = (identity: Identity): void => {
   })
 }
 
-/** How many handles this process has open. */
+const snapshotOf = kernel.func("uintptr_t __stdcall CreateToolhelp32Snapshot(uint32_t what, uint32_t pid)")
+const first = kernel.func("int __stdcall Process32FirstW(uintptr_t snapshot, void *entry)")
+const next = kernel.func("int __stdcall Process32NextW(uintptr_t snapshot, void *entry)")
+
+/** The processes whose parent had this pid. */
+export const childrenOf = (parent: number): ReadonlyArray<number> => {
+  const snapshot = snapshotOf(2, 0)
+  const entry = Buffer.alloc(568)
+  entry.writeUInt32LE(entry.length, 0)
+  const found: Array<number> = []
+  for (let more = first(snapshot, entry); more !== 0; more = next(snapshot, entry)) {
+    if (entry.readUInt32LE(32) === parent) found.push(entry.readUInt32LE(8))
+  }
+  closeHandle(snapshot)
+  return found
+}
+
+const createEvent = kernel.func("uintptr_t __stdcall CreateEventW(void *security, int manual, int state, void *name)")
+const self = kernel.func("uintptr_t __stdcall GetCurrentProcess()")
+const getHandleCount = kernel.func("int __stdcall GetProcessHandleCount(uintptr_t handle, _Out_ uint32_t *count)")
+
+/**
+ * How many handles this process has open. Wine says 0, but always gives the lowest number that is free, so the numbers of
+ * many new ones tell.
+ */
 export const handleCount = (): number => {
   const count = [0]
-  getHandleCount(0xffff_ffff_ffff_ffffn, count)
-  return count[0]!
+  getHandleCount(self(), count)
+  if (count[0] !== 0) return count[0]!
+  const many = Array.from({ length: 2_000 }, (): number => createEvent(null, 0, 0, null))
+  for (const handle of many) closeHandle(handle)
+  return Math.max(...many) / 4 - many.length
 }
