@@ -39,6 +39,7 @@ const meansOf = (kernel: Kernel32.Kernel32): Means => {
     kernel,
     processes: new Processes(kernel),
     waits: Waits.get(kernel),
+    keepAlive: new Waits.KeepAlive(),
     systemDirectory: Structs.fromUtf16(directory, 0, 2 * length)
   }
 }
@@ -125,7 +126,19 @@ export const make: Effect.Effect<Engine, never, Scope.Scope> = Effect.gen(functi
         job.close()
         return yield* new LaunchError({ command: Commands.nameOf(request), ...Executable.reasonOf(launched.code) })
       }
-      return JobTree.make({ means, job, launched, console, consoleControl })
+      try {
+        return JobTree.make({ means, job, launched, console, consoleControl })
+      } catch {
+        // Whose end can't be seen is not left running.
+        job.close()
+        kernel.CloseHandle(launched.process)
+        for (const socket of launched.sockets) socket.destroy()
+      }
+      return yield* new LaunchError({
+        command: Commands.nameOf(request),
+        reason: "ResourceExhausted",
+        detail: "the system has no room for one more wait"
+      })
     })
 
   return {

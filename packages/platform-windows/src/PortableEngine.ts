@@ -9,6 +9,7 @@ import * as ExitStatus from "@treeline/core/ExitStatus"
 import type { ProcessInfo } from "@treeline/core/ProcessIdentity"
 import * as Clock from "effect/Clock"
 import * as Deferred from "effect/Deferred"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as child_process from "node:child_process"
@@ -24,17 +25,24 @@ import * as Pipes from "./internal/Pipes.ts"
 const systemDirectory = (): string =>
   path.join(EnvironmentBlock.get(process.env, "SystemRoot") ?? "C:\\Windows", "System32")
 
+const clock = Clock.Clock.defaultValue()
+
 const nobody: SignalReport = { delivered: 0, denied: [] }
 
 /** How long taskkill may take, in ms. */
 const taskkillLimit = 5_000
 
-/** Ends a process and what its living descendants are; false when taskkill is missing or refuses. */
-const taskkill = (pid: number): Promise<boolean> =>
+/** Ends a process and what its living descendants are; otherwise why taskkill did not. */
+const taskkill = (pid: number): Promise<string | undefined> =>
   new Promise((resolve) => {
     const program = path.join(systemDirectory(), "taskkill.exe")
     const options = { windowsHide: true, timeout: taskkillLimit }
-    child_process.execFile(program, ["/T", "/F", "/PID", String(pid)], options, (error) => resolve(error === null))
+    child_process.execFile(
+      program,
+      ["/T", "/F", "/PID", String(pid)],
+      options,
+      (error) => resolve(error === null ? undefined : `taskkill failed (${error.code ?? "timed out"})`)
+    )
   })
 
 const treeOf = (
@@ -96,9 +104,12 @@ const treeOf = (
       Effect.gen(function*() {
         if (ended) return []
         killed = true
-        if (!(yield* Effect.promise(() => taskkill(pid)))) killLeader()
-        const rest = new Promise((resolve) => setTimeout(resolve, cap))
-        yield* Effect.raceFirst(Deferred.await(exited), Effect.promise(() => rest))
+        const problem = yield* Effect.promise(() => taskkill(pid))
+        if (problem !== undefined && !ended) {
+          yield* Effect.logWarning(`${problem}: only the first process of the tree is ended`)
+          killLeader()
+        }
+        yield* Effect.raceFirst(Deferred.await(exited), clock.sleep(Duration.millis(cap)))
         return yield* members
       }),
     setReferenced: (referenced) =>
@@ -174,7 +185,7 @@ export const make = (options: Options, reason: string): Engine => {
 
   return {
     report: Effect.succeed(report),
-    clock: Effect.succeed(Clock.Clock.defaultValue()),
+    clock: Effect.succeed(clock),
     spawn,
     find: () => Effect.succeed(Option.none()),
     processes: Effect.succeed([]),

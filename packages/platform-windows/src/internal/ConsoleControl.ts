@@ -5,7 +5,6 @@ import * as CommandLine from "./CommandLine.ts"
 import * as EnvironmentBlock from "./EnvironmentBlock.ts"
 import { Job, JobProblem, type Means } from "./Job.ts"
 import { type Launched, type Launcher, LaunchFailed } from "./Launch.ts"
-import { KeepAlive } from "./Waits.ts"
 
 /** Ctrl+Break, which every console program gets, or Ctrl+C, which a program may have been told to ignore. */
 export type Event = "break" | "interrupt"
@@ -29,7 +28,6 @@ export class ConsoleControl {
   private readonly launcher: Launcher
   private helper: Helper | undefined = undefined
   private readonly waiting = new Map<string, (consoles: number) => void>()
-  private readonly keepAlive = new KeepAlive()
   private last = 0
 
   constructor(means: Means, launcher: Launcher) {
@@ -87,12 +85,12 @@ export class ConsoleControl {
     if (input === undefined || pids.length === 0) return Promise.resolve(0)
     const id = String(++this.last)
     return new Promise((resolve) => {
-      this.keepAlive.reference()
+      this.means.keepAlive.reference()
       const timer = setTimeout(() => this.stop(), patience)
       this.waiting.set(id, (consoles) => {
         this.waiting.delete(id)
         clearTimeout(timer)
-        this.keepAlive.unreference()
+        this.means.keepAlive.unreference()
         resolve(consoles)
       })
       input.write(`${id} ${event} ${process.pid} ${pids.join(" ")}\n`)

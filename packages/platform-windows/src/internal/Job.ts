@@ -10,7 +10,7 @@ import * as ExitCode from "./ExitCode.ts"
 import * as Kernel32 from "./Kernel32.ts"
 import type { Processes } from "./Processes.ts"
 import * as Structs from "./Structs.ts"
-import type { Waits } from "./Waits.ts"
+import type { KeepAlive, Waits } from "./Waits.ts"
 
 /** Why there is no job. */
 export class JobProblem {
@@ -31,6 +31,7 @@ export interface Means {
   readonly kernel: Kernel32.Kernel32
   readonly processes: Processes
   readonly waits: Waits
+  readonly keepAlive: KeepAlive
   /** The folder of the system's own programs. */
   readonly systemDirectory: string
 }

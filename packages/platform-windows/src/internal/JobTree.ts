@@ -3,7 +3,9 @@ import type { EngineTree, SignalReport } from "@treeline/core/Engine"
 import type { ExitStatus } from "@treeline/core/ExitStatus"
 import * as ExitStatuses from "@treeline/core/ExitStatus"
 import type { ProcessInfo } from "@treeline/core/ProcessIdentity"
+import * as Clock from "effect/Clock"
 import * as Deferred from "effect/Deferred"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as ChildProcess from "effect/process/ChildProcess"
 import type { ConsoleControl, Event } from "./ConsoleControl.ts"
@@ -11,7 +13,6 @@ import * as ExitCode from "./ExitCode.ts"
 import type { Job, Means } from "./Job.ts"
 import * as Kernel32 from "./Kernel32.ts"
 import type { Console, Launched } from "./Launch.ts"
-import { KeepAlive } from "./Waits.ts"
 import * as Windows from "./Windows.ts"
 
 /** What the signals of POSIX are here. All others have no meaning and are delivered to nobody. */
@@ -23,6 +24,8 @@ const events: Partial<Record<ChildProcess.Signal, Event>> = {
 
 const nobody: SignalReport = { delivered: 0, denied: [] }
 const one: SignalReport = { delivered: 1, denied: [] }
+
+const clock = Clock.Clock.defaultValue()
 
 /** How often a kill is repeated while something of the tree still lives, in ms. */
 const killAgain = 50
@@ -37,10 +40,9 @@ export interface Parts {
 }
 
 export const make = ({ console, consoleControl, job, launched, means }: Parts): EngineTree => {
-  const { kernel, processes, waits } = means
+  const { keepAlive, kernel, processes, waits } = means
   const { pid, process } = launched
   const exited = Deferred.makeUnsafe<ExitStatus>()
-  const keepAlive = new KeepAlive()
   let ended = false
   let killed = false
   let referenced = true
@@ -58,8 +60,9 @@ export const make = ({ console, consoleControl, job, launched, means }: Parts): 
       Effect.succeed(code === undefined ? ExitStatuses.unknown : ExitCode.toStatus(code, killed))
     )
   }
-  keepAlive.reference()
   const stopWaiting = waits.add(process, settle)
+  // A wait alone does not keep the host's event loop alive.
+  keepAlive.reference()
 
   /** Whoever learns that the tree is empty must find its leader ended, though the wait may not have told it yet. */
   const observe = () => {
@@ -96,10 +99,10 @@ export const make = ({ console, consoleControl, job, launched, means }: Parts): 
       while (true) {
         killed = true
         job.terminate()
-        const rest = Math.min(killAgain, endsAt - performance.now())
+        const rest = Math.max(0, Math.min(killAgain, endsAt - performance.now()))
         const empty = yield* Effect.raceFirst(
           Effect.as(awaitEmpty, true),
-          Effect.as(Effect.promise(() => new Promise((resolve) => setTimeout(resolve, Math.max(0, rest)))), false)
+          Effect.as(clock.sleep(Duration.millis(rest)), false)
         )
         if (empty) return []
         if (performance.now() >= endsAt) return yield* members
