@@ -4,13 +4,13 @@ import * as Result from "effect/Result"
 import * as Commands from "../../packages/platform-windows/src/internal/Commands.ts"
 import type * as Executable from "../../packages/platform-windows/src/internal/Executable.ts"
 
-const images = ["c:\\bin\\node.exe", "c:\\bin\\bash.exe"]
-const batches = ["c:\\bin\\npm.cmd"]
+const images = new Set(["c:\\bin\\node.exe", "c:\\bin\\bash.exe"])
+const batches = new Set(["c:\\bin\\npm.cmd"])
 
 const files: Executable.Files = {
   kind: (file) => {
     const name = file.toLowerCase()
-    return images.includes(name) || batches.includes(name) ? "file" : name === "d:\\work" ? "directory" : "missing"
+    return images.has(name) || batches.has(name) ? "file" : name === "d:\\work" ? "directory" : "missing"
   },
   head: () => "MZ"
 }

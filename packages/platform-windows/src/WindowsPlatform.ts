@@ -1,5 +1,20 @@
 /**
- * `ProcessPlatform` for Windows: each tree in a job object.
+ * `ProcessPlatform` for Windows: each tree in a job object, level `sealed`. Whatever a process of it starts is in the
+ * job, also `detached`, and the kernel ends all of it with the job's last handle: at the close, or with the host. No
+ * member may break away: a program that asks for it with CREATE_BREAKAWAY_FROM_JOB fails to start that child.
+ *
+ * - Signals: SIGTERM and SIGBREAK are Ctrl+Break, SIGINT is Ctrl+C, for everything on the consoles of the tree; SIGKILL
+ *   terminates. All others are delivered to nobody. Each tree has a console of its own without a window, so nobody else
+ *   gets the event. A tree that shares the host's console (`session: "shared"`, or an inherited console) gets none.
+ * - Exit: `Signaled` by SIGKILL where this host ended it, `Terminated` where the code is an NTSTATUS such as 0xC0000005,
+ *   else `Exited`.
+ * - Programs are looked for in the child's PATH by its PATHEXT, not in the working directory. Batch files are run by the
+ *   system's cmd.exe with arguments that can't become commands; scripts with an interpreter are refused, `NotExecutable`.
+ * - `limits` are the job's: beyond `memory` an allocation fails, beyond `processes` a start.
+ * - A descriptor for both directions is overlapped at the child's end, because a blocking one could not do both at once.
+ *
+ * Tested under Wine, which has no Ctrl+Break (Ctrl+C is sent in its place), keeps no limit of a job and does not let a
+ * breakaway fail: these three, and exit codes after console events, come from Microsoft's documentation.
  */
 import * as ProcessPlatform from "@treeline/core/ProcessPlatform"
 import * as Effect from "effect/Effect"

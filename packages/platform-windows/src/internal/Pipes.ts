@@ -69,6 +69,8 @@ const writerOf = (socket: net.Socket, fd: number): PipeWriter => ({
 /** The host's ends of a connection. A child that has gone makes a write fail, which is never uncaught. */
 export const pipeOf = (socket: net.Socket, fd: number, direction: "read" | "write" | "duplex"): Pipe => {
   socket.on("error", () => {})
+  // Node would wait for the other direction, which this pipe does not have.
+  if (direction === "read") socket.once("end", () => socket.destroy())
   return {
     reader: direction === "write" ? undefined : readerOf(socket, fd),
     writer: direction === "read" ? undefined : writerOf(socket, fd)

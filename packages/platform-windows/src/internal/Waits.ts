@@ -54,11 +54,6 @@ export class Waits {
       if (this.pending.delete(id)) this.kernel.UnregisterWaitEx(wait, 0)
     }
   }
-
-  /** How many are waited for. */
-  get size(): number {
-    return this.pending.size
-  }
 }
 
 let shared: Waits | undefined = undefined
