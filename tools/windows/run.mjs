@@ -3,7 +3,7 @@
 //   npm run test:windows                                     all of test/windows
 //   npm run test:windows -- test/windows/Jobs.test.ts -t P2  arguments for `vitest run`
 //   npm run test:windows -- --script FILE.ts [arguments]     a program instead, by Node for Windows
-//   TREELINE_WINDOWS_LIMIT=60 npm run test:windows           so many seconds at most (default: 180)
+//   TREELINE_WINDOWS_LIMIT=60 npm run test:windows           so many seconds at most (default: 240)
 //
 // The exit code is the one of vitest or of the program, 124 when the limit ended it. Without Wine it says so and ends
 // with 0; nothing is ever installed outside of .windows/, where the first run puts the prefix, Node and koffi.
@@ -16,7 +16,7 @@ import { spawn } from "node:child_process"
 import path from "node:path"
 import { findWine, root, runNode } from "./wine.mjs"
 
-const seconds = Number(process.env.TREELINE_WINDOWS_LIMIT ?? 180)
+const seconds = Number(process.env.TREELINE_WINDOWS_LIMIT ?? 240)
 process.env.TREELINE_REPORT = "windows"
 const [first, ...rest] = process.argv.slice(2)
 const args = first === "--script"

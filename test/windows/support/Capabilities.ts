@@ -16,6 +16,8 @@ export const capabilities: Conformance.Capabilities = {
   additionalFds: true,
   release: true,
   directory: os.tmpdir(),
+  // Three times Node, one after the other.
+  reportsWithin: 4_000,
   isAlive: (pid) => Effect.sync(() => identify(pid) !== undefined),
   kill: (pid) =>
     Effect.sync(() => {
