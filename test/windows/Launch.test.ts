@@ -9,7 +9,7 @@ import { ChildProcess } from "effect/process"
 import * as fs from "node:fs"
 import * as os from "node:os"
 import * as path from "node:path"
-import { program, windowsPrograms } from "../fixtures/windowsPrograms.ts"
+import { line, program, windowsPrograms } from "../fixtures/windowsPrograms.ts"
 import { eventually } from "../support/Eventually.ts"
 import { handleCount } from "./support/Processes.ts"
 import { assertGone, launch, living } from "./support/Trees.ts"
@@ -113,8 +113,7 @@ layer(WindowsPlatform.layer, { excludeTestServices: true })("launch", (it) => {
       const canary = path.join(directory, "canary")
       const words = ["plain", "two words", `&echo.>"${canary}"`, `"&echo.>${canary}&"`, "a|b>c<d^e"]
       const batch = path.join(directory, "with spaces.cmd")
-      const { args, command } = program("arguments")
-      fs.writeFileSync(batch, `@"${command}" "${args[0]}" arguments %*\r\n`)
+      fs.writeFileSync(batch, line("arguments", "%*"))
       const tree = yield* platform.launch(ChildProcess.make(batch, words))
       assert.strictEqual(yield* textOf(tree.stdout.stream), JSON.stringify(words))
       assert.isFalse(fs.existsSync(canary))
@@ -124,8 +123,7 @@ layer(WindowsPlatform.layer, { excludeTestServices: true })("launch", (it) => {
     Effect.gen(function*() {
       const directory = yield* folder
       const batch = path.join(directory, "start.cmd")
-      const { args, command } = windowsPrograms.generations
-      fs.writeFileSync(batch, `@"${command}" "${args[0]}" ${args.slice(1).join(" ")}\r\n`)
+      fs.writeFileSync(batch, line("generations", "3"))
       const { close, pids, tree } = yield* launch(ChildProcess.make(batch), kill)
       assert.notInclude(pids, tree.pid, "cmd.exe leads")
       const identities = living([tree.pid, ...pids])
@@ -138,9 +136,9 @@ layer(WindowsPlatform.layer, { excludeTestServices: true })("launch", (it) => {
     Effect.gen(function*() {
       const platform = yield* ProcessPlatform.ProcessPlatform
       const own = (yield* platform.processes).find(({ pid }) => pid === process.pid)
-      assert.isDefined(own)
+      if (own === undefined) return assert.fail("this process is not in the table")
       const { boot } = (yield* platform.launch(windowsPrograms.exit(0))).identity
-      const { startTime } = own!
+      const { startTime } = own
       assert.strictEqual((yield* platform.find({ pid: process.pid, startTime, boot }))._tag, "Some")
       assert.strictEqual((yield* platform.find({ pid: process.pid, startTime: "1", boot }))._tag, "None")
     }))
