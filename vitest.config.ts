@@ -1,3 +1,4 @@
+import * as path from "node:path"
 import { defineConfig } from "vitest/config"
 
 // Workspace packages resolve to their sources: tests need no build.
@@ -25,13 +26,31 @@ const realProcesses = (name: string, groupOrder: number, include: Array<string>,
   }
 })
 
+const onWindows = process.platform === "win32"
+
+const packages = path.join(import.meta.dirname, "packages").replaceAll("\\", "/")
+
+/** `npm run test:windows`. */
+const windows = {
+  ...realProcesses("windows", 4, ["test/windows/**/*.test.ts"], {}),
+  resolve: {
+    ...resolution.resolve,
+    // Wine takes the links in node_modules for folders, and a package there would not be taken for a source.
+    alias: [
+      { find: /^@treeline\/([^/]+)$/, replacement: `${packages}/$1/src/index.ts` },
+      { find: /^@treeline\/core\/testing$/, replacement: `${packages}/core/src/testing/index.ts` },
+      { find: /^@treeline\/([^/]+)\/(.+)$/, replacement: `${packages}/$1/src/$2.ts` }
+    ]
+  }
+}
+
 export default defineConfig({
   ...resolution,
   test: {
     passWithNoTests: true,
     // .ci/run counts tests from the report.
     reporters: process.env["CI"] === "true"
-      ? ["default", ["json", { outputFile: ".reports/vitest.json" }]]
+      ? ["default", ["json", { outputFile: `.reports/${process.env["TREELINE_REPORT"] ?? "vitest"}.json` }]]
       : ["default"],
     // One after another: what measures time on real processes has the machine to itself.
     projects: [
@@ -58,30 +77,32 @@ export default defineConfig({
           maxConcurrency: 2
         }
       },
-      realProcesses("real", 2, ["test/real/**/*.test.ts"], {}),
-      // What depends on the engine, again without native code: the engine of macOS, of Workers, and where koffi is missing.
-      realProcesses(
-        "portable",
-        3,
-        [
-          "Child",
-          "Closing",
-          "Guardian",
-          "GuardianDescriptors",
-          "HostDeath",
-          "Launch",
-          "Limits",
-          "LinuxExtra",
-          "Matrix",
-          "Output",
-          "Probe",
-          "Spawner",
-          "Supervisor",
-          "Telemetry",
-          "Termination"
-        ].map((name) => `test/real/${name}.test.ts`),
-        { TREELINE_ENGINE: "portable" }
-      )
+      ...(onWindows ? [windows] : [
+        realProcesses("real", 2, ["test/real/**/*.test.ts"], {}),
+        // What depends on the engine, again without native code: the engine of macOS, of Workers, and where koffi is missing.
+        realProcesses(
+          "portable",
+          3,
+          [
+            "Child",
+            "Closing",
+            "Guardian",
+            "GuardianDescriptors",
+            "HostDeath",
+            "Launch",
+            "Limits",
+            "LinuxExtra",
+            "Matrix",
+            "Output",
+            "Probe",
+            "Spawner",
+            "Supervisor",
+            "Telemetry",
+            "Termination"
+          ].map((name) => `test/real/${name}.test.ts`),
+          { TREELINE_ENGINE: "portable" }
+        )
+      ])
     ]
   }
 })

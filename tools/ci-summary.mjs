@@ -1,16 +1,16 @@
 // The last line of .ci/run: `N passed, N failed`, with `, N skipped` where tests were skipped.
-//   node tools/ci-summary.mjs REPORT STATUS [BENCH]
-// REPORT is vitest's JSON report, STATUS the exit status of `npm test`. What failed outside of any test (a check, a
-// file that does not load, an unhandled rejection) has no test to be counted, so it counts as one failure. BENCH is the
-// exit status of the short benchmark, which counts as one test.
+//   node tools/ci-summary.mjs STATUS BENCH REPORT...
+// STATUS is the exit status of `npm test`, and each REPORT a JSON report of vitest. What failed outside of any test (a
+// check, a file that does not load, an unhandled rejection, a run without a report) has no test to be counted, so it
+// counts as one failure. BENCH is the exit status of the short benchmark, which counts as one test.
 // Runs on whatever Node npm runs on.
 import fs from "node:fs"
 
-const [report, status, bench] = process.argv.slice(2)
+const [status, bench, ...reports] = process.argv.slice(2)
 let passed = 0
 let failed = 0
 let skipped = 0
-if (fs.existsSync(report)) {
+for (const report of reports.filter((report) => fs.existsSync(report))) {
   for (const file of JSON.parse(fs.readFileSync(report, "utf8")).testResults) {
     const states = file.assertionResults.map((test) => test.status)
     passed += states.filter((state) => state === "passed").length
@@ -24,9 +24,7 @@ if (failed === 0 && passed === 0) {
   console.error("no test ran")
   failed = 1
 }
-if (bench !== undefined) {
-  if (bench === "0") passed += 1
-  else failed += 1
-}
+if (bench === "0") passed += 1
+else failed += 1
 console.log(`${passed} passed, ${failed} failed${skipped === 0 ? "" : `, ${skipped} skipped`}`)
 process.exitCode = failed === 0 ? 0 : 1

@@ -6,12 +6,14 @@ import * as PosixPlatform from "@treeline/platform-posix/PosixPlatform"
 import * as WindowsPlatform from "@treeline/platform-windows/WindowsPlatform"
 import type * as Layer from "effect/Layer"
 
-/** Options of the POSIX platform; on Windows they have no meaning. */
+/** Options of the POSIX platform; of these `engine` is for Windows too. */
 export type Options = PosixPlatform.Options
 
 /** The platform with options of its own. */
 export const layerWith = (options: Options): Layer.Layer<ProcessPlatform.ProcessPlatform> =>
-  process.platform === "win32" ? WindowsPlatform.layer : PosixPlatform.layerWith(options)
+  process.platform === "win32"
+    ? WindowsPlatform.layerWith({ engine: options.engine })
+    : PosixPlatform.layerWith(options)
 
 /**
  * The platform as this system offers it.

@@ -237,7 +237,7 @@ export const suite = <R = never>(
 
       it.effect("peer 90: what is not ready in time is torn down and has failed to start", () =>
         Effect.gen(function*() {
-          const readiness = Probe.readiness(Probe.line("never"), { within: "300 millis" })
+          const readiness = Probe.readiness(Probe.line("never"), { within: capabilities.reportsWithin ?? 300 })
           const child = yield* Child.start(
             spec("worker", programs.generations, { readiness, restart: temporary })
           )

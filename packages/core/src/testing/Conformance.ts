@@ -98,6 +98,8 @@ export interface Capabilities<R = never> {
   readonly directory: string | undefined
   /** Whether a process lives, by other means than the platform that is tested. A zombie does not. */
   readonly isAlive: (pid: number) => Effect.Effect<boolean, never, R>
+  /** How long the slowest program takes until it reports, in ms, on a machine that has other work. Default 300. */
+  readonly reportsWithin?: number | undefined
   /** Ends one process, for cleaning up what a level below `tagged` leaves behind. */
   readonly kill: (pid: number) => Effect.Effect<void, never, R>
 }

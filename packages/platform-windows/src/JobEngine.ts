@@ -1,0 +1,154 @@
+/**
+ * The engine of Windows: every tree in a job object of its own, which the kernel ends with the last handle of it, so also
+ * with this host. It calls the system through koffi, an optional dependency.
+ */
+import type { Report } from "@treeline/core/Containment"
+import type { Engine, EngineTree, LaunchRequest } from "@treeline/core/Engine"
+import { ContainmentUnavailable, LaunchError } from "@treeline/core/Errors"
+import * as Clock from "effect/Clock"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import type * as Scope from "effect/Scope"
+import * as Commands from "./internal/Commands.ts"
+import { ConsoleControl } from "./internal/ConsoleControl.ts"
+import * as EnvironmentBlock from "./internal/EnvironmentBlock.ts"
+import * as Executable from "./internal/Executable.ts"
+import { Job, JobProblem, type Means } from "./internal/Job.ts"
+import * as JobTree from "./internal/JobTree.ts"
+import * as Kernel32 from "./internal/Kernel32.ts"
+import { type Console, Launcher, LaunchFailed } from "./internal/Launch.ts"
+import * as Network from "./internal/Network.ts"
+import { Processes } from "./internal/Processes.ts"
+import * as Structs from "./internal/Structs.ts"
+import * as Waits from "./internal/Waits.ts"
+
+/** Why the engine can't be had here; undefined when it can. */
+export const unavailable = (): string | undefined => {
+  const kernel = Kernel32.load()
+  if (kernel instanceof Error) return `koffi could not be loaded: ${kernel.message.split("\n", 1)[0]}`
+  const job = Job.make(meansOf(kernel))
+  if (job instanceof JobProblem) return job.detail
+  job.close()
+  return undefined
+}
+
+const meansOf = (kernel: Kernel32.Kernel32): Means => {
+  const directory = Buffer.alloc(2 * 260)
+  const length = kernel.GetSystemDirectoryW(directory, 260)
+  return {
+    kernel,
+    processes: new Processes(kernel),
+    waits: Waits.get(kernel),
+    keepAlive: new Waits.KeepAlive(),
+    systemDirectory: Structs.fromUtf16(directory, 0, 2 * length)
+  }
+}
+
+/** The files of the system, at less cost than by Node, and with the aliases of programs that Node can't look at. */
+const filesOf = (kernel: Kernel32.Kernel32): Executable.Files => ({
+  kind: (file) => {
+    const attributes = kernel.GetFileAttributesW(Structs.utf16(file))
+    if (attributes !== Kernel32.INVALID_FILE_ATTRIBUTES) {
+      return (attributes & Kernel32.FILE_ATTRIBUTE_DIRECTORY) === 0 ? "file" : "directory"
+    }
+    return kernel.lastError() === Kernel32.ERROR_ACCESS_DENIED ? "denied" : "missing"
+  },
+  head: Executable.nodeFiles.head
+})
+
+/** What can be limited here, tried out. */
+const limitsOf = (means: Means): Report["mechanisms"][number] => {
+  const problems = [{ memory: 1e12 }, { processes: 1e6 }, { cpu: 0.5 }].flatMap((limits) => {
+    const job = Job.make(means, limits)
+    if (job instanceof JobProblem) return [`${Object.keys(limits).join("")}: ${job.detail}`]
+    job.close()
+    return []
+  })
+  return {
+    name: "limits",
+    available: problems.length === 0,
+    detail: problems.length === 0 ? "memory, processes and processor time of a job" : problems.join("; ")
+  }
+}
+
+const reportOf = (means: Means): Report => ({
+  platform: "win32 (job objects)",
+  level: "sealed",
+  highest: "sealed",
+  mechanisms: [
+    { name: "job object", available: true, detail: "the kernel holds each tree, and ends it with this host" },
+    { name: "native launch", available: true, detail: "CreateProcessW through koffi, inside the job from the start" },
+    { name: "console events", available: true, detail: "Ctrl+Break and Ctrl+C, by a helper process" },
+    limitsOf(means)
+  ]
+})
+
+/** A child that is given the host's console as a descriptor can only use it where it is attached to it. */
+const consoleOf = (request: LaunchRequest, launcher: Launcher): Console => {
+  const inherits = request.stdio.some(({ _tag }, fd) => fd <= 2 && _tag === "inherit" && launcher.ends.isConsole(fd))
+  if (request.session === "shared" || inherits) return "shared"
+  return request.windowsHide ? "own" : "visible"
+}
+
+/** The engine, where `unavailable` has nothing to say against it; its helper ends with the scope. */
+export const make: Effect.Effect<Engine, never, Scope.Scope> = Effect.gen(function*() {
+  const kernel = Kernel32.load()
+  if (kernel instanceof Error) return yield* Effect.die(kernel)
+  const means = meansOf(kernel)
+  const launcher = new Launcher(kernel)
+  const consoleControl = new ConsoleControl(means, launcher)
+  yield* Effect.addFinalizer(() => Effect.sync(() => consoleControl.stop()))
+  const files = filesOf(kernel)
+  let report: Report | undefined = undefined
+
+  const spawn = (request: LaunchRequest): Effect.Effect<EngineTree, LaunchError | ContainmentUnavailable> =>
+    Effect.gen(function*() {
+      const command = yield* Effect.fromResult(Commands.resolve(request, {
+        env: process.env,
+        directory: process.cwd(),
+        systemDirectory: means.systemDirectory,
+        files
+      }))
+      const job = Job.make(means, request.limits)
+      if (job instanceof JobProblem) {
+        return yield* new ContainmentUnavailable({ required: "sealed", available: "sealed", reason: job.detail })
+      }
+      const console = consoleOf(request, launcher)
+      const launched = launcher.launch({
+        file: command.file,
+        commandLine: command.commandLine,
+        environment: EnvironmentBlock.encode(command.env),
+        cwd: command.cwd,
+        stdio: request.stdio,
+        console
+      }, job)
+      if (launched instanceof LaunchFailed) {
+        job.close()
+        return yield* new LaunchError({ command: Commands.nameOf(request), ...Executable.reasonOf(launched.code) })
+      }
+      try {
+        return JobTree.make({ means, job, launched, console, consoleControl })
+      } catch {
+        // Whose end can't be seen is not left running.
+        job.close()
+        kernel.CloseHandle(launched.process)
+        for (const socket of launched.sockets) socket.destroy()
+      }
+      return yield* new LaunchError({
+        command: Commands.nameOf(request),
+        reason: "ResourceExhausted",
+        detail: "the system has no room for one more wait"
+      })
+    })
+
+  return {
+    report: Effect.sync(() => report ??= reportOf(means)),
+    // The live clock, also under TestClock: real processes take real time.
+    clock: Effect.succeed(Clock.Clock.defaultValue()),
+    spawn,
+    find: (identity) =>
+      Effect.sync(() => identity.boot === "" ? Option.fromUndefinedOr(means.processes.find(identity)) : Option.none()),
+    processes: Effect.sync(() => means.processes.all()),
+    network: Network.make()
+  }
+})

@@ -1,0 +1,196 @@
+/**
+ * The descriptors of a child. Of a pipe, the child's end is the server of a named pipe and Node connects to it: its one
+ * instance is taken at once, so nobody else can connect, nor listen under its random name.
+ */
+import * as NodeSink from "@effect/platform-node/NodeSink"
+import type { Descriptor, Pipe, PipeReader, PipeWriter } from "@treeline/core/Engine"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import * as PlatformError from "effect/PlatformError"
+import { randomBytes } from "node:crypto"
+import * as net from "node:net"
+import * as Kernel32 from "./Kernel32.ts"
+import * as Structs from "./Structs.ts"
+
+const systemError = (method: string, error: unknown): PlatformError.PlatformError =>
+  PlatformError.systemError({
+    _tag: "Unknown",
+    module: "ChildProcess",
+    method,
+    description: error instanceof Error ? error.message : String(error),
+    cause: error
+  })
+
+/** What a pipe says whose other side has gone: the end, and no failure. */
+const endCodes: ReadonlySet<unknown> = new Set(["EOF", "EPIPE", "ECONNRESET", "ERR_STREAM_PREMATURE_CLOSE"])
+
+// Two turns, because the first may belong to the poll phase that is going on.
+const turn: Effect.Effect<void> = Effect.callback<void>((resume) => {
+  let immediate = setImmediate(() => {
+    immediate = setImmediate(() => resume(Effect.void))
+  })
+  return Effect.sync(() => clearImmediate(immediate))
+})
+
+const readerOf = (socket: net.Socket, fd: number): PipeReader => ({
+  start: (handlers) => {
+    let ended = false
+    const end = (error?: unknown) => {
+      if (ended) return
+      ended = true
+      const failed = error instanceof Error && !endCodes.has((error as NodeJS.ErrnoException).code)
+      handlers.onEnd(failed ? systemError(`read(fd${fd})`, error) : undefined)
+    }
+    socket.on("data", (chunk: Uint8Array) => handlers.onChunk(chunk))
+    socket.on("end", end)
+    socket.on("error", end)
+    socket.on("close", end)
+  },
+  pause: () => void socket.pause(),
+  resume: () => void socket.resume(),
+  close: () => void socket.destroy(),
+  // Node does not give out the handle that could be asked.
+  pending: Effect.succeed(Option.none()),
+  turn
+})
+
+const writerOf = (socket: net.Socket, fd: number): PipeWriter => ({
+  sink: ({ encoding, endOnDone }) =>
+    NodeSink.fromWritable({
+      evaluate: () => socket,
+      onError: (error) => systemError(`write(fd${fd})`, error),
+      endOnDone,
+      encoding
+    }),
+  end: Effect.sync(() => void socket.end()),
+  close: () => void socket.destroy()
+})
+
+/** The host's ends of a connection. A child that has gone makes a write fail, which is never uncaught. */
+export const pipeOf = (socket: net.Socket, fd: number, direction: "read" | "write" | "duplex"): Pipe => {
+  socket.on("error", () => {})
+  // Node would wait for the other direction, which this pipe does not have.
+  if (direction === "read") socket.once("end", () => socket.destroy())
+  return {
+    reader: direction === "write" ? undefined : readerOf(socket, fd),
+    writer: direction === "read" ? undefined : writerOf(socket, fd)
+  }
+}
+
+/** One descriptor of a child, ready for the launch. */
+export interface End {
+  /** The child's end; closed after the launch where `owned`. */
+  readonly handle: Structs.Handle
+  readonly owned: boolean
+  readonly flags: number
+  readonly socket: net.Socket | undefined
+}
+
+/** Why a descriptor could not be made: the error of the system. */
+export class EndProblem {
+  readonly code: number
+  constructor(code: number) {
+    this.code = code
+  }
+}
+
+const bufferSize = 64 * 1024
+const prefix = `\\\\.\\pipe\\treeline-${process.pid}-`
+
+/**
+ * Written and read by ordinary programs, so the child's end is for blocking calls; only an end for both directions is
+ * overlapped, or a waiting read would hold up every write.
+ */
+const openModes = {
+  write: Kernel32.PIPE_ACCESS_INBOUND,
+  read: Kernel32.PIPE_ACCESS_OUTBOUND,
+  duplex: Kernel32.PIPE_ACCESS_DUPLEX | Kernel32.FILE_FLAG_OVERLAPPED
+} as const
+
+/** Makes ends for children. Nothing that it makes is inherited by anybody before the launch says so. */
+export class Ends {
+  private readonly kernel: Kernel32.Kernel32
+  private readonly out = new BigUint64Array(1)
+  private readonly mode = new Uint32Array(1)
+
+  constructor(kernel: Kernel32.Kernel32) {
+    this.kernel = kernel
+  }
+
+  private pipe(direction: "read" | "write" | "duplex"): End | EndProblem {
+    const name = `${prefix}${randomBytes(16).toString("hex")}`
+    const handle = this.kernel.CreateNamedPipeW(
+      Structs.utf16(name),
+      openModes[direction] | Kernel32.FILE_FLAG_FIRST_PIPE_INSTANCE,
+      Kernel32.PIPE_REJECT_REMOTE_CLIENTS,
+      1,
+      bufferSize,
+      bufferSize,
+      0,
+      null
+    )
+    if (Kernel32.isInvalid(handle)) return new EndProblem(this.kernel.lastError())
+    // Node opens the pipe in this very call; only its event comes later.
+    const socket = net.connect({ path: name, allowHalfOpen: true })
+    return { handle, owned: true, flags: Structs.descriptorFlags.pipe, socket }
+  }
+
+  private nothing(): End | EndProblem {
+    const handle = this.kernel.CreateFileW(
+      Structs.utf16("NUL"),
+      Kernel32.GENERIC_READ_WRITE,
+      Kernel32.FILE_SHARE_READ_WRITE,
+      null,
+      Kernel32.OPEN_EXISTING,
+      0,
+      0
+    )
+    return Kernel32.isInvalid(handle)
+      ? new EndProblem(this.kernel.lastError())
+      : { handle, owned: true, flags: Structs.descriptorFlags.device, socket: undefined }
+  }
+
+  private standard(fd: number): Structs.Handle {
+    // STD_INPUT_HANDLE is -10, the others follow.
+    return this.kernel.GetStdHandle(-10 - fd)
+  }
+
+  /** A copy of the host's own; where the host has none, nothing. */
+  private inherited(fd: number): End | EndProblem {
+    const own = fd <= 2 ? this.standard(fd) : 0
+    if (Kernel32.isInvalid(own)) return this.nothing()
+    const self = this.kernel.GetCurrentProcess()
+    if (this.kernel.DuplicateHandle(self, own, self, this.out, 0, 0, Kernel32.DUPLICATE_SAME_ACCESS) === 0) {
+      return new EndProblem(this.kernel.lastError())
+    }
+    const type = this.kernel.GetFileType(own)
+    const { device, file, pipe } = Structs.descriptorFlags
+    const flags = type === Kernel32.FILE_TYPE_CHAR ? device : type === Kernel32.FILE_TYPE_DISK ? file : pipe
+    return { handle: this.out[0]!, owned: true, flags, socket: undefined }
+  }
+
+  /** Whether a descriptor of the host is its console, which a child can only use when it is attached to it. */
+  isConsole(fd: number): boolean {
+    const own = this.standard(fd)
+    return !Kernel32.isInvalid(own) && this.kernel.GetConsoleMode(own, this.mode) !== 0
+  }
+
+  open(descriptor: Descriptor, fd: number): End | EndProblem {
+    switch (descriptor._tag) {
+      case "pipe":
+        return this.pipe(descriptor.direction)
+      case "ignore":
+        return this.nothing()
+      case "inherit":
+        return this.inherited(fd)
+    }
+  }
+
+  /** Gives back the child's ends, and where nothing was started the host's too. */
+  close(ends: ReadonlyArray<End>, hostToo: boolean): void {
+    for (const { handle, owned, socket } of ends) {
+      if (owned) this.kernel.CloseHandle(handle)
+      if (hostToo) socket?.on("error", () => {}).destroy()
+    }
+  }
+}

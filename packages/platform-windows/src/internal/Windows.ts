@@ -1,0 +1,23 @@
+/** Windows on the screen: WM_CLOSE is the wish to end that every program with a window knows. */
+import * as Kernel32 from "./Kernel32.ts"
+import type { Handle } from "./Structs.ts"
+
+/** More windows than a desktop has; the list may change while it is read. */
+const mostWindows = 100_000
+
+/** Posts WM_CLOSE to the visible windows of these processes that belong to no other window; whether there were any. */
+export const requestClose = (kernel: Kernel32.Kernel32, pids: ReadonlySet<number>): boolean => {
+  const user32 = kernel.user32()
+  const pid = new Uint32Array(1)
+  let asked = false
+  let window: Handle = 0
+  for (let seen = 0; seen < mostWindows; seen++) {
+    window = user32.FindWindowExW(0, window, null, null)
+    if (Kernel32.isInvalid(window)) break
+    user32.GetWindowThreadProcessId(window, pid)
+    if (!pids.has(pid[0]!) || user32.IsWindowVisible(window) === 0) continue
+    if (!Kernel32.isInvalid(user32.GetWindow(window, Kernel32.GW_OWNER))) continue
+    if (user32.PostMessageW(window, Kernel32.WM_CLOSE, 0, 0) !== 0) asked = true
+  }
+  return asked
+}

@@ -1,0 +1,145 @@
+/**
+ * What is started on Windows, what is refused, and how it ends.
+ */
+import { assert, layer } from "@effect/vitest"
+import { ExitStatus, ProcessPlatform, ShutdownPlan } from "@treeline/core"
+import { WindowsPlatform } from "@treeline/platform-windows"
+import { Effect, Exit, Fiber, Scope, Stream } from "effect"
+import { ChildProcess } from "effect/process"
+import * as fs from "node:fs"
+import * as os from "node:os"
+import * as path from "node:path"
+import { line, program, windowsPrograms } from "../fixtures/windowsPrograms.ts"
+import { eventually } from "../support/Eventually.ts"
+import { handleCount } from "./support/Processes.ts"
+import { assertGone, launch, living } from "./support/Trees.ts"
+
+const kill = { shutdown: ShutdownPlan.kill }
+
+const folder = Effect.acquireRelease(
+  Effect.sync(() => fs.mkdtempSync(path.join(os.tmpdir(), "treeline test "))),
+  (folder) => Effect.sync(() => fs.rmSync(folder, { recursive: true, force: true, maxRetries: 5 }))
+)
+
+const textOf = <E>(stream: Stream.Stream<Uint8Array, E>) => Stream.mkString(Stream.decodeText(stream))
+
+layer(WindowsPlatform.layer, { excludeTestServices: true })("launch", (it) => {
+  it.effect("peer 65: every way in which a launch fails is typed, and leaves no handle", () =>
+    Effect.gen(function*() {
+      const platform = yield* ProcessPlatform.ProcessPlatform
+      const directory = yield* folder
+      const file = (name: string, text: string) => {
+        fs.writeFileSync(path.join(directory, name), text)
+        return path.join(directory, name)
+      }
+      const commands: ReadonlyArray<readonly [ChildProcess.StandardCommand, string]> = [
+        [ChildProcess.make("treeline-no-such-program"), "NotFound"],
+        [ChildProcess.make(path.join(directory, "missing.exe")), "NotFound"],
+        [ChildProcess.make(directory), "PermissionDenied"],
+        [ChildProcess.make(file("text.exe", "no program")), "NotExecutable"],
+        [ChildProcess.make(file("script.js", "0")), "NotExecutable"],
+        [ChildProcess.make("cmd.exe", ["x".repeat(33_000)]), "InvalidArgument"],
+        [ChildProcess.make("cmd.exe", [], { cwd: path.join(directory, "missing") }), "BadWorkingDirectory"]
+      ]
+      const tryAll = Effect.forEach(commands, ([command]) =>
+        Effect.map(Effect.flip(Effect.scoped(platform.launch(command))), (error) =>
+          error._tag === "LaunchError" ? error.reason : error._tag))
+      assert.deepStrictEqual(
+        yield* tryAll,
+        commands.map(([, reason]) =>
+          reason
+        )
+      )
+      const handles = handleCount()
+      for (let round = 0; round < 10; round++) yield* tryAll
+      // Sockets close in a later turn.
+      yield* eventually("handles are back", () => handleCount() <= handles + 2, { detail: handleCount })
+    }))
+
+  it.effect("peer 68: codes of Windows are what they are", () =>
+    Effect.gen(function*() {
+      const platform = yield* ProcessPlatform.ProcessPlatform
+      const codes: ReadonlyArray<readonly [string, ExitStatus.ExitStatus]> = [
+        ["259", ExitStatus.exited(259)],
+        ["-1", ExitStatus.exited(0xffff_ffff)],
+        ["-1073741819", ExitStatus.ExitStatus.cases.Terminated.make({ ntstatus: 0xc000_0005 })],
+        ["-1073741510", ExitStatus.ExitStatus.cases.Terminated.make({ ntstatus: 0xc000_013a })]
+      ]
+      for (const [code, expected] of codes) {
+        const tree = yield* platform.launch(program("exit", code))
+        assert.deepStrictEqual(yield* tree.exited, expected)
+      }
+    }))
+
+  it.effect(
+    "peer 69: a launch that is interrupted at any moment leaves nothing (100 times)",
+    () =>
+      Effect.gen(function*() {
+        const platform = yield* ProcessPlatform.ProcessPlatform
+        const command = ChildProcess.make("ping.exe", ["-n", "60", "127.0.0.1"])
+        const launched: Array<number> = []
+        for (let round = 0; round < 100; round++) {
+          const fiber = yield* Effect.forkChild(Effect.scoped(Effect.gen(function*() {
+            launched.push((yield* platform.launch(command, kill)).pid)
+            return yield* Effect.never
+          })))
+          for (let turn = 0; turn < round % 10; turn++) yield* Effect.yieldNow
+          yield* Fiber.interrupt(fiber)
+        }
+        assertGone(living(launched))
+        const mine = (yield* platform.processes).filter(({ command, parent }) =>
+          parent === process.pid && /^ping/i.test(command)
+        )
+        assert.deepStrictEqual(mine, [])
+      }),
+    60_000
+  )
+
+  it.effect("peer 70: a scope that closes in the turn in which the launch returns", () =>
+    Effect.gen(function*() {
+      const platform = yield* ProcessPlatform.ProcessPlatform
+      for (let round = 0; round < 10; round++) {
+        const scope = yield* Scope.make()
+        const tree = yield* Scope.provide(platform.launch(windowsPrograms.sleeper, kill), scope)
+        yield* Scope.close(scope, Exit.void)
+        assertGone(living([tree.pid]))
+      }
+    }))
+
+  it.effect("P16, peer 117: a batch file with spaces in its path gets its arguments, and nothing of them is run", () =>
+    Effect.gen(function*() {
+      const platform = yield* ProcessPlatform.ProcessPlatform
+      const directory = yield* folder
+      const canary = path.join(directory, "canary")
+      const words = ["plain", "two words", `&echo.>"${canary}"`, `"&echo.>${canary}&"`, "a|b>c<d^e"]
+      const batch = path.join(directory, "with spaces.cmd")
+      fs.writeFileSync(batch, line("arguments", "%*"))
+      const tree = yield* platform.launch(ChildProcess.make(batch, words))
+      assert.strictEqual(yield* textOf(tree.stdout.stream), JSON.stringify(words))
+      assert.isFalse(fs.existsSync(canary))
+    }))
+
+  it.effect("peer 117: what a batch file has started ends with it", () =>
+    Effect.gen(function*() {
+      const directory = yield* folder
+      const batch = path.join(directory, "start.cmd")
+      fs.writeFileSync(batch, line("generations", "3"))
+      const { close, pids, tree } = yield* launch(ChildProcess.make(batch), kill)
+      assert.notInclude(pids, tree.pid, "cmd.exe leads")
+      const identities = living([tree.pid, ...pids])
+      assert.strictEqual(identities.length, 4)
+      yield* close
+      assertGone(identities)
+    }))
+
+  it.effect("C28: a process that is not ours is found by its identity, and with a wrong one it is not", () =>
+    Effect.gen(function*() {
+      const platform = yield* ProcessPlatform.ProcessPlatform
+      const own = (yield* platform.processes).find(({ pid }) => pid === process.pid)
+      if (own === undefined) return assert.fail("this process is not in the table")
+      const { boot } = (yield* platform.launch(windowsPrograms.exit(0))).identity
+      const { startTime } = own
+      assert.strictEqual((yield* platform.find({ pid: process.pid, startTime, boot }))._tag, "Some")
+      assert.strictEqual((yield* platform.find({ pid: process.pid, startTime: "1", boot }))._tag, "None")
+    }))
+})
