@@ -49,6 +49,8 @@ it.effect("Crash, Freeze and Thaw reach the real leader", () =>
       commands: [
         ...up,
         { _tag: "Freeze", child: "db" },
+        // Of two signals that wait at once the kernel takes the one with the lower number first.
+        { _tag: "Step", ms: 50 },
         // Stays pending while it is frozen, and ends it then.
         { _tag: "Crash", child: "db", signal: "SIGTERM" },
         { _tag: "Step", ms: 50 },
