@@ -18,7 +18,7 @@ import type { SignalReport } from "./Engine.ts"
 import {
   type ChildClosed,
   type ChildFailed,
-  ChildStopped,
+  type ChildStopped,
   type InvalidSpec,
   NotRunning,
   type Overtaken
@@ -107,7 +107,12 @@ export const custom = <R>(id: string, body: ChildSpec.Body<R>, policies: Policie
 export const make = (id: string, options: Options): ChildSpec.ChildSpec<ProcessPlatform> => {
   const { command, drain, limits, output, require } = options
   const policies = policiesOf(options)
-  return { id, body: ProcessBody.make(command, { require, limits, output, drain }, policies.shutdown), ...policies }
+  const { readiness, shutdown } = policies
+  return {
+    id,
+    body: ProcessBody.make(command, { require, limits, output, drain }, shutdown, readiness?.probe),
+    ...policies
+  }
 }
 
 /**
@@ -231,18 +236,7 @@ export const fromActor = (actor: ChildActor): Child => {
     status: actor.status,
     events: actor.events.stream(eventsCapacity),
     output: outputOf(actor),
-    awaitReady: actor.awaitState((state): Exit.Exit<void, ChildFailed | ChildStopped> | undefined => {
-      switch (state._tag) {
-        case "Ready":
-          return Exit.void
-        case "Failed":
-          return Exit.fail(state.error)
-        case "Stopped":
-          return Exit.fail(new ChildStopped({ child: actor.id }))
-        default:
-          return undefined
-      }
-    }),
+    awaitReady: actor.awaitReady(false),
     awaitEnd: actor.awaitState((state) =>
       state._tag === "Stopped" || state._tag === "Failed" ? Exit.succeed(state) : undefined
     )

@@ -4,7 +4,6 @@
  */
 import * as Context from "effect/Context"
 import type * as Effect from "effect/Effect"
-import type * as Option from "effect/Option"
 import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import type { ChildEnd } from "./ChildEnd.ts"
@@ -12,7 +11,7 @@ import type { ChildEvent, ChildStatus } from "./ChildStatus.ts"
 import { InvalidSpec } from "./Errors.ts"
 import * as Probe from "./Probe.ts"
 import type { ProcessInfo } from "./ProcessIdentity.ts"
-import type { ProcessTree, TeardownState } from "./ProcessTree.ts"
+import type { ProcessTree } from "./ProcessTree.ts"
 import * as Restart from "./Restart.ts"
 import * as ShutdownPlan from "./ShutdownPlan.ts"
 
@@ -45,8 +44,6 @@ export interface Running {
   readonly stop: (plan: ShutdownPlan.Validated, asked: boolean) => Effect.Effect<Remainder>
   /** What is still left of what `stop` could not end. */
   readonly remains: Effect.Effect<Remainder>
-  /** The step of the teardown that is going on. */
-  readonly teardown: Effect.Effect<Option.Option<TeardownState>>
   /** The children of a nested supervisor. */
   readonly children: Effect.Effect<ReadonlyArray<ChildStatus>>
 }

@@ -22,6 +22,7 @@ import { type ExitStatus, isSuccess } from "./ExitStatus.ts"
 import { Pump } from "./internal/Pump.ts"
 import type * as Stdio from "./internal/Stdio.ts"
 import { type State as TeardownState, Teardown } from "./internal/Teardown.ts"
+import { monotonic } from "./internal/Time.ts"
 import type { Usage } from "./Limits.ts"
 import type { Drained, Output, Policy } from "./Output.ts"
 import type { ProcessIdentity, ProcessInfo } from "./ProcessIdentity.ts"
@@ -196,7 +197,7 @@ class Tree implements ProcessTree {
   }
 
   private now(): number {
-    return Number(this.options.clock.monotonicTimeNanosUnsafe() / 1_000_000n)
+    return monotonic(this.options.clock)
   }
 
   private sleep(ms: number): Effect.Effect<void> {

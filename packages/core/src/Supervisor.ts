@@ -19,7 +19,7 @@ import { ChildEvent, ChildStatus } from "./ChildStatus.ts"
 import {
   type ChildClosed,
   type ChildFailed,
-  ChildStopped,
+  type ChildStopped,
   IntensityExceeded,
   InvalidSpec,
   type Overtaken,
@@ -186,23 +186,7 @@ const childrenOf = (actor: SupervisorActor): Effect.Effect<ReadonlyArray<ChildSt
 
 const awaitReady = (actor: SupervisorActor): Effect.Effect<void, ChildFailed | ChildStopped | ChildClosed> =>
   Effect.suspend(() =>
-    Effect.forEach(
-      actor.actors,
-      (child) =>
-        child.awaitState((state): Exit.Exit<void, ChildFailed | ChildStopped> | undefined => {
-          switch (state._tag) {
-            case "Ready":
-              return Exit.void
-            case "Failed":
-              return Exit.fail(state.error)
-            case "Stopped":
-              return state.end === null ? Exit.fail(new ChildStopped({ child: child.id })) : Exit.void
-            default:
-              return undefined
-          }
-        }),
-      { discard: true, concurrency: "unbounded" }
-    )
+    Effect.forEach(actor.actors, (child) => child.awaitReady(true), { discard: true, concurrency: "unbounded" })
   )
 
 const fromActor = (actor: SupervisorActor): Supervisor => ({
@@ -338,7 +322,6 @@ export const child = <Spec extends ChildSpec.ChildSpec<unknown>>(
           // Its children have plans of their own.
           stop: (plan, asked) => Effect.andThen(actor.stopAll(asked ? plan : undefined), remains),
           remains,
-          teardown: Effect.succeed(Option.none()),
           children: childrenOf(actor)
         }
       })

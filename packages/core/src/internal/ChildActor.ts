@@ -38,6 +38,7 @@ import { Broadcast } from "./Broadcast.ts"
 import * as ChildMetrics from "./ChildMetrics.ts"
 import { Incarnation } from "./Incarnation.ts"
 import { Replies } from "./Replies.ts"
+import { monotonic } from "./Time.ts"
 
 /** What a child asks of whoever supervises it. Called by the actor, synchronous, must not throw. */
 export interface Owner {
@@ -269,6 +270,22 @@ export class ChildActor {
     })
   }
 
+  /** Waits until it is ready; one that was done before may be what is waited for too, one that was stopped is not. */
+  awaitReady(doneCounts: boolean): Effect.Effect<void, ChildFailed | ChildStopped | ChildClosed> {
+    return this.awaitState((state): Exit.Exit<void, ChildFailed | ChildStopped> | undefined => {
+      switch (state._tag) {
+        case "Ready":
+          return Exit.void
+        case "Failed":
+          return Exit.fail(state.error)
+        case "Stopped":
+          return doneCounts && state.end !== null ? Exit.void : Exit.fail(new ChildStopped({ child: this.id }))
+        default:
+          return undefined
+      }
+    })
+  }
+
   get tag(): ChildState.Tag {
     return this.state._tag
   }
@@ -417,10 +434,6 @@ export class ChildActor {
 
   // ------------------------------------------------------------------------------------------------ transitions
 
-  private monotonic(): number {
-    return Number(this.clock.monotonicTimeNanosUnsafe() / 1_000_000n)
-  }
-
   private publish(change: Change): void {
     const event: ChildEvent = {
       child: this.id,
@@ -481,7 +494,7 @@ export class ChildActor {
     }
     this.intent = "decide"
     this.health = "unknown"
-    const incarnation = new Incarnation(this.number, Scope.makeUnsafe(), this.monotonic())
+    const incarnation = new Incarnation(this.number, Scope.makeUnsafe(), monotonic(this.clock))
     this.current = incarnation
     this.restartReplies.answer(Exit.succeed(incarnation.number))
     return Effect.andThen(
@@ -554,7 +567,7 @@ export class ChildActor {
 
   private onLaunched(incarnation: Incarnation): Effect.Effect<void> {
     return Effect.suspend(() => {
-      this.metrics.started(this.monotonic() - incarnation.startedAt)
+      this.metrics.started(monotonic(this.clock) - incarnation.startedAt)
       const since = this.clock.currentTimeMillisUnsafe()
       if (!this.move("launched", { _tag: "Running", ...incarnation.identity, since })) {
         return Effect.void
@@ -608,7 +621,7 @@ export class ChildActor {
       const since = this.clock.currentTimeMillisUnsafe()
       incarnation.readiness = undefined
       if (!this.move("ready", { _tag: "Ready", ...incarnation.identity, since })) return Effect.void
-      incarnation.readyAt = this.monotonic()
+      incarnation.readyAt = monotonic(this.clock)
       return Effect.andThen(this.log("Debug", "ready"), this.watchLiveness(incarnation))
     })
   }
@@ -680,7 +693,7 @@ export class ChildActor {
           ? Effect.asVoid(Effect.forkDetach(this.stopBody(incarnation, plan), { startImmediately: true }))
           : Effect.void
       }
-      if (incarnation.readyAt !== undefined) incarnation.readyFor = this.monotonic() - incarnation.readyAt
+      if (incarnation.readyAt !== undefined) incarnation.readyFor = monotonic(this.clock) - incarnation.readyAt
       incarnation.stopProbes()
       return Effect.asVoid(Effect.forkDetach(this.teardown(incarnation, plan), { startImmediately: true }))
     })
@@ -779,7 +792,7 @@ export class ChildActor {
       const { resetAfter } = this.child.restart
       if (incarnation.readyAt !== undefined && incarnation.readyFor >= resetAfter) this.forgive()
       this.backoff ??= yield* Schedule.toStep(this.child.restart.backoff)
-      const step = yield* Effect.exit(this.backoff(this.monotonic(), end))
+      const step = yield* Effect.exit(this.backoff(monotonic(this.clock), end))
       if (Exit.isFailure(step)) return yield* this.failFor(end, `it was restarted ${this.attempt} times in a row`)
       const delay = Math.round(Duration.toMillis(step.value[1]))
       this.attempt++
@@ -982,6 +995,3 @@ const startFailed = (cause: Cause.Cause<StartFailure>): ChildEnd => {
     ? { _tag: "StartFailed", reason: "Defect", message: Cause.pretty(cause).slice(0, 1000) }
     : { _tag: "StartFailed", reason: failure._tag, message: failure.message }
 }
-
-/** The error of somebody who waits for a child that was stopped. */
-export const stopped = (id: string): Exit.Exit<never, ChildStopped> => Exit.fail(new ChildStopped({ child: id }))

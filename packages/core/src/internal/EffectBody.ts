@@ -81,7 +81,6 @@ const startOf = <E, R>(
           ])
         }).pipe(Effect.andThen(remains)),
       remains,
-      teardown: Effect.succeed(Option.none()),
       children: Effect.succeed([])
     }
   })

@@ -6,9 +6,13 @@ export interface Intensity {
   readonly within: number
 }
 
-/** The window after one more restart at `now` (monotonic ms); a restart exactly `within` ms ago still counts, as in OTP. */
-export const add = (restarts: ReadonlyArray<number>, now: number, { within }: Intensity): ReadonlyArray<number> => [
-  ...restarts.filter((at) => now - at <= within),
+/** The restarts that count at `now` (monotonic ms); one exactly `within` ms ago still does, as in OTP. */
+export const inWindow = (restarts: ReadonlyArray<number>, now: number, { within }: Intensity): ReadonlyArray<number> =>
+  restarts.filter((at) => now - at <= within)
+
+/** The same after one more restart at `now`. */
+export const add = (restarts: ReadonlyArray<number>, now: number, intensity: Intensity): ReadonlyArray<number> => [
+  ...inWindow(restarts, now, intensity),
   now
 ]
 

@@ -4,7 +4,7 @@ import * as ChildProcess from "effect/process/ChildProcess"
 import * as Result from "effect/Result"
 import type { Body, Remainder, Running } from "../ChildSpec.ts"
 import { InvalidSpec, Unkillable } from "../Errors.ts"
-import type { ValidatedReadiness } from "../Probe.ts"
+import type { Probe } from "../Probe.ts"
 import type { ProcessInfo } from "../ProcessIdentity.ts"
 import { type LaunchOptions, ProcessPlatform } from "../ProcessPlatform.ts"
 import type { ProcessTree } from "../ProcessTree.ts"
@@ -14,9 +14,9 @@ import type * as ShutdownPlan from "../ShutdownPlan.ts"
  * The command with an input that stays open after a write, and with the descriptor on which it announces that it is
  * ready.
  */
-const prepare = (command: ChildProcess.StandardCommand, readiness: ValidatedReadiness | undefined) => {
+const prepare = (command: ChildProcess.StandardCommand, readiness: Probe | undefined) => {
   const { options } = command
-  const name = readiness?.probe._tag === "Fd" ? `fd${readiness.probe.fd}` as const : undefined
+  const name = readiness?._tag === "Fd" ? `fd${readiness.fd}` as const : undefined
   return ChildProcess.make(command.command, command.args, {
     ...options,
     stdin: options.stdin ?? { stream: "pipe", endOnDone: false },
@@ -52,36 +52,34 @@ const runningOf = (platform: ProcessPlatform["Service"], tree: ProcessTree): Run
           return remainderOf(tree.command, left)
         })
     ),
-    teardown: tree.teardown,
     children: Effect.succeed([])
   }
 }
 
-/** The body of a command. */
+/** The body of a command whose readiness this probe asks for. */
 export const make = (
   command: ChildProcess.StandardCommand,
   launch: LaunchOptions,
-  shutdown: ShutdownPlan.ShutdownPlan
+  shutdown: ShutdownPlan.ShutdownPlan,
+  probe: Probe | undefined
 ): Body<ProcessPlatform> => {
-  let effective = prepare(command, undefined)
+  const prepared = prepare(command, probe)
   return {
     _tag: "Process",
-    validate: (readiness) => {
-      effective = prepare(command, readiness)
-      // Readers share what comes under backpressure, so a probe would take output away from them.
-      return readiness?.probe._tag === "Line" && launch.output?._tag === "Backpressure"
+    // Readers share what comes under backpressure, so a probe would take output away from them.
+    validate: () =>
+      probe?._tag === "Line" && launch.output?._tag === "Backpressure"
         ? Result.fail(
           new InvalidSpec({
             field: "readiness.probe",
             problem: "a line can't be awaited under backpressure; use a ring"
           })
         )
-        : Result.succeed(undefined)
-    },
+        : Result.succeed(undefined),
     start: ({ onStep }) =>
       Effect.gen(function*() {
         const platform = yield* ProcessPlatform
-        return runningOf(platform, yield* platform.launch(effective, { ...launch, shutdown, onStep }))
+        return runningOf(platform, yield* platform.launch(prepared, { ...launch, shutdown, onStep }))
       })
   }
 }

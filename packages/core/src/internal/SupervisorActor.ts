@@ -24,6 +24,7 @@ import { Broadcast } from "./Broadcast.ts"
 import { ChildActor, type Owner } from "./ChildActor.ts"
 import * as Dependencies from "./Dependencies.ts"
 import * as Intensity from "./Intensity.ts"
+import { monotonic } from "./Time.ts"
 
 /** Options that have been checked; times in ms. */
 export interface Settings {
@@ -167,12 +168,7 @@ export class SupervisorActor {
 
   /** Restarts that count at this moment. */
   get restartsInWindow(): number {
-    const now = this.monotonic()
-    return this.restarts.filter((at) => now - at <= this.settings.intensity.within).length
-  }
-
-  private monotonic(): number {
-    return Number(this.clock.monotonicTimeNanosUnsafe() / 1_000_000n)
+    return Intensity.inWindow(this.restarts, monotonic(this.clock), this.settings.intensity).length
   }
 
   // ------------------------------------------------------------------------------------------------ what children tell
@@ -220,7 +216,7 @@ export class SupervisorActor {
     // It is being stopped for a round anyway: whatever felled its sibling may have felled it.
     if (this.round?.affected.has(id) === true) return "park"
     const { intensity, strategy } = this.settings
-    this.restarts = Intensity.add(this.restarts, this.monotonic(), intensity)
+    this.restarts = Intensity.add(this.restarts, monotonic(this.clock), intensity)
     if (Intensity.isExceeded(this.restarts, intensity)) {
       const link: Link = { child: id, incarnation: entry.actor.incarnation, reason: End.describe(end) }
       const causes = end._tag === "Failed" ? [...end.causes, link] : [link]

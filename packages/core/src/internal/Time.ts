@@ -1,4 +1,5 @@
-/** Times of a specification, checked once at the edge. */
+/** Times: those of a specification, checked once at the edge, and the time of policies. */
+import type * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Option from "effect/Option"
 import * as Result from "effect/Result"
@@ -16,3 +17,6 @@ export const millis = (field: string, input: Duration.Input): Result.Result<numb
   if (!Number.isFinite(ms)) return invalid("must be finite: every wait is bounded")
   return ms < 0 ? invalid("must not be negative; 0 means at once") : Result.succeed(ms)
 }
+
+/** Whole ms that never go back, whatever is done to the wall clock; only differences mean anything. */
+export const monotonic = (clock: Clock.Clock): number => Number(clock.monotonicTimeNanosUnsafe() / 1_000_000n)

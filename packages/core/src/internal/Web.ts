@@ -10,17 +10,26 @@ export interface Url {
 }
 
 /** See https://encoding.spec.whatwg.org. */
+export interface TextEncoder {
+  readonly encode: (text: string) => Uint8Array<ArrayBuffer>
+}
+
+/** See https://encoding.spec.whatwg.org. */
 export interface TextDecoder {
   readonly decode: (bytes: Uint8Array, options: { readonly stream: boolean }) => string
 }
 
 const web = globalThis as unknown as {
   readonly URL: new(url: string) => Url
+  readonly TextEncoder: new() => TextEncoder
   readonly TextDecoder: new() => TextDecoder
 }
 
 /** Throws where the text is no absolute URL. */
 export const parseUrl = (url: string): Url => new web.URL(url)
+
+/** For UTF-8. */
+export const textEncoder = (): TextEncoder => new web.TextEncoder()
 
 /** For UTF-8. */
 export const textDecoder = (): TextDecoder => new web.TextDecoder()

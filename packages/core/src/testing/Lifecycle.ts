@@ -101,7 +101,7 @@ export const run = (one: Scenario.Scenario): Effect.Effect<Outcome> =>
 const failure = (
   outcome: Outcome,
   runs: number,
-  script: string,
+  script: () => string,
   invariant?: string
 ): Option.Option<LifecycleViolation> => {
   const violation = outcome.violations.find((one) => one.invariant === invariant) ?? outcome.violations[0]
@@ -110,14 +110,14 @@ const failure = (
       invariant: violation.invariant,
       detail: violation.detail,
       runs,
-      script,
+      script: script(),
       story: shorten(outcome.story)
     })
   )
 }
 
 const failIf = (outcome: Outcome, script: string): Effect.Effect<Outcome, LifecycleViolation> =>
-  Option.match(failure(outcome, 1, script), { onNone: () => Effect.succeed(outcome), onSome: Effect.fail })
+  Option.match(failure(outcome, 1, () => script), { onNone: () => Effect.succeed(outcome), onSome: Effect.fail })
 
 /** Fails when the scenario breaks a promise: what a pasted script calls. */
 export const replay = (one: Scenario.Scenario): Effect.Effect<Outcome, LifecycleViolation> =>
@@ -171,7 +171,7 @@ const search = <S, E, R>(options: {
       const one = draw(seed + index)
       const outcome = yield* run(one)
       starts += outcome.starts
-      const found = failure(outcome, index + 1, script(one))
+      const found = failure(outcome, index + 1, () => script(one))
       if (Option.isNone(found)) continue
       const { invariant } = found.value
       const fails = (candidate: S) =>
@@ -179,7 +179,7 @@ const search = <S, E, R>(options: {
       const smallest = yield* Shrink.shrink(one, smaller, fails, shrinks)
       if (smallest === one) return yield* found.value
       return yield* Option.getOrElse(
-        failure(yield* run(smallest), index + 1, script(smallest), invariant),
+        failure(yield* run(smallest), index + 1, () => script(smallest), invariant),
         () => found.value
       )
     }

@@ -45,6 +45,7 @@ import * as ProcessPlatform from "../ProcessPlatform.ts"
 import { carried } from "./internal/command.ts"
 import { Kernel, type KernelEvent, toInfo } from "./internal/Kernel.ts"
 import type { Launch, Process } from "./internal/Process.ts"
+import { random } from "./internal/Seed.ts"
 import { type HostEngine, type Invocation, make as makeEngine, type Switches } from "./internal/SimulatedEngine.ts"
 import { decodeAll } from "./internal/Text.ts"
 import { Timers } from "./internal/Timers.ts"
@@ -139,17 +140,6 @@ export class Simulation extends Context.Service<Simulation, {
 }>()("@treeline/core/testing/Simulation") {}
 
 const failureReasons: ReadonlyArray<LaunchReason> = ["NotFound", "PermissionDenied", "ResourceExhausted"]
-
-/** Mulberry32: small, and the same everywhere. */
-const random = (seed: number) => {
-  let state = seed >>> 0
-  return (): number => {
-    state = (state + 0x6d2b79f5) >>> 0
-    let t = Math.imul(state ^ (state >>> 15), 1 | state)
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t
-    return ((t ^ (t >>> 14)) >>> 0) / 4_294_967_296
-  }
-}
 
 /** One line of a story. */
 export const formatEvent = (event: KernelEvent): string => {

@@ -85,8 +85,6 @@ class Supervisor {
   restarts: ReadonlyArray<number> = []
   round: ReadonlySet<string> | undefined = undefined
   stopping = false
-  failed = false
-  done = false
   mustShutDown = false
 
   constructor(facts: SupervisorFacts) {
@@ -514,7 +512,6 @@ class Reader {
           supervisor.mustShutDown = false
           return
         }
-        supervisor.failed = true
         if (!this.exceeds(path, event.error.child) && !this.unsure.has(supervisor)) {
           this.violate(
             "intensity",
@@ -523,7 +520,6 @@ class Reader {
         }
         return
       case "Ended":
-        supervisor.done = true
         for (const child of this.children.values()) {
           if (child.facts.supervisor === path && ChildState.isUp(child.state._tag)) {
             this.violate("a supervisor ends after its children", `${child.facts.path} is ${child.state._tag}`)

@@ -1,15 +1,11 @@
-/** UTF-8, by what every JavaScript runtime has; core is compiled without the types of any. */
+/** UTF-8. */
+import * as Web from "../../internal/Web.ts"
 
-declare const TextEncoder: new() => { readonly encode: (text: string) => Uint8Array<ArrayBuffer> }
-declare const TextDecoder: new() => {
-  readonly decode: (bytes: Uint8Array, options?: { readonly stream: boolean }) => string
-}
-
-const encoder = new TextEncoder()
+const encoder = Web.textEncoder()
 
 export const encode = (text: string): Uint8Array => encoder.encode(text)
 
 export const decodeAll = (chunks: ReadonlyArray<Uint8Array>): string => {
-  const decoder = new TextDecoder()
+  const decoder = Web.textDecoder()
   return chunks.map((chunk) => decoder.decode(chunk, { stream: true })).join("")
 }

@@ -8,6 +8,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as References from "effect/References"
 import * as Scheduler from "effect/Scheduler"
+import { monotonic } from "../../internal/Time.ts"
 import { random } from "./Seed.ts"
 
 /** How often a fiber that could go on gives way to another one. */
@@ -178,7 +179,7 @@ const liveSteps = { min: 10, max: 50 } as const
 /** Time passes by itself, in short steps: for platforms whose processes are real. */
 export const live = (): Timeline => {
   const clock = Clock.Clock.defaultValue()
-  const now = () => Number(clock.monotonicTimeNanosUnsafe() / 1_000_000n)
+  const now = () => monotonic(clock)
   const start = now()
   return {
     stepped: false,
