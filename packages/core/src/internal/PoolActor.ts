@@ -160,13 +160,15 @@ export class PoolActor<A, E> {
   }
 
   lease(key: string): Effect.Effect<Handle<A>, E | EnsureError, Scope.Scope> {
-    return Effect.uninterruptibleMask((restore) =>
-      Effect.gen({ self: this }, function*() {
-        const scope = yield* Effect.scope
-        const life = yield* this.pin(key, restore)
-        yield* Scope.addFinalizer(scope, Effect.sync(() => this.release(life)))
-        return yield* handleOf(life)
-      })
+    return Effect.flatMap(
+      Effect.scope,
+      (scope) =>
+        Effect.uninterruptibleMask((restore) =>
+          Effect.flatMap(
+            this.pin(key, restore),
+            (life) => Effect.andThen(Scope.addFinalizer(scope, Effect.sync(() => this.release(life))), handleOf(life))
+          )
+        )
     )
   }
 
@@ -175,16 +177,16 @@ export class PoolActor<A, E> {
     f: (handle: Handle<A>) => Effect.Effect<B, E2, R2>
   ): Effect.Effect<B, E | EnsureError | E2 | ChildLost, R2> {
     return Effect.uninterruptibleMask((restore) =>
-      Effect.flatMap(
-        this.pin(key, restore),
-        (life) =>
-          Effect.flatMap(handleOf(life), (handle) =>
-            restore(Effect.raceFirst(Effect.suspend(() => f(handle)), handle.lost))).pipe(
-              Effect.ensuring(Effect.sync(() =>
-                this.release(life)
-              ))
-            )
-      )
+      Effect.flatMap(this.pin(key, restore), (life) => {
+        const using = Effect.flatMap(handleOf(life), (handle) =>
+          Effect.raceFirst(Effect.suspend(() => f(handle)), handle.lost))
+        return Effect.ensuring(
+          restore(using),
+          Effect.sync(() =>
+            this.release(life)
+          )
+        )
+      })
     )
   }
 
