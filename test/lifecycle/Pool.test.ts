@@ -8,7 +8,7 @@ import { poolScenarioOf } from "../support/OwnSpecs.ts"
 import { type Change, plant } from "../support/PlantedBugs.ts"
 
 /** Lifecycles in all. */
-const total = Number(process.env["TREELINE_POOL_LIFECYCLES"] ?? 3000)
+const total = Number(process.env["TREELINE_POOL_LIFECYCLES"] ?? 2000)
 const first = Number(process.env["TREELINE_SEED"] ?? 1)
 
 it.live(
@@ -124,9 +124,6 @@ const bugs: Readonly<Record<string, ReadonlyArray<Change>>> = {
       from: "this.tell(() => Deferred.doneUnsafe(over, Exit.succeed(undefined)))\n    this.admit()",
       to: "this.tell(() => Deferred.doneUnsafe(over, Exit.succeed(undefined)))"
     }
-  ],
-  "peer 100: who is interrupted with his answer keeps a lease": [
-    { file: actor, from: "if (pin && Exit.isFailure(exit)) this.release(request.life)", to: "" }
   ],
   "a shutdown does not overtake those who wait": [
     { file: actor, from: "this.answer(entry, Exit.fail(refusal))", to: "void refusal" }

@@ -69,13 +69,11 @@ const operation = (draw: Draw, keys: ReadonlyArray<string>): Command => {
 }
 
 /** Moments at which something of a pool falls due, ms from its beginning, and a little later. */
-const moments = ({ age, capacity, idle, keys }: PoolPlan): ReadonlyArray<number> =>
-  [
-    ...(idle === null ? [] : [idle, idle]),
-    ...(age === null ? [] : [age]),
-    ...(capacity === null ? [] : [capacity.evictAfter]),
-    ...keys.map(({ build, endpoint, restore }) => restore + build + endpoint)
-  ].flatMap((ms) => [ms, ms + 10])
+const moments = ({ age, capacity, idle, keys }: PoolPlan): ReadonlyArray<number> => {
+  const limits = [0, idle ?? 0, idle ?? 0, age ?? 0, capacity?.evictAfter ?? 0]
+  return keys.flatMap(({ build, endpoint, restore }) => limits.map((limit) => restore + build + endpoint + limit))
+    .flatMap((ms) => [ms, ms + 10])
+}
 
 const command = (draw: Draw, plan: PoolPlan): Command => {
   const keys = plan.keys.map(({ key }) => key)
