@@ -96,8 +96,8 @@ const bugs: Readonly<Record<string, ReadonlyArray<Change>>> = {
   "A6: a child is idle from its first use on": [
     {
       file: "internal/PoolPolicy.ts",
-      from: "usage.usedAt + limits.idle - now",
-      to: "usage.readyAt + limits.idle - now"
+      from: "usage.usedAt + limits.idle",
+      to: "usage.readyAt + limits.idle"
     }
   ],
   "A7: a lease does not pin": [

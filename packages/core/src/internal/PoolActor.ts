@@ -85,9 +85,6 @@ const endPause = 100
 /** A child that says that it is busy is not asked again for this long, ms, when room is needed. */
 const busyPause = 1_000
 
-/** Timers of runtimes hold no more than 2^31 ms; whoever waits for longer looks once in between. */
-const longestSleep = 86_400_000
-
 type Restore = <B, F, R>(effect: Effect.Effect<B, F, R>) => Effect.Effect<B, F, R>
 
 export class PoolActor<A, E> {
@@ -701,7 +698,9 @@ export class PoolActor<A, E> {
           life.revoke()
           yield* Guest.close(life.scope)
           if (entry.state._tag === "Retiring") this.gone(entry)
-        })
+        }).pipe(
+          Effect.ensuring(Effect.sync(() => this.tell(() => Deferred.doneUnsafe(entry.over, Exit.succeed(undefined)))))
+        )
       ),
       Effect.annotateLogs({ pool: this.settings.name, key: entry.key, incarnation: life.incarnation })
     )
@@ -806,7 +805,7 @@ export class PoolActor<A, E> {
   private pause(life: Life<A, E>, ms: number): Effect.Effect<void> {
     return Effect.suspend(() => {
       const woken = Deferred.await(life.wake)
-      return Number.isFinite(ms) ? Effect.raceFirst(woken, Effect.sleep(Math.min(ms, longestSleep))) : woken
+      return Number.isFinite(ms) ? Effect.raceFirst(woken, Effect.sleep(ms)) : woken
     })
   }
 
@@ -844,7 +843,7 @@ export class PoolActor<A, E> {
       const { activity, activityWithin } = this.settings
       const { handle } = life
       if (activity === undefined || handle === undefined) return Effect.succeed(undefined)
-      const asked = Effect.exit(Guest.run(life.scope, () => activity(handle)))
+      const asked = Effect.exit(Guest.run(life.scope, () => Effect.scoped(activity(handle))))
       return Effect.raceAllFirst([
         Effect.map(asked, (exit) => {
           if (Exit.isFailure(exit)) return undefined
