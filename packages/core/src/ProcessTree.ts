@@ -209,6 +209,7 @@ class Tree implements ProcessTree {
   }
 
   private finishDrain(truncated: boolean): void {
+    if (Deferred.isDoneUnsafe(this.drainedDeferred)) return
     // First the outcome: the cut wakes whoever waits for the ends of all pumps, and they are not the same.
     const bytes = this.pumps.reduce((sum, pump) => sum + pump.count, 0)
     Deferred.doneUnsafe(this.drainedDeferred, Effect.succeed({ bytes, truncated }))
@@ -270,14 +271,14 @@ class Tree implements ProcessTree {
   }
 
   private afterExit(): Effect.Effect<void> {
-    return Effect.flatMap(this.engine.exited, (status) => {
+    return Effect.gen({ self: this }, function*() {
+      const status = yield* this.engine.exited
       Deferred.doneUnsafe(this.exitedDeferred, Effect.succeed(status))
+      const drain = Effect.ensuring(this.drain(), Effect.sync(() => this.finishDrain(true)))
+      this.watching.push(yield* Effect.forkDetach(drain, { startImmediately: true }))
       const { plan, whenLeaderEnds } = this.options
       const endRest = whenLeaderEnds === "end" || (whenLeaderEnds === "endIfFailed" && !isSuccess(status))
-      return Effect.all([endRest ? this.shutdownBy(plan) : this.checkEmpty(), this.drain()], {
-        concurrency: "unbounded",
-        discard: true
-      })
+      yield* endRest ? this.shutdownBy(plan) : this.checkEmpty()
     })
   }
 
@@ -302,7 +303,9 @@ class Tree implements ProcessTree {
       }
       // The tree is gone, so the pipes end by themselves; a pipe handed to a stranger is cut by the drain policy.
       if (!Deferred.isDoneUnsafe(this.drainedDeferred)) {
-        yield* Effect.raceFirst(this.drained, this.sleep(drain.limit))
+        yield* Deferred.isDoneUnsafe(this.exitedDeferred)
+          ? this.drained
+          : Effect.raceFirst(this.drained, this.sleep(drain.limit))
       }
       this.finishDrain(true)
       for (const pipe of this.engine.pipes.values()) {

@@ -31,6 +31,9 @@ type Leader = Ledger.Leader
 /** How long a tree lives before the guardian is told of it, where it would be found without, in ms. */
 const registrationPause = 20
 
+/** The ends of this time, in ms, are told together. */
+const endsPause = 5
+
 /** At most one new guardian in this time, so that a system that can't run one is not flooded, in ms. */
 const restartPause = 100
 
@@ -171,7 +174,7 @@ export class Guardian {
 
   /** A write wakes the guardian, which takes the processor from the host: the ends of 1,000 trees are few writes. */
   private tellEnd(tree: number): void {
-    if (this.ends === "") setImmediate(() => this.tellEnds())
+    if (this.ends === "") setTimeout(() => this.tellEnds(), endsPause).unref()
     this.ends += Ledger.ended(tree)
   }
 
