@@ -30,8 +30,8 @@ const signalToEnd = (
 
 /** How often a tree that has been asked to end is looked at for processes that it has started since, in ms. */
 const latecomerPause = 25
-/** A host that is late by some ms has too much to do, and this many times as long is added: it may be closing 1,000 trees. */
-const pausePerLateness = 10
+/** Where a look comes late or takes long the host has much to do, as when it closes 1,000 trees: this many times as long is added. */
+const pausePerLateness = 5
 
 /** What a teardown is doing, for whoever asks which child blocks a shutdown. */
 export interface State {
@@ -140,7 +140,14 @@ export class Teardown {
     const leader = this.tree.identity.pid
     const asked = new Set<string>()
     const identify = (member: ProcessInfo) => `${member.pid}.${member.startTime}.${member.command}`
-    const first = Effect.flatMap(this.tree.members, (members) => {
+    let due = this.now()
+    let pause = latecomerPause
+    const look = Effect.tap(this.tree.members, () => {
+      pause = latecomerPause + pausePerLateness * Math.max(0, this.now() - due)
+      due = this.now() + pause
+      return Effect.void
+    })
+    const first = Effect.flatMap(look, (members) => {
       for (const member of members) asked.add(identify(member))
       const outside = members.filter((member) => member.group !== leader && member.pid !== leader)
       const group = signalToEnd(this.tree, signal, "group")
@@ -150,13 +157,9 @@ export class Teardown {
       )
     })
     const latecomers = Effect.gen({ self: this }, function*() {
-      let pause = latecomerPause
       while (true) {
-        const sleepingAt = this.now()
         yield* this.clock.sleep(Duration.millis(pause))
-        const late = this.now() - sleepingAt - pause
-        pause = latecomerPause + pausePerLateness * Math.max(0, late)
-        const members = yield* this.tree.members
+        const members = yield* look
         const pids = new Set(members.map(({ pid }) => pid))
         for (const member of members) {
           if (asked.has(identify(member)) || pids.has(member.parent)) continue
