@@ -243,19 +243,23 @@ export class Guardian {
   }
 }
 
-/** Sweeps what dead hosts have left, by the same program that the guardian uses; returns when it has ended. */
+/**
+ * Sweeps what dead hosts have left, by the same program that the guardian uses; returns when it has ended, with what went
+ * wrong.
+ */
 export const sweepOrphaned = (
   records: ReadonlyArray<{ readonly path: string; readonly host: Tag.TagHost }>,
   grace: number
-): Promise<unknown> =>
+): Promise<ReadonlyArray<string>> =>
   Promise.all(records.map(({ host, path }) =>
-    new Promise<void>((resolve) => {
+    new Promise<string | undefined>((resolve) => {
       const args = [sweeperPath, String(host.pid), String(host.start), String(Math.round(grace)), path]
       const child = child_process.execFile(process.execPath, args, { timeout: 30_000 }, (error) => {
         // A record that makes the sweeper fail would be tried by every host for ever.
-        if (error !== null) fs.rmSync(path, { force: true })
-        resolve()
+        if (error === null) return resolve(undefined)
+        fs.rmSync(path, { force: true })
+        resolve(`what host ${host.pid} left behind was not swept: ${error.message}`)
       })
       child.unref()
     })
-  ))
+  )).then((problems) => problems.filter((problem) => problem !== undefined))
