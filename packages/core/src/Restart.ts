@@ -48,7 +48,7 @@ export interface Options {
 export interface Exponential {
   /** Above 0. Default: 200 ms. */
   readonly first?: Duration.Input | undefined
-  /** Not below `first`. Default: 30 s. */
+  /** Not below `first`. Default: 30 s, or `first` where that is longer. */
   readonly max?: Duration.Input | undefined
   /** From 1 on. Default: 2. */
   readonly factor?: number | undefined
@@ -67,7 +67,7 @@ const checkExponential = (options: Exponential): Result.Result<void, InvalidSpec
       Result.fail(new InvalidSpec({ field: `restart.backoff.${field}`, problem }))
     const { factor = 2, jitter = 0.2, times = 0 } = options
     const first = yield* millis("restart.backoff.first", options.first ?? "200 millis")
-    const max = yield* millis("restart.backoff.max", options.max ?? "30 seconds")
+    const max = options.max === undefined ? first : yield* millis("restart.backoff.max", options.max)
     if (first === 0) return yield* wrong("first", "must be above 0, or restarts follow one another without a pause")
     if (max < first) return yield* wrong("max", "must not be less than the first wait")
     if (!(factor >= 1 && Number.isFinite(factor))) return yield* wrong("factor", "must be a number from 1 on")
@@ -90,9 +90,10 @@ export const exponential = (options: Exponential = {}): Schedule.Schedule<unknow
 
 const scheduleOf = (options: Exponential): Schedule.Schedule<unknown, ChildEnd> => {
   const jitter = options.jitter ?? 0.2
+  const first = Duration.fromInputUnsafe(options.first ?? "200 millis")
   const capped = Schedule.min([
-    Schedule.exponential(options.first ?? "200 millis", options.factor ?? 2),
-    Schedule.spaced(options.max ?? "30 seconds")
+    Schedule.exponential(first, options.factor ?? 2),
+    Schedule.spaced(options.max ?? Duration.max(first, Duration.seconds(30)))
   ])
   const spread = jitter === 0 ? capped : Schedule.modifyDelay(
     capped,
