@@ -5,6 +5,7 @@
 import type { Report } from "@treeline/core/Containment"
 import type { Engine, EngineTree, LaunchRequest } from "@treeline/core/Engine"
 import { ContainmentUnavailable, LaunchError } from "@treeline/core/Errors"
+import * as NodeNetwork from "@treeline/platform-node/NodeNetwork"
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
@@ -17,7 +18,6 @@ import { Job, JobProblem, type Means } from "./internal/Job.ts"
 import * as JobTree from "./internal/JobTree.ts"
 import * as Kernel32 from "./internal/Kernel32.ts"
 import { type Console, Launcher, LaunchFailed } from "./internal/Launch.ts"
-import * as Network from "./internal/Network.ts"
 import { Processes } from "./internal/Processes.ts"
 import * as Structs from "./internal/Structs.ts"
 import * as Waits from "./internal/Waits.ts"
@@ -149,6 +149,6 @@ export const make: Effect.Effect<Engine, never, Scope.Scope> = Effect.gen(functi
     find: (identity) =>
       Effect.sync(() => identity.boot === "" ? Option.fromUndefinedOr(means.processes.find(identity)) : Option.none()),
     processes: Effect.sync(() => means.processes.all()),
-    network: Network.make()
+    network: NodeNetwork.make(undefined)
   }
 })

@@ -2,69 +2,12 @@
  * The descriptors of a child. Of a pipe, the child's end is the server of a named pipe and Node connects to it: its one
  * instance is taken at once, so nobody else can connect, nor listen under its random name.
  */
-import * as NodeSink from "@effect/platform-node/NodeSink"
-import type { Descriptor, Pipe, PipeReader, PipeWriter } from "@treeline/core/Engine"
-import * as Effect from "effect/Effect"
-import * as Option from "effect/Option"
-import * as PlatformError from "effect/PlatformError"
+import type { Descriptor, Pipe } from "@treeline/core/Engine"
+import * as NodePipes from "@treeline/platform-node/NodePipes"
 import { randomBytes } from "node:crypto"
 import * as net from "node:net"
 import * as Kernel32 from "./Kernel32.ts"
 import * as Structs from "./Structs.ts"
-
-const systemError = (method: string, error: unknown): PlatformError.PlatformError =>
-  PlatformError.systemError({
-    _tag: "Unknown",
-    module: "ChildProcess",
-    method,
-    description: error instanceof Error ? error.message : String(error),
-    cause: error
-  })
-
-/** What a pipe says whose other side has gone: the end, and no failure. */
-const endCodes: ReadonlySet<unknown> = new Set(["EOF", "EPIPE", "ECONNRESET", "ERR_STREAM_PREMATURE_CLOSE"])
-
-// Two turns, because the first may belong to the poll phase that is going on.
-const turn: Effect.Effect<void> = Effect.callback<void>((resume) => {
-  let immediate = setImmediate(() => {
-    immediate = setImmediate(() => resume(Effect.void))
-  })
-  return Effect.sync(() => clearImmediate(immediate))
-})
-
-const readerOf = (socket: net.Socket, fd: number): PipeReader => ({
-  start: (handlers) => {
-    let ended = false
-    const end = (error?: unknown) => {
-      if (ended) return
-      ended = true
-      const failed = error instanceof Error && !endCodes.has((error as NodeJS.ErrnoException).code)
-      handlers.onEnd(failed ? systemError(`read(fd${fd})`, error) : undefined)
-    }
-    socket.on("data", (chunk: Uint8Array) => handlers.onChunk(chunk))
-    socket.on("end", end)
-    socket.on("error", end)
-    socket.on("close", end)
-  },
-  pause: () => void socket.pause(),
-  resume: () => void socket.resume(),
-  close: () => void socket.destroy(),
-  // Node does not give out the handle that could be asked.
-  pending: Effect.succeed(Option.none()),
-  turn
-})
-
-const writerOf = (socket: net.Socket, fd: number): PipeWriter => ({
-  sink: ({ encoding, endOnDone }) =>
-    NodeSink.fromWritable({
-      evaluate: () => socket,
-      onError: (error) => systemError(`write(fd${fd})`, error),
-      endOnDone,
-      encoding
-    }),
-  end: Effect.sync(() => void socket.end()),
-  close: () => void socket.destroy()
-})
 
 /** The host's ends of a connection. A child that has gone makes a write fail, which is never uncaught. */
 export const pipeOf = (socket: net.Socket, fd: number, direction: "read" | "write" | "duplex"): Pipe => {
@@ -72,8 +15,8 @@ export const pipeOf = (socket: net.Socket, fd: number, direction: "read" | "writ
   // Node would wait for the other direction, which this pipe does not have.
   if (direction === "read") socket.once("end", () => socket.destroy())
   return {
-    reader: direction === "write" ? undefined : readerOf(socket, fd),
-    writer: direction === "read" ? undefined : writerOf(socket, fd)
+    reader: direction === "write" ? undefined : NodePipes.reader(socket, fd),
+    writer: direction === "read" ? undefined : NodePipes.writerOf(socket, fd)
   }
 }
 
