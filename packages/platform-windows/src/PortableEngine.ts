@@ -137,7 +137,7 @@ export const make = (options: Options, reason: string): Engine => {
         detail: allowed ? "ends what still hangs together" : "only for launches that require no more than \"group\""
       }
     ],
-    raise: `job objects need koffi, an optional dependency: ${reason}`
+    raise: `there are no job objects here: ${reason}`
   }
 
   const spawn = (request: LaunchRequest): Effect.Effect<EngineTree, LaunchError | ContainmentUnavailable> =>

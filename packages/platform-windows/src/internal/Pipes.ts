@@ -1,6 +1,7 @@
 /**
  * The descriptors of a child. Of a pipe, the child's end is the server of a named pipe and Node connects to it: its one
- * instance is taken at once, so nobody else can connect, nor listen under its random name.
+ * instance is taken at once, so nobody else can connect, nor listen under its random name. Other accounts may not open it
+ * at all.
  */
 import type { Descriptor, Pipe } from "@treeline/core/Engine"
 import * as NodePipes from "@treeline/platform-node/NodePipes"
@@ -37,6 +38,18 @@ export class EndProblem {
   }
 }
 
+/** The account that this process runs under; undefined where it can't be told. */
+const ownSid = (kernel: Kernel32.Kernel32): Buffer | undefined => {
+  const { GetTokenInformation, OpenProcessToken } = kernel.advapi32()
+  const out = new BigUint64Array(1)
+  if (OpenProcessToken(kernel.GetCurrentProcess(), Kernel32.TOKEN_QUERY, out) === 0) return undefined
+  const token = out[0]!
+  const user = Buffer.alloc(256)
+  const read = GetTokenInformation(token, Kernel32.TokenUser, user, user.length, new Uint32Array(1))
+  kernel.CloseHandle(token)
+  return read === 0 ? undefined : Structs.userSid(user)
+}
+
 const bufferSize = 64 * 1024
 const prefix = `\\\\.\\pipe\\treeline-${process.pid}-`
 
@@ -55,9 +68,17 @@ export class Ends {
   private readonly kernel: Kernel32.Kernel32
   private readonly out = new BigUint64Array(1)
   private readonly mode = new Uint32Array(1)
+  /** Who may open a pipe; the system reads it at each one. */
+  private readonly descriptor: Buffer | undefined
+  private readonly security: Buffer | null
 
   constructor(kernel: Kernel32.Kernel32) {
     this.kernel = kernel
+    const sid = ownSid(kernel)
+    this.descriptor = sid === undefined ? undefined : Structs.onlyFor(sid)
+    this.security = this.descriptor === undefined
+      ? null
+      : Structs.securityAttributes(kernel.address(this.descriptor))
   }
 
   private pipe(direction: "read" | "write" | "duplex"): End | EndProblem {
@@ -70,7 +91,7 @@ export class Ends {
       bufferSize,
       bufferSize,
       0,
-      null
+      this.security
     )
     if (Kernel32.isInvalid(handle)) return new EndProblem(this.kernel.lastError())
     // Node opens the pipe in this very call; only its event comes later.
