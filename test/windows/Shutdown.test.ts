@@ -6,7 +6,6 @@ import { ExitStatus, ProcessPlatform, ShutdownPlan } from "@treeline/core"
 import { WindowsPlatform } from "@treeline/platform-windows"
 import { Effect, Stream } from "effect"
 import { program, windowsPrograms } from "../fixtures/windowsPrograms.ts"
-import { showDesktop } from "./support/Processes.ts"
 import { assertGone, launch, living } from "./support/Trees.ts"
 
 layer(WindowsPlatform.layer, { excludeTestServices: true })("shutdown", (it) => {
@@ -31,7 +30,6 @@ layer(WindowsPlatform.layer, { excludeTestServices: true })("shutdown", (it) => 
 
   it.effect("a window is asked to close, and a program without one is not", () =>
     Effect.gen(function*() {
-      showDesktop()
       const shutdown = ShutdownPlan.make([ShutdownPlan.requestClose("20 seconds")])
       const shown = yield* launch(program("window"), { shutdown })
       yield* shown.tree.shutdown()

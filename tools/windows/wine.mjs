@@ -201,6 +201,11 @@ export const runNode = async (wine, args, limit) => {
     if (/^(CI|FORCE_COLOR|NO_COLOR|TREELINE_.*)$/.test(name)) env[name] ??= value
   }
 
+  // Wine would start it for the first process that has to do with windows: as a member of that one's job, and holding its
+  // pipes.
+  const desktop = spawn(wine.loader, ["explorer.exe", "/desktop"], { env, stdio: "ignore" })
+  desktop.once("error", () => {}) // then Node does not start either
+
   // Node for Windows can't write to a pipe of Linux; see run.mjs for what else is different.
   const outputs = ["stdout", "stderr"].map((name) => path.join(prefix, name))
   const descriptors = outputs.map((file) => fs.openSync(file, "a"))
@@ -230,6 +235,7 @@ export const runNode = async (wine, args, limit) => {
   } finally {
     endAll(wine, prefix)
     child.kill("SIGKILL")
+    desktop.kill("SIGKILL")
     for (const stop of stops) stop()
     fs.rmSync(prefix, { recursive: true, force: true })
   }

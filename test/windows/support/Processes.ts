@@ -101,8 +101,3 @@ export const handleCount = (): number => {
   for (const handle of many) closeHandle(handle)
   return Math.max(...many) / 4 - many.length
 }
-
-const desktopWindow = koffi.load("user32.dll").func("uintptr_t __stdcall GetDesktopWindow()")
-
-/** Wine starts explorer.exe for the first process that has to do with windows, and it must not be one of a tree. */
-export const showDesktop = (): void => void desktopWindow()
