@@ -31,18 +31,24 @@ const onWindows = process.platform === "win32"
 const packages = path.join(import.meta.dirname, "packages").replaceAll("\\", "/")
 
 /** `npm run test:windows`. */
-const windows = {
-  ...realProcesses("windows", 4, ["test/windows/**/*.test.ts"], {}),
-  resolve: {
-    ...resolution.resolve,
-    // Wine takes the links in node_modules for folders, and a package there would not be taken for a source.
-    alias: [
-      { find: /^@treeline\/([^/]+)$/, replacement: `${packages}/$1/src/index.ts` },
-      { find: /^@treeline\/core\/testing$/, replacement: `${packages}/core/src/testing/index.ts` },
-      { find: /^@treeline\/([^/]+)\/(.+)$/, replacement: `${packages}/$1/src/$2.ts` }
-    ]
+const windows = (name: string, groupOrder: number, include: Array<string>, exclude: Array<string>) => {
+  const project = realProcesses(name, groupOrder, include, {})
+  return {
+    ...project,
+    test: { ...project.test, exclude },
+    resolve: {
+      ...resolution.resolve,
+      // Wine takes the links in node_modules for folders, and a package there would not be taken for a source.
+      alias: [
+        { find: /^@treeline\/([^/]+)$/, replacement: `${packages}/$1/src/index.ts` },
+        { find: /^@treeline\/core\/testing$/, replacement: `${packages}/core/src/testing/index.ts` },
+        { find: /^@treeline\/([^/]+)\/(.+)$/, replacement: `${packages}/$1/src/$2.ts` }
+      ]
+    }
   }
 }
+
+const costs = "test/windows/Cost.test.ts"
 
 export default defineConfig({
   ...resolution,
@@ -77,33 +83,38 @@ export default defineConfig({
           maxConcurrency: 2
         }
       },
-      ...(onWindows ? [windows] : [
-        realProcesses("real", 2, ["test/real/**/*.test.ts"], {}),
-        // What depends on the engine, again without native code: the engine of macOS, of Workers, and where koffi is missing.
-        realProcesses(
-          "portable",
-          3,
-          [
-            "Child",
-            "Closing",
-            "Guardian",
-            "GuardianDescriptors",
-            "HostDeath",
-            "Launch",
-            "Limits",
-            "LinuxExtra",
-            "Matrix",
-            "Output",
+      ...(onWindows ?
+        [
+          windows("windows", 4, ["test/windows/**/*.test.ts"], [costs]),
+          windows("windows-cost", 5, [costs], [])
+        ] :
+        [
+          realProcesses("real", 2, ["test/real/**/*.test.ts"], {}),
+          // What depends on the engine, again without native code: the engine of macOS, of Workers, and where koffi is missing.
+          realProcesses(
+            "portable",
+            3,
+            [
+              "Child",
+              "Closing",
+              "Guardian",
+              "GuardianDescriptors",
+              "HostDeath",
+              "Launch",
+              "Limits",
+              "LinuxExtra",
+              "Matrix",
+              "Output",
             "Pool",
-            "Probe",
-            "Spawner",
-            "Supervisor",
-            "Telemetry",
-            "Termination"
-          ].map((name) => `test/real/${name}.test.ts`),
-          { TREELINE_ENGINE: "portable" }
-        )
-      ])
+              "Probe",
+              "Spawner",
+              "Supervisor",
+              "Telemetry",
+              "Termination"
+            ].map((name) => `test/real/${name}.test.ts`),
+            { TREELINE_ENGINE: "portable" }
+          )
+        ])
     ]
   }
 })

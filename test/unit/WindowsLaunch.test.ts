@@ -172,6 +172,33 @@ describe("Structs", () => {
     assert.deepStrictEqual([table.readBigUInt64LE(6), table.readBigUInt64LE(14)], [5n, 0x1_0000_0000n])
   })
 
+  it("a descriptor of rights for one account", () => {
+    // S-1-5-21-1-2-3-1001
+    const sid = Buffer.alloc(28)
+    sid.set([1, 5, 0, 0, 0, 0, 0, 5])
+    for (const [index, part] of [21, 1, 2, 3, 1001].entries()) sid.writeUInt32LE(part, 8 + 4 * index)
+    const user = Buffer.alloc(256)
+    sid.copy(user, 16)
+    assert.deepStrictEqual(Structs.userSid(user), sid)
+
+    const descriptor = Structs.onlyFor(sid)
+    assert.strictEqual(descriptor.readUInt8(0), 1, "revision")
+    assert.strictEqual(descriptor.readUInt16LE(2), 0x9004, "self-relative, protected, with a list")
+    assert.deepStrictEqual([4, 8, 12, 16].map((at) => descriptor.readUInt32LE(at)), [0, 0, 0, 20])
+    const list = descriptor.subarray(20)
+    assert.deepStrictEqual([list.readUInt8(0), list.readUInt16LE(2), list.readUInt16LE(4)], [2, 44, 1])
+    const entry = list.subarray(8)
+    assert.deepStrictEqual([entry.readUInt8(0), entry.readUInt8(1), entry.readUInt16LE(2)], [0, 0, 36])
+    assert.strictEqual(entry.readUInt32LE(4), 0x1f_01ff)
+    assert.deepStrictEqual(entry.subarray(8), sid)
+
+    const attributes = Structs.securityAttributes(0x1234n)
+    assert.deepStrictEqual(
+      [attributes.readUInt32LE(0), attributes.readBigUInt64LE(8), attributes.readUInt32LE(16)],
+      [24, 0x1234n, 0]
+    )
+  })
+
   it("a job ends with its handle, and nothing may break away", () => {
     const limits = Structs.extendedLimits({ killOnClose: true, limits: {} })
     assert.strictEqual(limits.length, 144)

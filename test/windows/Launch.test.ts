@@ -4,14 +4,19 @@
 import { assert, layer } from "@effect/vitest"
 import { ExitStatus, ProcessPlatform, ShutdownPlan } from "@treeline/core"
 import { WindowsPlatform } from "@treeline/platform-windows"
-import { Effect, Exit, Fiber, Scope, Stream } from "effect"
+import * as JobEngine from "@treeline/platform-windows/JobEngine"
+import * as PortableEngine from "@treeline/platform-windows/PortableEngine"
+import { Context, Effect, Exit, Fiber, Layer, Scope, Stream } from "effect"
 import { ChildProcess } from "effect/process"
 import * as fs from "node:fs"
 import * as os from "node:os"
 import * as path from "node:path"
+import * as Kernel32 from "../../packages/platform-windows/src/internal/Kernel32.ts"
+import * as Pipes from "../../packages/platform-windows/src/internal/Pipes.ts"
 import { line, program, windowsPrograms } from "../fixtures/windowsPrograms.ts"
 import { eventually } from "../support/Eventually.ts"
-import { handleCount } from "./support/Processes.ts"
+import { accessListOf, accountOfThisProcess } from "./support/Accounts.ts"
+import { childrenOf, handleCount, identify } from "./support/Processes.ts"
 import { assertGone, launch, living } from "./support/Trees.ts"
 
 const kill = { shutdown: ShutdownPlan.kill }
@@ -130,6 +135,82 @@ layer(WindowsPlatform.layer, { excludeTestServices: true })("launch", (it) => {
       assert.strictEqual(identities.length, 4)
       yield* close
       assertGone(identities)
+    }))
+
+  it.effect("peer 47: in a job that takes no further ones a launch is refused, typed, or goes to level \"group\"", () =>
+    Effect.gen(function*() {
+      // Wine knows no such job, and of Windows only the refusal is documented: access denied.
+      const kernel = Kernel32.load()
+      if (kernel instanceof Error) return assert.fail(kernel.message)
+      let refused = 0
+      const restricted: Kernel32.Kernel32 = {
+        ...kernel,
+        CreateProcessW: () => {
+          refused++
+          return 0
+        },
+        lastError: () => Kernel32.ERROR_ACCESS_DENIED
+      }
+      const platformWith = (withoutJobs: "refuse" | "group") =>
+        Effect.map(
+          JobEngine.make((reason) => PortableEngine.make({ withoutJobs }, reason), restricted),
+          ProcessPlatform.make
+        )
+      const refusing = yield* platformWith("refuse")
+      const error = yield* Effect.flip(refusing.launch(windowsPrograms.exit(0)))
+      assert.strictEqual(error._tag, "ContainmentUnavailable")
+      assert.match(error.message, /"group" is what there is: this host is in a job/)
+      assert.strictEqual((yield* refusing.containment).level, "group")
+      assert.strictEqual(refused, 2, "the launch, and the one that tells a job from a file that may not be run")
+
+      const allowing = yield* platformWith("group")
+      const tree = yield* allowing.launch(windowsPrograms.exit(3))
+      assert.deepStrictEqual([tree.level, yield* tree.exited], ["group", ExitStatus.exited(3)])
+    }))
+
+  it.effect("a file that may not be run is told from a job that takes no further ones", () =>
+    Effect.gen(function*() {
+      const kernel = Kernel32.load()
+      if (kernel instanceof Error) return assert.fail(kernel.message)
+      let calls = 0
+      const platform = ProcessPlatform.make(
+        yield* JobEngine.make(() => assert.fail("there are jobs"), {
+          ...kernel,
+          CreateProcessW: (...all) => calls++ === 0 ? 0 : kernel.CreateProcessW(...all),
+          lastError: () => calls === 1 ? Kernel32.ERROR_ACCESS_DENIED : kernel.lastError()
+        })
+      )
+      const error = yield* Effect.flip(platform.launch(windowsPrograms.exit(0)))
+      assert.strictEqual(error._tag === "LaunchError" ? error.reason : error._tag, "PermissionDenied")
+      assert.strictEqual((yield* platform.containment).level, "sealed")
+    }))
+
+  it.effect("a pipe may be opened by the account of the host, and by no other", () =>
+    Effect.sync(() => {
+      const kernel = Kernel32.load()
+      if (kernel instanceof Error) return assert.fail(kernel.message)
+      const ends = new Pipes.Ends(kernel)
+      const end = ends.open({ _tag: "pipe", direction: "read" }, 1)
+      if (end instanceof Pipes.EndProblem) return assert.fail(`error ${end.code}`)
+      const list = accessListOf(end.handle)
+      ends.close([end], true)
+      assert.deepStrictEqual(list.map(({ allows, mask }) => [allows, mask]), [[true, 0x1f_01ff]])
+      assert.strictEqual(list[0]?.account, accountOfThisProcess())
+    }))
+
+  it.effect("the helper for console events runs before the first tree is asked to end", () =>
+    Effect.gen(function*() {
+      const helpers = () => childrenOf(identify(process.pid)!, path.basename(process.execPath).toLowerCase())
+      const before = new Set(helpers().map(({ pid }) => pid))
+      yield* Effect.scoped(Effect.gen(function*() {
+        const platform = yield* Effect.map(
+          Layer.build(Layer.fresh(WindowsPlatform.layer)),
+          Context.get(ProcessPlatform.ProcessPlatform)
+        )
+        yield* platform.launch(windowsPrograms.exit(0))
+        yield* eventually("it runs", () => helpers().some(({ pid }) => !before.has(pid)))
+      }))
+      yield* eventually("it ends with the layer", () => helpers().every(({ pid }) => before.has(pid)))
     }))
 
   it.effect("C28: a process that is not ours is found by its identity, and with a wrong one it is not", () =>

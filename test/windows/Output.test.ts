@@ -51,19 +51,6 @@ layer(WindowsPlatform.layer, { excludeTestServices: true })("output", (it) => {
       }))
   }
 
-  it.effect("peer 53: 10 MB of a leader that ended at once reach a slow reader before the drain is over", () =>
-    Effect.gen(function*() {
-      const platform = yield* ProcessPlatform.ProcessPlatform
-      const tree = yield* platform.launch(windowsPrograms.writes(size), { output: Output.backpressure(64 * 1024) })
-      let seen = 0
-      yield* Stream.runForEach(tree.stdout.stream, (chunk) => {
-        seen += chunk.length
-        return Effect.yieldNow
-      })
-      assert.strictEqual(seen, size)
-      assert.deepStrictEqual(yield* tree.drained, { bytes: size, truncated: false })
-    }))
-
   it.effect("P3: a child that never reads its input does not hang a close in the middle of a write", () =>
     Effect.gen(function*() {
       const { close, pids, tree } = yield* launch(windowsPrograms.sleeper, kill)

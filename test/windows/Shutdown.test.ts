@@ -4,16 +4,9 @@
 import { assert, layer } from "@effect/vitest"
 import { ExitStatus, ProcessPlatform, ShutdownPlan } from "@treeline/core"
 import { WindowsPlatform } from "@treeline/platform-windows"
-import { Effect, Exit, Fiber, Scope, Stream } from "effect"
+import { Effect, Stream } from "effect"
 import { program, windowsPrograms } from "../fixtures/windowsPrograms.ts"
-import { assertGone, launch, living, pidsIn } from "./support/Trees.ts"
-
-const elapsed = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
-  Effect.gen(function*() {
-    const startedAt = performance.now()
-    yield* effect
-    return performance.now() - startedAt
-  })
+import { assertGone, launch, living } from "./support/Trees.ts"
 
 layer(WindowsPlatform.layer, { excludeTestServices: true })("shutdown", (it) => {
   it.effect("P4, peer 116: a console event reaches the child, not its siblings and not the host", () =>
@@ -35,49 +28,18 @@ layer(WindowsPlatform.layer, { excludeTestServices: true })("shutdown", (it) => 
       assert.strictEqual(heard, 0)
     }))
 
-  it.effect("a step that closes the input lets a child end by itself", () =>
+  it.effect("a window is asked to close, and a program without one is not", () =>
     Effect.gen(function*() {
-      const { tree } = yield* launch(windowsPrograms.endsWithInput, {
-        shutdown: ShutdownPlan.make([ShutdownPlan.closeStdin("20 seconds")])
-      })
-      yield* tree.shutdown()
-      assert.deepStrictEqual(yield* tree.exited, ExitStatus.exited(0))
-    }))
+      const shutdown = ShutdownPlan.make([ShutdownPlan.requestClose("20 seconds")])
+      const shown = yield* launch(program("window"), { shutdown })
+      yield* shown.tree.shutdown()
+      assert.deepStrictEqual(yield* shown.tree.exited, ExitStatus.exited(6))
 
-  it.effect("P10, peer 26: what takes no notice is killed after the grace, sooner by a second stop", () =>
-    Effect.gen(function*() {
-      const first = yield* launch(windowsPrograms.stubborn, {
-        shutdown: ShutdownPlan.terminate({ within: "1 second" })
+      const hidden = yield* launch(windowsPrograms.stubborn, {
+        shutdown: ShutdownPlan.make([ShutdownPlan.requestClose("100 millis")])
       })
-      const identities = living(first.pids)
-      assert.isAtLeast(yield* elapsed(first.tree.shutdown()), 995)
-      assertGone(identities)
-      assert.isTrue(ExitStatus.isSignaledBy(yield* first.tree.exited, "SIGKILL"))
-
-      const second = yield* launch(windowsPrograms.stubborn)
-      const slow = yield* Effect.forkChild(second.tree.shutdown(ShutdownPlan.terminate({ within: "1 minute" })), {
-        startImmediately: true
-      })
-      yield* Effect.timeout(second.tree.shutdown(ShutdownPlan.kill), "5 seconds")
-      yield* Fiber.join(slow)
-      assertGone(living(second.pids))
-    }))
-
-  it.effect("peer 30: stubborn children of one scope share their grace", () =>
-    Effect.gen(function*() {
-      const platform = yield* ProcessPlatform.ProcessPlatform
-      const scope = yield* Effect.acquireRelease(Scope.make(), (scope, exit) => Scope.close(scope, exit))
-      const shutdown = ShutdownPlan.terminate({ within: "2 seconds" })
-      const trees = yield* Scope.provide(
-        Effect.forEach(Array.from({ length: 6 }), () => platform.launch(windowsPrograms.stubborn, { shutdown })),
-        scope
-      )
-      const identities = living((yield* Effect.forEach(trees, (tree) => pidsIn(tree.stdout.stream))).flat())
-      assert.strictEqual(identities.length, 6)
-      const took = yield* elapsed(Scope.close(scope, Exit.void))
-      assertGone(identities)
-      assert.isAtLeast(took, 1_995)
-      assert.isBelow(took, 8_000, "one grace, not six")
+      yield* hidden.tree.shutdown()
+      assert.isTrue(ExitStatus.isSignaledBy(yield* hidden.tree.exited, "SIGKILL"))
     }))
 
   it.effect("peer 119: a child has a console, and nobody sees it", () =>

@@ -14,6 +14,7 @@
 // from Linux fails (EBADF), so it goes to files, which this copies as they grow. Of an exit code Linux sees the low byte.
 import { spawn } from "node:child_process"
 import path from "node:path"
+import { bundleHosts } from "./hosts.mjs"
 import { findWine, root, runNode } from "./wine.mjs"
 
 const seconds = Number(process.env.TREELINE_WINDOWS_LIMIT ?? 240)
@@ -21,9 +22,11 @@ process.env.TREELINE_REPORT = "windows"
 const [first, ...rest] = process.argv.slice(2)
 const args = first === "--script"
   ? ["--conditions=source", ...rest]
-  : ["node_modules/vitest/vitest.mjs", "run", "--project", "windows", ...process.argv.slice(2)]
+  : ["node_modules/vitest/vitest.mjs", "run", "--project", "windows*", ...process.argv.slice(2)]
 
 if (process.platform === "win32") {
+  process.env.TREELINE_HOSTS = path.join(root, ".windows/hosts")
+  await bundleHosts(process.env.TREELINE_HOSTS)
   const child = spawn(process.execPath, args, { cwd: root, stdio: "inherit", timeout: seconds * 1000 })
   child.once("exit", (code) => (process.exitCode = code ?? 124))
 } else {

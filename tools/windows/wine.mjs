@@ -6,6 +6,7 @@ import { createHash } from "node:crypto"
 import fs from "node:fs"
 import path from "node:path"
 import { bcryptprimitives } from "./bcryptprimitives.mjs"
+import { bundleHosts } from "./hosts.mjs"
 
 /** Newer lines of Node do not start under Wine 8: V8 reserves address space in a way that it refuses. */
 export const nodeVersion = "22.23.3"
@@ -42,8 +43,8 @@ const environment = (wine, prefix, more = {}) => ({
   WINELOADER: wine.loader,
   WINESERVER: wine.server,
   WINEDEBUG: "-all",
-  // No Mono, no Gecko, no entries in the desktop's menus.
-  WINEDLLOVERRIDES: "mscoree,mshtml=;winemenubuilder.exe=d",
+  // No Mono, no Gecko, no entries in the desktop's menus, and no debugger for a process that crashes: it ends.
+  WINEDLLOVERRIDES: "mscoree,mshtml=;winemenubuilder.exe,winedbg.exe=d",
   ...more
 })
 
@@ -112,12 +113,18 @@ const setUpModules = () => {
   })
 }
 
-/** A prefix as Wine makes it, but for the version of Windows: of old ones Node wants nothing to do. */
+/** Changes of the registry: Node refuses the old Windows that Wine is by default; windows exist without a display. */
+const settings = [
+  ["HKCU\\Software\\Wine", "Version", "win10"],
+  ["HKCU\\Software\\Wine\\Drivers", "Graphics", "null"]
+]
+
+/** A prefix as Wine makes it, but for a few settings. */
 const setUpPrefix = (wine) =>
-  cached("prefix", { wine: wine.version, format: 1 }, (prefix) => {
+  cached("prefix", { wine: wine.version, settings }, (prefix) => {
     const steps = [
       [wine.loader, ["wineboot", "-i"]],
-      [wine.loader, ["reg", "add", "HKCU\\Software\\Wine", "/v", "Version", "/d", "win10", "/f"]],
+      ...settings.map(([key, name, value]) => [wine.loader, ["reg", "add", key, "/v", name, "/d", value, "/f"]]),
       // Until the last process has ended and the registry is on disk.
       [wine.server, ["-w"]]
     ]
@@ -180,16 +187,24 @@ export const runNode = async (wine, args, limit) => {
   const prefix = path.join(cache, `run-${process.pid}-${startOf(process.pid)}`)
   const { status, stderr } = spawnSync("cp", ["-al", template, prefix], { encoding: "utf8" })
   if (status !== 0) throw new Error(`no copy of the prefix: ${stderr}`)
+  const hosts = path.join(prefix, "hosts")
+  await bundleHosts(hosts)
 
   const env = environment(wine, prefix, {
     // The native packages are looked for here after node_modules.
     NODE_PATH: `Z:${path.join(modules, "node_modules")}`,
     NODE_OPTIONS: `--disable-warning=ExperimentalWarning --require "Z:${path.join(root, "tools/windows/hooks.cjs")}"`,
+    TREELINE_HOSTS: `Z:${hosts}`,
     TREELINE_WINE: wine.version
   })
   for (const [name, value] of Object.entries(process.env)) {
     if (/^(CI|FORCE_COLOR|NO_COLOR|TREELINE_.*)$/.test(name)) env[name] ??= value
   }
+
+  // Wine would start it for the first process that has to do with windows: as a member of that one's job, and holding its
+  // pipes.
+  const desktop = spawn(wine.loader, ["explorer.exe", "/desktop"], { env, stdio: "ignore" })
+  desktop.once("error", () => {}) // then Node does not start either
 
   // Node for Windows can't write to a pipe of Linux; see run.mjs for what else is different.
   const outputs = ["stdout", "stderr"].map((name) => path.join(prefix, name))
@@ -220,6 +235,7 @@ export const runNode = async (wine, args, limit) => {
   } finally {
     endAll(wine, prefix)
     child.kill("SIGKILL")
+    desktop.kill("SIGKILL")
     for (const stop of stops) stop()
     fs.rmSync(prefix, { recursive: true, force: true })
   }

@@ -10,7 +10,7 @@ import { InvalidSpec } from "./Errors.ts"
  * can't, the launch fails with `ContainmentUnavailable` and nothing runs.
  */
 export interface Limits {
-  /** Bytes of memory; beyond it the kernel ends the whole tree. */
+  /** Bytes of memory; beyond it the kernel ends the whole tree (Linux), or refuses the allocation (Windows). */
   readonly memory?: number | undefined
   /** Processes and threads; beyond it fork fails. */
   readonly processes?: number | undefined

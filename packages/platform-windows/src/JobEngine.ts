@@ -5,6 +5,7 @@
 import type { Report } from "@treeline/core/Containment"
 import type { Engine, EngineTree, LaunchRequest } from "@treeline/core/Engine"
 import { ContainmentUnavailable, LaunchError } from "@treeline/core/Errors"
+import * as NodeNetwork from "@treeline/platform-node/NodeNetwork"
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
@@ -17,7 +18,6 @@ import { Job, JobProblem, type Means } from "./internal/Job.ts"
 import * as JobTree from "./internal/JobTree.ts"
 import * as Kernel32 from "./internal/Kernel32.ts"
 import { type Console, Launcher, LaunchFailed } from "./internal/Launch.ts"
-import * as Network from "./internal/Network.ts"
 import { Processes } from "./internal/Processes.ts"
 import * as Structs from "./internal/Structs.ts"
 import * as Waits from "./internal/Waits.ts"
@@ -90,65 +90,101 @@ const consoleOf = (request: LaunchRequest, launcher: Launcher): Console => {
   return request.windowsHide ? "own" : "visible"
 }
 
-/** The engine, where `unavailable` has nothing to say against it; its helper ends with the scope. */
-export const make: Effect.Effect<Engine, never, Scope.Scope> = Effect.gen(function*() {
-  const kernel = Kernel32.load()
-  if (kernel instanceof Error) return yield* Effect.die(kernel)
-  const means = meansOf(kernel)
-  const launcher = new Launcher(kernel)
-  const consoleControl = new ConsoleControl(means, launcher)
-  yield* Effect.addFinalizer(() => Effect.sync(() => consoleControl.stop()))
-  const files = filesOf(kernel)
-  let report: Report | undefined = undefined
+/**
+ * Whether the system starts anything in a job of ours: this host's own image, suspended, so that nothing of it runs. A
+ * job that this host is in may refuse to have further ones inside.
+ */
+const startsInJob = (means: Means, launcher: Launcher): boolean => {
+  const job = Job.make(means)
+  if (job instanceof JobProblem) return false
+  const launched = launcher.launch({
+    file: process.execPath,
+    commandLine: `"${process.execPath}"`,
+    environment: EnvironmentBlock.encode({}),
+    cwd: undefined,
+    stdio: [{ _tag: "ignore" }, { _tag: "ignore" }, { _tag: "ignore" }],
+    console: "none",
+    suspended: true
+  }, job)
+  if (!(launched instanceof LaunchFailed)) means.kernel.CloseHandle(launched.process)
+  job.close()
+  return !(launched instanceof LaunchFailed)
+}
 
-  const spawn = (request: LaunchRequest): Effect.Effect<EngineTree, LaunchError | ContainmentUnavailable> =>
-    Effect.gen(function*() {
-      const command = yield* Effect.fromResult(Commands.resolve(request, {
-        env: process.env,
-        directory: process.cwd(),
-        systemDirectory: means.systemDirectory,
-        files
-      }))
-      const job = Job.make(means, request.limits)
-      if (job instanceof JobProblem) {
-        return yield* new ContainmentUnavailable({ required: "sealed", available: "sealed", reason: job.detail })
-      }
-      const console = consoleOf(request, launcher)
-      const launched = launcher.launch({
-        file: command.file,
-        commandLine: command.commandLine,
-        environment: EnvironmentBlock.encode(command.env),
-        cwd: command.cwd,
-        stdio: request.stdio,
-        console
-      }, job)
-      if (launched instanceof LaunchFailed) {
-        job.close()
-        return yield* new LaunchError({ command: Commands.nameOf(request), ...Executable.reasonOf(launched.code) })
-      }
-      try {
-        return JobTree.make({ means, job, launched, console, consoleControl })
-      } catch {
+/**
+ * The engine, where `unavailable` has nothing to say against it; its helper ends with the scope. `withoutJobs` takes over
+ * where a launch shows that the system refuses jobs here. `kernel` is how the system is called.
+ */
+export const make = (
+  withoutJobs: (reason: string) => Engine,
+  kernel: Kernel32.Kernel32 | Error = Kernel32.load()
+): Effect.Effect<Engine, never, Scope.Scope> =>
+  Effect.gen(function*() {
+    if (kernel instanceof Error) return yield* Effect.die(kernel)
+    const means = meansOf(kernel)
+    const launcher = new Launcher(kernel)
+    const consoleControl = new ConsoleControl(means, launcher)
+    yield* Effect.addFinalizer(() => Effect.sync(() => consoleControl.stop()))
+    const files = filesOf(kernel)
+    let report: Report | undefined = undefined
+    let substitute: Engine | undefined = undefined
+
+    const spawn = (request: LaunchRequest): Effect.Effect<EngineTree, LaunchError | ContainmentUnavailable> =>
+      Effect.gen(function*() {
+        if (substitute !== undefined) return yield* substitute.spawn(request)
+        const command = yield* Effect.fromResult(Commands.resolve(request, {
+          env: process.env,
+          directory: process.cwd(),
+          systemDirectory: means.systemDirectory,
+          files
+        }))
+        const job = Job.make(means, request.limits)
+        if (job instanceof JobProblem) {
+          return yield* new ContainmentUnavailable({ required: "sealed", available: "sealed", reason: job.detail })
+        }
+        const console = consoleOf(request, launcher)
+        const launched = launcher.launch({
+          file: command.file,
+          commandLine: command.commandLine,
+          environment: EnvironmentBlock.encode(command.env),
+          cwd: command.cwd,
+          stdio: request.stdio,
+          console
+        }, job)
+        if (launched instanceof LaunchFailed) {
+          job.close()
+          if (launched.code === Kernel32.ERROR_ACCESS_DENIED && !startsInJob(means, launcher)) {
+            substitute = withoutJobs("this host is in a job that lets no further job be made inside of it")
+            return yield* substitute.spawn(request)
+          }
+          return yield* new LaunchError({ command: Commands.nameOf(request), ...Executable.reasonOf(launched.code) })
+        }
+        const tree = JobTree.make({ means, job, launched, console, consoleControl })
+        if (tree !== undefined) {
+          if (console !== "shared") consoleControl.startSoon()
+          return tree
+        }
         // Whose end can't be seen is not left running.
         job.close()
         kernel.CloseHandle(launched.process)
         for (const socket of launched.sockets) socket.destroy()
-      }
-      return yield* new LaunchError({
-        command: Commands.nameOf(request),
-        reason: "ResourceExhausted",
-        detail: "the system has no room for one more wait"
+        return yield* new LaunchError({
+          command: Commands.nameOf(request),
+          reason: "ResourceExhausted",
+          detail: "the system has no room for one more wait"
+        })
       })
-    })
 
-  return {
-    report: Effect.sync(() => report ??= reportOf(means)),
-    // The live clock, also under TestClock: real processes take real time.
-    clock: Effect.succeed(Clock.Clock.defaultValue()),
-    spawn,
-    find: (identity) =>
-      Effect.sync(() => identity.boot === "" ? Option.fromUndefinedOr(means.processes.find(identity)) : Option.none()),
-    processes: Effect.sync(() => means.processes.all()),
-    network: Network.make()
-  }
-})
+    return {
+      report: Effect.suspend(() => substitute?.report ?? Effect.succeed(report ??= reportOf(means))),
+      // The live clock, also under TestClock: real processes take real time.
+      clock: Effect.succeed(Clock.Clock.defaultValue()),
+      spawn,
+      find: (identity) =>
+        Effect.sync(() =>
+          identity.boot === "" ? Option.fromUndefinedOr(means.processes.find(identity)) : Option.none()
+        ),
+      processes: Effect.sync(() => means.processes.all()),
+      network: NodeNetwork.make(undefined)
+    }
+  })

@@ -7,6 +7,7 @@ import type { Engine, EngineTree, LaunchRequest, Pipe, SignalReport } from "@tre
 import { ContainmentUnavailable, LaunchError } from "@treeline/core/Errors"
 import * as ExitStatus from "@treeline/core/ExitStatus"
 import type { ProcessInfo } from "@treeline/core/ProcessIdentity"
+import * as NodeNetwork from "@treeline/platform-node/NodeNetwork"
 import * as Clock from "effect/Clock"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
@@ -18,7 +19,6 @@ import { win32 as path } from "node:path"
 import * as Commands from "./internal/Commands.ts"
 import * as EnvironmentBlock from "./internal/EnvironmentBlock.ts"
 import * as ExitCode from "./internal/ExitCode.ts"
-import * as Network from "./internal/Network.ts"
 import type { Options } from "./internal/Options.ts"
 import * as Pipes from "./internal/Pipes.ts"
 
@@ -137,7 +137,7 @@ export const make = (options: Options, reason: string): Engine => {
         detail: allowed ? "ends what still hangs together" : "only for launches that require no more than \"group\""
       }
     ],
-    raise: `job objects need koffi, an optional dependency: ${reason}`
+    raise: `there are no job objects here: ${reason}`
   }
 
   const spawn = (request: LaunchRequest): Effect.Effect<EngineTree, LaunchError | ContainmentUnavailable> =>
@@ -189,7 +189,7 @@ export const make = (options: Options, reason: string): Engine => {
     spawn,
     find: () => Effect.succeed(Option.none()),
     processes: Effect.succeed([]),
-    network: Network.make()
+    network: NodeNetwork.make(undefined)
   }
 }
 

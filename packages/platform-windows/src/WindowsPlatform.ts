@@ -49,9 +49,10 @@ export const layerWith = (options: Options): Layer.Layer<ProcessPlatform.Process
   Layer.effect(
     ProcessPlatform.ProcessPlatform,
     Effect.suspend(() => {
+      const withoutJobs = (reason: string) => PortableEngine.make(options, reason)
       const reason = whyPortable(options)
       return Effect.map(
-        reason === undefined ? JobEngine.make : Effect.succeed(PortableEngine.make(options, reason)),
+        reason === undefined ? JobEngine.make(withoutJobs) : Effect.succeed(withoutJobs(reason)),
         ProcessPlatform.make
       )
     })

@@ -2,18 +2,27 @@
  * `ProcessPlatform` for the system that the program runs on.
  */
 import type * as ProcessPlatform from "@treeline/core/ProcessPlatform"
-import * as PosixPlatform from "@treeline/platform-posix/PosixPlatform"
-import * as WindowsPlatform from "@treeline/platform-windows/WindowsPlatform"
-import type * as Layer from "effect/Layer"
+import type * as PosixPlatform from "@treeline/platform-posix/PosixPlatform"
+import type * as WindowsPlatform from "@treeline/platform-windows/WindowsPlatform"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
 
-/** Options of the POSIX platform; of these `engine` is for Windows too. */
-export type Options = PosixPlatform.Options
+/** Options of both platforms; each takes those that it knows. */
+export type Options = PosixPlatform.Options & WindowsPlatform.Options
 
-/** The platform with options of its own. */
+/** The platform with options of its own. Only the one for this system is loaded. */
 export const layerWith = (options: Options): Layer.Layer<ProcessPlatform.ProcessPlatform> =>
-  process.platform === "win32"
-    ? WindowsPlatform.layerWith({ engine: options.engine })
-    : PosixPlatform.layerWith(options)
+  Layer.unwrap(
+    process.platform === "win32"
+      ? Effect.map(
+        Effect.promise(() => import("@treeline/platform-windows/WindowsPlatform")),
+        (platform) => platform.layerWith(options)
+      )
+      : Effect.map(
+        Effect.promise(() => import("@treeline/platform-posix/PosixPlatform")),
+        (platform) => platform.layerWith(options)
+      )
+  )
 
 /**
  * The platform as this system offers it.

@@ -10,8 +10,8 @@ import { identify, killIfAlive } from "./Processes.ts"
 export const capabilities: Conformance.Capabilities = {
   programs: windowsPrograms,
   level: "sealed",
-  // Windows has console events and TerminateProcess. What the plan does with them is in Shutdown.test.ts.
   signals: false,
+  politeRequests: true,
   escapes: true,
   additionalFds: true,
   release: true,

@@ -38,7 +38,9 @@ const withLiving = <A>(
     if (wait(handle, 0) !== waitTimeout) return undefined
     const [creation, ...others] = Array.from({ length: 4 }, () => Buffer.alloc(8))
     getTimes(handle, creation, ...others)
-    return use(handle, creation!.readBigUInt64LE().toString())
+    const start = creation!.readBigUInt64LE()
+    // Under Wine a process that has not started yet has no creation time.
+    return start === 0n ? undefined : use(handle, start.toString())
   } finally {
     closeHandle(handle)
   }
@@ -62,17 +64,25 @@ const snapshotOf = kernel.func("uintptr_t __stdcall CreateToolhelp32Snapshot(uin
 const first = kernel.func("int __stdcall Process32FirstW(uintptr_t snapshot, void *entry)")
 const next = kernel.func("int __stdcall Process32NextW(uintptr_t snapshot, void *entry)")
 
-/** The processes whose parent had this pid. */
-export const childrenOf = (parent: number): ReadonlyArray<number> => {
+/**
+ * The living children of a process that run `image`. Only the pid of a parent is known, and it may have been another's
+ * before: a child that is older than its parent is a stranger's.
+ */
+export const childrenOf = (parent: Identity, image: string): ReadonlyArray<Identity> => {
   const snapshot = snapshotOf(2, 0)
   const entry = Buffer.alloc(568)
   entry.writeUInt32LE(entry.length, 0)
   const found: Array<number> = []
   for (let more = first(snapshot, entry); more !== 0; more = next(snapshot, entry)) {
-    if (entry.readUInt32LE(32) === parent) found.push(entry.readUInt32LE(8))
+    const name = entry.toString("utf16le", 44, 564).split("\0", 1)[0]!
+    if (entry.readUInt32LE(32) === parent.pid && name.toLowerCase() === image) found.push(entry.readUInt32LE(8))
   }
   closeHandle(snapshot)
-  return found
+  return found.map(identify).filter((child) => child !== undefined).filter((child) => {
+    const older = BigInt(child.start) < BigInt(parent.start)
+    if (older) console.log("STRANGER", child, parent)
+    return !older
+  })
 }
 
 const createEvent = kernel.func("uintptr_t __stdcall CreateEventW(void *security, int manual, int state, void *name)")

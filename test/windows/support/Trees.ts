@@ -54,11 +54,7 @@ export const assertGone = (identities: ReadonlyArray<Identity>): void =>
  */
 export const familyOf = (pids: ReadonlyArray<number>): Effect.Effect<ReadonlyArray<Identity>> =>
   Effect.gen(function*() {
-    const [below] = yield* eventually("the great-grandchild runs", () => {
-      const children = childrenOf(pids.at(-1)!).filter((pid) => identify(pid) !== undefined)
-      return children.length > 0 && children
-    })
-    const started = [...pids, below!].filter((pid) => pid !== 0)
-    const identities = living(started)
-    return identities
+    const started = living(pids.filter((pid) => pid !== 0))
+    const below = yield* eventually("the great-grandchild runs", () => childrenOf(started.at(-1)!, "ping.exe")[0])
+    return [...started, below]
   })

@@ -192,7 +192,7 @@ export const suite = <R = never>(
           }))
       }
 
-      needs(capabilities.signals, "the platform has no signals")(
+      needs(capabilities.signals, "the platform has no signals of POSIX")(
         "peer 80: a death by signal is a failure",
         () =>
           Effect.gen(function*() {

@@ -86,8 +86,10 @@ export interface Capabilities<R = never> {
   readonly programs: Programs
   /** The containment that an ordinary launch must have. */
   readonly level: Containment.Level
-  /** Whether processes can be asked to end, stopped and continued by signals. */
+  /** Whether processes have the signals of POSIX: can end by one, and be stopped and continued. */
   readonly signals: boolean
+  /** Whether a process can be asked to end, by SIGTERM or what stands for it, and may refuse. Default: as `signals`. */
+  readonly politeRequests?: boolean | undefined
   /** Whether a program can leave its group or session. */
   readonly escapes: boolean
   /** Whether children can have descriptors above 2. */
@@ -138,7 +140,7 @@ export const suite = <R = never>(
   layer: Layer.Layer<ProcessPlatform | R>,
   capabilities: Capabilities<R>
 ): void => {
-  const { escapes, programs, signals, time = "real" } = capabilities
+  const { escapes, programs, signals, politeRequests = signals, time = "real" } = capabilities
   const excludeTestServices = time === "real"
   const spawnerLayer = Layer.provideMerge(Spawner.layerWith({ forceKillAfter: "200 millis" }), layer)
 
@@ -187,7 +189,8 @@ export const suite = <R = never>(
     return { handle, pids, close: Scope.close(scope, Exit.void) }
   })
 
-  const noSignals = "the platform has no signals"
+  const noSignals = "the platform has no signals of POSIX"
+  const noRequests = "processes can't be asked to end here"
   const noEscapes = "programs can't leave their group here"
   const noDescriptors = "the platform has no further descriptors"
   const noRelease = "children can't be released here"
@@ -390,7 +393,7 @@ export const suite = <R = never>(
           yield* assertNoneAlive(pids)
         }))
 
-      needs(signals, noSignals)(
+      needs(politeRequests, noRequests)(
         "peer 3: escalation looks at the tree, not at the leader",
         () =>
           Effect.gen(function*() {
@@ -412,7 +415,7 @@ export const suite = <R = never>(
           yield* assertNoneAlive(pids)
         }))
 
-      needs(signals, noSignals)(
+      needs(politeRequests, noRequests)(
         "P10, P19, P23: what ignores SIGTERM is killed after the grace",
         () =>
           Effect.gen(function*() {
@@ -424,21 +427,24 @@ export const suite = <R = never>(
           })
       )
 
-      needs(signals, noSignals)("peer 25, P44: stops at the same time are one teardown", () =>
-        Effect.gen(function*() {
-          const { tree } = yield* start(programs.polite(4), {
-            shutdown: ShutdownPlan.terminate({ within: "10 seconds" })
+      needs(politeRequests, noRequests)(
+        "peer 25, P44: stops at the same time are one teardown",
+        () =>
+          Effect.gen(function*() {
+            const { tree } = yield* start(programs.polite(4), {
+              shutdown: ShutdownPlan.terminate({ within: "10 seconds" })
+            })
+            const outcomes = yield* Effect.all([tree.shutdown(), tree.shutdown(), tree.shutdown()], {
+              concurrency: "unbounded"
+            })
+            assert.deepStrictEqual(outcomes, [[], [], []])
+            assert.deepStrictEqual(yield* tree.exited, ExitStatus.exited(4))
+            const ended = (yield* textOf(tree.stdout.stream)).split("\n").filter((line) => line === "ended")
+            assert.strictEqual(ended.length, 1, "it was asked once")
           })
-          const outcomes = yield* Effect.all([tree.shutdown(), tree.shutdown(), tree.shutdown()], {
-            concurrency: "unbounded"
-          })
-          assert.deepStrictEqual(outcomes, [[], [], []])
-          assert.deepStrictEqual(yield* tree.exited, ExitStatus.exited(4))
-          const ended = (yield* textOf(tree.stdout.stream)).split("\n").filter((line) => line === "ended")
-          assert.strictEqual(ended.length, 1, "it was asked once")
-        }))
+      )
 
-      needs(signals, noSignals)(
+      needs(politeRequests, noRequests)(
         "peer 26: a later stop shortens the grace, and never lengthens it",
         () =>
           Effect.gen(function*() {
@@ -459,7 +465,7 @@ export const suite = <R = never>(
           })
       )
 
-      needs(signals, noSignals)(
+      needs(politeRequests, noRequests)(
         "peer 30: stubborn children of one scope share their grace",
         () =>
           Effect.gen(function*() {
@@ -481,7 +487,7 @@ export const suite = <R = never>(
           })
       )
 
-      needs(signals, noSignals)(
+      needs(politeRequests, noRequests)(
         "peer 33: a step that closes the input comes before signals",
         () =>
           Effect.gen(function*() {
@@ -497,7 +503,7 @@ export const suite = <R = never>(
           })
       )
 
-      needs(signals, noSignals)(
+      needs(politeRequests, noRequests)(
         "a signal is sent to the leader, its group or the tree, and nothing else happens",
         () =>
           Effect.gen(function*() {
@@ -719,7 +725,7 @@ export const suite = <R = never>(
           })
       )
 
-      needs(signals, noSignals)("P23: forceKillAfter escalates", () =>
+      needs(politeRequests, noRequests)("P23: forceKillAfter escalates", () =>
         Effect.gen(function*() {
           const { handle, pids } = yield* spawn(programs.stubborn)
           const took = yield* elapsed(handle.kill({ forceKillAfter: 100 }))
@@ -727,12 +733,15 @@ export const suite = <R = never>(
           assert.isAtLeast(took, 95)
         }))
 
-      needs(signals, noSignals)("Spawner.signal sends a signal and does not wait", () =>
-        Effect.gen(function*() {
-          const { handle } = yield* spawn(programs.stubborn)
-          assert.deepStrictEqual(yield* Spawner.signal(handle, "SIGTERM"), { delivered: 1, denied: [] })
-          assert.isTrue(yield* handle.isRunning)
-        }))
+      needs(politeRequests, noRequests)(
+        "Spawner.signal sends a signal and does not wait",
+        () =>
+          Effect.gen(function*() {
+            const { handle } = yield* spawn(programs.stubborn)
+            assert.deepStrictEqual(yield* Spawner.signal(handle, "SIGTERM"), { delivered: 1, denied: [] })
+            assert.isTrue(yield* handle.isRunning)
+          })
+      )
 
       it.effect("P22: the scope ends the whole tree", () =>
         Effect.gen(function*() {

@@ -5,10 +5,13 @@
  * The tables are dear: the kernel walks its whole hash of connections for each read (5 ms and more on a machine with
  * some memory). So they are read by Node's threads, and a listener that was found once is asked for directly.
  */
-import { type Address, format } from "@treeline/core/Network"
+import { type Address, format, type Network } from "@treeline/core/Network"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
 import * as fs from "node:fs"
 import * as net from "node:net"
 import * as os from "node:os"
+import * as ProcTable from "./ProcTable.ts"
 
 /** TCP_LISTEN of linux/tcp_states.h. */
 const listening = "0A"
@@ -189,4 +192,11 @@ export class Listeners {
     }
     return found.length === 0 && looked.includes("hidden") ? undefined : found.map(({ pid }) => pid)
   }
+}
+
+/** What a network tells of listeners; nothing where there is no /proc. */
+export const make = (): Network["listeners"] => {
+  if (!ProcTable.isAvailable()) return undefined
+  const listeners = new Listeners()
+  return (address, among) => Effect.map(Effect.promise(() => listeners.find(address, among)), Option.fromUndefinedOr)
 }

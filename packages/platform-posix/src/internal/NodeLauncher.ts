@@ -1,12 +1,12 @@
 /** Starts programs through Node's child_process. */
 import type { LaunchRequest, Pipe } from "@treeline/core/Engine"
 import * as ExitStatus from "@treeline/core/ExitStatus"
+import * as NodePipes from "@treeline/platform-node/NodePipes"
 import * as Effect from "effect/Effect"
 import * as child_process from "node:child_process"
 import type { Socket } from "node:net"
 import * as Executable from "./Executable.ts"
 import type { Launched, Launcher, LaunchProblem } from "./Launcher.ts"
-import * as NodePipes from "./NodePipes.ts"
 import type { Tagger } from "./Tagging.ts"
 
 const launched = (child: child_process.ChildProcess, pid: number, stdio: LaunchRequest["stdio"]): Launched => {

@@ -7,6 +7,7 @@ import type { Engine, EngineTree, LaunchRequest, SignalReport } from "@treeline/
 import { ContainmentUnavailable, LaunchError } from "@treeline/core/Errors"
 import type * as ExitStatus from "@treeline/core/ExitStatus"
 import type { ProcessIdentity, ProcessInfo } from "@treeline/core/ProcessIdentity"
+import * as NodeNetwork from "@treeline/platform-node/NodeNetwork"
 import * as Clock from "effect/Clock"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
@@ -15,8 +16,8 @@ import { type Entry, toInfo } from "./Entry.ts"
 import * as Executable from "./Executable.ts"
 import type { Guardian } from "./Guardian.ts"
 import type { Launched, Launcher, Program } from "./Launcher.ts"
+import * as Listeners from "./Listeners.ts"
 import * as Mark from "./Mark.ts"
-import * as NodeNetwork from "./NodeNetwork.ts"
 import * as Numbers from "./Numbers.ts"
 import * as ProcTable from "./ProcTable.ts"
 import { type Seal, type Sealer, SealProblem } from "./Seal.ts"
@@ -330,6 +331,6 @@ export const make = (parts: Parts): Engine => {
     spawn,
     find,
     processes,
-    network: NodeNetwork.make()
+    network: NodeNetwork.make(Listeners.make())
   }
 }

@@ -7,6 +7,7 @@
  */
 import type { Pipe } from "@treeline/core/Engine"
 import type { ExitStatus } from "@treeline/core/ExitStatus"
+import * as NodePipes from "@treeline/platform-node/NodePipes"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as fs from "node:fs"
@@ -15,7 +16,6 @@ import { constants } from "node:os"
 import { getSystemErrorName } from "node:util"
 import * as Executable from "../internal/Executable.ts"
 import type { Environment, Launched, Launcher, LaunchProblem, Program } from "../internal/Launcher.ts"
-import * as NodePipes from "../internal/NodePipes.ts"
 import * as Libc from "./Libc.ts"
 import type { Reaper } from "./Reaper.ts"
 

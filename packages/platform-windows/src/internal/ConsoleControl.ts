@@ -1,4 +1,4 @@
-/** Asks trees to end by events of their consoles, through a helper process that starts with the first one. */
+/** Asks trees to end by events of their consoles, through one helper process for the whole host. */
 import * as Result from "effect/Result"
 import { fileURLToPath } from "node:url"
 import * as CommandLine from "./CommandLine.ts"
@@ -15,18 +15,25 @@ const helperPath = fileURLToPath(
 )
 
 /** How long the helper may take for one request, its start included, in ms. */
-const patience = 3_000
+const patience = 5_000
+
+/**
+ * How long after the first launch the helper starts, in ms: a program that only runs a command and ends does not pay for
+ * it, and for most others it runs long before the first tree is asked to end.
+ */
+const startAfter = 1_000
 
 interface Helper {
   readonly job: Job
   readonly launched: Launched
-  readonly stop: () => void
+  readonly stop: (() => void) | undefined
 }
 
 export class ConsoleControl {
   private readonly means: Means
   private readonly launcher: Launcher
   private helper: Helper | undefined = undefined
+  private starting: NodeJS.Timeout | undefined = undefined
   private readonly waiting = new Map<string, (consoles: number) => void>()
   private last = 0
 
@@ -66,12 +73,18 @@ export class ConsoleControl {
     return { job, launched, stop }
   }
 
+  /** Starts the helper before it is needed, once: Node takes some hundred ms. */
+  startSoon(): void {
+    this.starting ??= setTimeout(() => (this.helper ??= this.start()), startAfter).unref()
+  }
+
   /** Ends the helper; the next event starts another one. */
   stop(): void {
+    clearTimeout(this.starting)
     const { helper } = this
     if (helper === undefined) return
     this.helper = undefined
-    helper.stop()
+    helper.stop?.()
     for (const socket of helper.launched.sockets) socket.destroy()
     this.means.kernel.CloseHandle(helper.launched.process)
     helper.job.close()

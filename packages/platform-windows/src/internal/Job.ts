@@ -23,8 +23,20 @@ export class JobProblem {
 const memberAccess = Kernel32.PROCESS_QUERY_LIMITED_INFORMATION | Kernel32.PROCESS_QUERY_INFORMATION |
   Kernel32.SYNCHRONIZE
 
-/** How often members are looked at that may not be waited for, in ms. */
+/** How often members are looked at that can't be waited for, in ms. */
 const lookAgain = 100
+
+/** A living member; one that may not even be looked at has no handle. */
+interface Member {
+  readonly pid: number
+  readonly process: Structs.Handle | undefined
+}
+
+/** Members that are held open. */
+export interface Held {
+  readonly pids: ReadonlyArray<number>
+  readonly release: () => void
+}
 
 /** What all jobs of a host use. */
 export interface Means {
@@ -104,7 +116,9 @@ export class Job {
         null
       )
       if (done !== 0) return Structs.pidList(pids).pids
-      if (kernel.lastError() !== Kernel32.ERROR_MORE_DATA) return []
+      const code = kernel.lastError()
+      // A job that does not tell its members must not pass for an empty one.
+      if (code !== Kernel32.ERROR_MORE_DATA) throw new Error(`the members of a job can't be read (error ${code})`)
       this.pids = Buffer.alloc(Structs.pidListSize(2 * Structs.pidList(pids).assigned))
     }
   }
@@ -119,23 +133,49 @@ export class Job {
     return image === path.join(this.means.systemDirectory, "conhost.exe").toLowerCase()
   }
 
-  /**
-   * Runs `use` for each living member; console hosts are none. A member that may not even be looked at has no handle.
-   * Stops when `use` returns true.
-   */
-  private each(use: (pid: number, process: Structs.Handle | undefined) => boolean | void): void {
+  /** Opens a living member, if this pid is one; console hosts are none. */
+  private open(pid: number): Member | undefined {
     const { kernel, processes } = this.means
+    const process = kernel.OpenProcess(memberAccess, 0, pid)
+    if (Kernel32.isInvalid(process)) {
+      return kernel.lastError() === Kernel32.ERROR_ACCESS_DENIED ? { pid, process: undefined } : undefined
+    }
+    if (processes.isAlive(process) && this.contains(process) && !this.isConsoleHost(process)) return { pid, process }
+    kernel.CloseHandle(process)
+    return undefined
+  }
+
+  /** Gives a member's handle back. */
+  private release({ process }: Member): void {
+    if (process !== undefined) this.means.kernel.CloseHandle(process)
+  }
+
+  /** Runs `use` for each living member. */
+  private each(use: (member: Member) => void): void {
     for (const pid of this.list()) {
-      const handle = kernel.OpenProcess(memberAccess, 0, pid)
-      if (Kernel32.isInvalid(handle)) {
-        if (kernel.lastError() === Kernel32.ERROR_ACCESS_DENIED && use(pid, undefined) === true) return
-        continue
-      }
+      const member = this.open(pid)
+      if (member === undefined) continue
       try {
-        const living = processes.isAlive(handle) && this.contains(handle) && !this.isConsoleHost(handle)
-        if (living && use(pid, handle) === true) return
+        use(member)
       } finally {
-        kernel.CloseHandle(handle)
+        this.release(member)
+      }
+    }
+  }
+
+  /**
+   * One living member, to be given back; undefined when there is none. What a list names may have started another process
+   * and ended before it is looked at, so the next list has to name nobody new.
+   */
+  private any(): Member | undefined {
+    const ended = new Set<number>()
+    while (true) {
+      const pids = this.list().filter((pid) => !ended.has(pid))
+      if (pids.length === 0) return undefined
+      for (const pid of pids) {
+        const member = this.open(pid)
+        if (member !== undefined) return member
+        ended.add(pid)
       }
     }
   }
@@ -143,7 +183,7 @@ export class Job {
   /** The living members. `leader` is what they are held by. */
   members(leader: number): ReadonlyArray<ProcessInfo> {
     const members: Array<ProcessInfo> = []
-    this.each((pid, process) => {
+    this.each(({ pid, process }) => {
       const info = process === undefined
         ? { pid, parent: 0, group: leader, session: 0, startTime: "", state: "R", alive: true, command: "" }
         : this.means.processes.info(pid, process, leader)
@@ -152,34 +192,36 @@ export class Job {
     return members
   }
 
+  /**
+   * Keeps the living members of `wanted` (default: all) open until they are released: while a process is held, its pid
+   * belongs to nobody else.
+   */
+  hold(wanted?: Pick<ProcessInfo, "pid" | "startTime">): Held {
+    const held: Array<Member> = []
+    for (const pid of this.list()) {
+      if (wanted !== undefined && wanted.pid !== pid) continue
+      const member = this.open(pid)
+      if (member === undefined) continue
+      const same = wanted === undefined || wanted.startTime === this.startOf(member)
+      if (same && member.process !== undefined) held.push(member)
+      else this.release(member)
+    }
+    return { pids: held.map(({ pid }) => pid), release: () => held.forEach((member) => this.release(member)) }
+  }
+
+  private startOf({ process }: Member): string | undefined {
+    return process === undefined ? undefined : String(this.means.processes.timesOf(process)?.created)
+  }
+
   /** Whether this process is a living member. */
   has(process: Structs.Handle): boolean {
     return !this.closed && this.contains(process)
   }
 
   get isEmpty(): boolean {
-    let empty = true
-    this.each(() => {
-      empty = false
-      return true
-    })
-    return empty
-  }
-
-  /** Calls `listener` once when `process` has ended; undefined when it has already. */
-  private onEnd(pid: number, listener: () => void): (() => void) | undefined {
-    const { kernel, waits } = this.means
-    // A handle of its own, which lives as long as the wait.
-    const handle = kernel.OpenProcess(memberAccess, 0, pid)
-    if (Kernel32.isInvalid(handle)) return undefined
-    const stop = waits.add(handle, () => {
-      kernel.CloseHandle(handle)
-      listener()
-    })
-    return () => {
-      stop()
-      kernel.CloseHandle(handle)
-    }
+    const member = this.any()
+    if (member !== undefined) this.release(member)
+    return member === undefined
   }
 
   /**
@@ -189,21 +231,31 @@ export class Job {
   onEmpty(listener: () => void): () => void {
     let cancel: (() => void) | undefined = undefined
     const next = (): void => {
-      let left = false
       cancel = undefined
-      this.each((pid, process) => {
-        left = true
-        if (process !== undefined) cancel = this.onEnd(pid, next)
-        return cancel !== undefined
-      })
-      if (cancel !== undefined) return
-      if (!left) return listener()
-      // Only members are left that nobody may wait for.
-      const timer = setTimeout(next, lookAgain)
-      cancel = () => clearTimeout(timer)
+      const member = this.any()
+      if (member === undefined) return listener()
+      cancel = this.onEnd(member, next)
     }
     next()
     return () => cancel?.()
+  }
+
+  /** Calls `listener` once when a member has ended, and gives the member back. */
+  private onEnd(member: Member, listener: () => void): () => void {
+    const stop = member.process === undefined ? undefined : this.means.waits.add(member.process, () => {
+      this.release(member)
+      listener()
+    })
+    if (stop !== undefined) {
+      return () => {
+        stop()
+        this.release(member)
+      }
+    }
+    // Nobody may wait for it, or the system has no room for one more wait.
+    this.release(member)
+    const timer = setTimeout(listener, lookAgain)
+    return () => clearTimeout(timer)
   }
 
   /** What the members use now, in bytes and ms; the processor time of those that have ended counts where it is told. */
@@ -212,7 +264,7 @@ export class Job {
     let count = 0
     let memory = 0
     let cpu = 0
-    this.each((_, process) => {
+    this.each(({ process }) => {
       count++
       if (process === undefined) return
       memory += processes.workingSet(process)

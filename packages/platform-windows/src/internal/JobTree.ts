@@ -2,7 +2,7 @@
 import type { EngineTree, SignalReport } from "@treeline/core/Engine"
 import type { ExitStatus } from "@treeline/core/ExitStatus"
 import * as ExitStatuses from "@treeline/core/ExitStatus"
-import type { ProcessInfo } from "@treeline/core/ProcessIdentity"
+import type { ProcessIdentity, ProcessInfo } from "@treeline/core/ProcessIdentity"
 import * as Clock from "effect/Clock"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
@@ -39,9 +39,11 @@ export interface Parts {
   readonly consoleControl: ConsoleControl
 }
 
-export const make = ({ console, consoleControl, job, launched, means }: Parts): EngineTree => {
+/** Undefined when the system has no room for one more wait, so that the end of the leader could not be seen. */
+export const make = ({ console, consoleControl, job, launched, means }: Parts): EngineTree | undefined => {
   const { keepAlive, kernel, processes, waits } = means
   const { pid, process } = launched
+  const identity: ProcessIdentity = { pid, startTime: String(processes.timesOf(process)?.created ?? ""), boot: "" }
   const exited = Deferred.makeUnsafe<ExitStatus>()
   let ended = false
   let killed = false
@@ -52,7 +54,7 @@ export const make = ({ console, consoleControl, job, launched, means }: Parts): 
   const settle = () => {
     if (ended) return
     ended = true
-    stopWaiting()
+    stopWaiting?.()
     if (referenced) keepAlive.unreference()
     const code = processes.exitCode(process)
     Deferred.doneUnsafe(
@@ -61,6 +63,7 @@ export const make = ({ console, consoleControl, job, launched, means }: Parts): 
     )
   }
   const stopWaiting = waits.add(process, settle)
+  if (stopWaiting === undefined) return undefined
   // A wait alone does not keep the host's event loop alive.
   keepAlive.reference()
 
@@ -109,14 +112,22 @@ export const make = ({ console, consoleControl, job, launched, means }: Parts): 
       }
     })
 
-  const send = (event: Event, pids: ReadonlyArray<number>): Effect.Effect<SignalReport> =>
+  /** To the consoles of the living members; the leader's first, which is mostly the only one. */
+  const send = (event: Event, wanted?: Pick<ProcessInfo, "pid" | "startTime">): Effect.Effect<SignalReport> =>
     // A console that is the host's too can't be given an event without the host.
     console === "own" || console === "visible"
-      ? Effect.map(
-        Effect.promise(() => consoleControl.send(event, pids)),
-        (delivered) => ({ delivered, denied: [] })
+      ? Effect.acquireUseRelease(
+        // The helper knows a console by a pid only.
+        Effect.sync(() => job.hold(wanted)),
+        ({ pids }) =>
+          Effect.map(
+            Effect.promise(() => consoleControl.send(event, [...pids].sort((a, b) => rank(a) - rank(b)))),
+            (delivered) => ({ delivered, denied: [] })
+          ),
+        ({ release }) => Effect.sync(release)
       )
       : Effect.succeed(nobody)
+  const rank = (member: number): number => member === pid ? 0 : 1
 
   const terminateLeader = (): SignalReport => {
     if (ended) return nobody
@@ -147,18 +158,12 @@ export const make = ({ console, consoleControl, job, launched, means }: Parts): 
       }
       const event = events[name]
       if (event === undefined) return Effect.succeed(nobody)
-      if (typeof target !== "string") {
-        const same = processes.withSame(target, Kernel32.PROCESS_QUERY_INFORMATION, (handle) => job.has(handle))
-        return same === true ? send(event, [target.pid]) : Effect.succeed(nobody)
-      }
-      if (target === "leader") return ended ? Effect.succeed(nobody) : send(event, [pid])
-      // The leader's console first: it is mostly the only one.
-      const pids = job.members(pid).map((member) => member.pid)
-      return send(event, pids.includes(pid) ? [pid, ...pids.filter((other) => other !== pid)] : pids)
+      if (typeof target !== "string") return send(event, target)
+      return target === "leader" ? send(event, identity) : send(event)
     })
 
   return {
-    identity: { pid, startTime: String(processes.timesOf(process)?.created ?? ""), boot: "" },
+    identity,
     level: "sealed",
     pipes: launched.pipes,
     exited: Deferred.await(exited),

@@ -122,6 +122,8 @@ export interface Kernel32 {
   readonly onWait: (listener: (context: number | bigint) => void) => bigint
   /** Functions for windows on the screen. */
   readonly user32: () => User32
+  /** Functions for accounts. */
+  readonly advapi32: () => Advapi32
 }
 
 export interface User32 {
@@ -130,6 +132,11 @@ export interface User32 {
   readonly GetWindow: (window: Handle, which: number) => Handle
   readonly IsWindowVisible: (window: Handle) => number
   readonly PostMessageW: (window: Handle, message: number, w: Handle, l: Handle) => number
+}
+
+export interface Advapi32 {
+  readonly OpenProcessToken: (process: Handle, access: number, out: BigUint64Array) => number
+  readonly GetTokenInformation: (token: Handle, what: number, info: Buffer, length: number, out: Uint32Array) => number
 }
 
 export const INFINITE = 0xffff_ffff
@@ -152,6 +159,7 @@ export const JobExtendedLimits = 9
 export const JobCpuRate = 15
 export const ATTRIBUTE_HANDLE_LIST = 0x2_0002
 export const ATTRIBUTE_JOB_LIST = 0x2_000d
+export const CREATE_SUSPENDED = 0x4
 export const CREATE_NEW_CONSOLE = 0x10
 export const DETACHED_PROCESS = 0x8
 export const CREATE_UNICODE_ENVIRONMENT = 0x400
@@ -170,6 +178,8 @@ export const FILE_ATTRIBUTE_DIRECTORY = 0x10
 export const SNAP_PROCESS = 2
 /** ONLYONCE | EXECUTEINWAITTHREAD: one callback of a wait thread at a time, so no more than koffi can queue. */
 export const WAIT_FLAGS = 0x8 | 0x4
+export const TOKEN_QUERY = 8
+export const TokenUser = 1
 export const WM_CLOSE = 0x10
 export const GW_OWNER = 4
 
@@ -263,6 +273,15 @@ const open = (): Kernel32 => {
       const name = `TreelineWait${process.hrtime.bigint()}`
       const type = koffi.proto(`void __stdcall ${name}(uintptr_t context, uint8_t fired)`)
       return koffi.register(listener, koffi.pointer(type))
+    },
+    advapi32: () => {
+      const library = koffi.load("advapi32.dll")
+      return {
+        OpenProcessToken: library.func("int __stdcall OpenProcessToken(uintptr_t process, uint32_t access, void *out)"),
+        GetTokenInformation: library.func(
+          "int __stdcall GetTokenInformation(uintptr_t token, int what, void *info, uint32_t length, void *out)"
+        )
+      }
     },
     user32: () => {
       if (user !== undefined) return user

@@ -18,6 +18,8 @@ export interface Program {
   readonly cwd: string | undefined
   readonly stdio: LaunchRequest["stdio"]
   readonly console: Console
+  /** Never runs, but can be ended. */
+  readonly suspended?: boolean
 }
 
 /** `own`: a console of its own without a window; `visible`: with one; `shared`: the host's; `none`. */
@@ -133,7 +135,8 @@ export class Launcher {
         null,
         null,
         1,
-        Kernel32.EXTENDED_STARTUPINFO_PRESENT | Kernel32.CREATE_UNICODE_ENVIRONMENT | consoleFlags[program.console],
+        Kernel32.EXTENDED_STARTUPINFO_PRESENT | Kernel32.CREATE_UNICODE_ENVIRONMENT | consoleFlags[program.console] |
+          (program.suspended === true ? Kernel32.CREATE_SUSPENDED : 0),
         program.environment,
         directory,
         startup,

@@ -1,70 +1,14 @@
 /**
  * The descriptors of a child. Of a pipe, the child's end is the server of a named pipe and Node connects to it: its one
- * instance is taken at once, so nobody else can connect, nor listen under its random name.
+ * instance is taken at once, so nobody else can connect, nor listen under its random name. Other accounts may not open it
+ * at all.
  */
-import * as NodeSink from "@effect/platform-node/NodeSink"
-import type { Descriptor, Pipe, PipeReader, PipeWriter } from "@treeline/core/Engine"
-import * as Effect from "effect/Effect"
-import * as Option from "effect/Option"
-import * as PlatformError from "effect/PlatformError"
+import type { Descriptor, Pipe } from "@treeline/core/Engine"
+import * as NodePipes from "@treeline/platform-node/NodePipes"
 import { randomBytes } from "node:crypto"
 import * as net from "node:net"
 import * as Kernel32 from "./Kernel32.ts"
 import * as Structs from "./Structs.ts"
-
-const systemError = (method: string, error: unknown): PlatformError.PlatformError =>
-  PlatformError.systemError({
-    _tag: "Unknown",
-    module: "ChildProcess",
-    method,
-    description: error instanceof Error ? error.message : String(error),
-    cause: error
-  })
-
-/** What a pipe says whose other side has gone: the end, and no failure. */
-const endCodes: ReadonlySet<unknown> = new Set(["EOF", "EPIPE", "ECONNRESET", "ERR_STREAM_PREMATURE_CLOSE"])
-
-// Two turns, because the first may belong to the poll phase that is going on.
-const turn: Effect.Effect<void> = Effect.callback<void>((resume) => {
-  let immediate = setImmediate(() => {
-    immediate = setImmediate(() => resume(Effect.void))
-  })
-  return Effect.sync(() => clearImmediate(immediate))
-})
-
-const readerOf = (socket: net.Socket, fd: number): PipeReader => ({
-  start: (handlers) => {
-    let ended = false
-    const end = (error?: unknown) => {
-      if (ended) return
-      ended = true
-      const failed = error instanceof Error && !endCodes.has((error as NodeJS.ErrnoException).code)
-      handlers.onEnd(failed ? systemError(`read(fd${fd})`, error) : undefined)
-    }
-    socket.on("data", (chunk: Uint8Array) => handlers.onChunk(chunk))
-    socket.on("end", end)
-    socket.on("error", end)
-    socket.on("close", end)
-  },
-  pause: () => void socket.pause(),
-  resume: () => void socket.resume(),
-  close: () => void socket.destroy(),
-  // Node does not give out the handle that could be asked.
-  pending: Effect.succeed(Option.none()),
-  turn
-})
-
-const writerOf = (socket: net.Socket, fd: number): PipeWriter => ({
-  sink: ({ encoding, endOnDone }) =>
-    NodeSink.fromWritable({
-      evaluate: () => socket,
-      onError: (error) => systemError(`write(fd${fd})`, error),
-      endOnDone,
-      encoding
-    }),
-  end: Effect.sync(() => void socket.end()),
-  close: () => void socket.destroy()
-})
 
 /** The host's ends of a connection. A child that has gone makes a write fail, which is never uncaught. */
 export const pipeOf = (socket: net.Socket, fd: number, direction: "read" | "write" | "duplex"): Pipe => {
@@ -72,8 +16,8 @@ export const pipeOf = (socket: net.Socket, fd: number, direction: "read" | "writ
   // Node would wait for the other direction, which this pipe does not have.
   if (direction === "read") socket.once("end", () => socket.destroy())
   return {
-    reader: direction === "write" ? undefined : readerOf(socket, fd),
-    writer: direction === "read" ? undefined : writerOf(socket, fd)
+    reader: direction === "write" ? undefined : NodePipes.reader(socket, fd),
+    writer: direction === "read" ? undefined : NodePipes.writerOf(socket, fd)
   }
 }
 
@@ -94,6 +38,18 @@ export class EndProblem {
   }
 }
 
+/** The account that this process runs under; undefined where it can't be told. */
+const ownSid = (kernel: Kernel32.Kernel32): Buffer | undefined => {
+  const { GetTokenInformation, OpenProcessToken } = kernel.advapi32()
+  const out = new BigUint64Array(1)
+  if (OpenProcessToken(kernel.GetCurrentProcess(), Kernel32.TOKEN_QUERY, out) === 0) return undefined
+  const token = out[0]!
+  const user = Buffer.alloc(256)
+  const read = GetTokenInformation(token, Kernel32.TokenUser, user, user.length, new Uint32Array(1))
+  kernel.CloseHandle(token)
+  return read === 0 ? undefined : Structs.userSid(user)
+}
+
 const bufferSize = 64 * 1024
 const prefix = `\\\\.\\pipe\\treeline-${process.pid}-`
 
@@ -112,9 +68,17 @@ export class Ends {
   private readonly kernel: Kernel32.Kernel32
   private readonly out = new BigUint64Array(1)
   private readonly mode = new Uint32Array(1)
+  /** Who may open a pipe; the system reads it at each one. */
+  private readonly descriptor: Buffer | undefined
+  private readonly security: Buffer | null
 
   constructor(kernel: Kernel32.Kernel32) {
     this.kernel = kernel
+    const sid = ownSid(kernel)
+    this.descriptor = sid === undefined ? undefined : Structs.onlyFor(sid)
+    this.security = this.descriptor === undefined
+      ? null
+      : Structs.securityAttributes(kernel.address(this.descriptor))
   }
 
   private pipe(direction: "read" | "write" | "duplex"): End | EndProblem {
@@ -127,7 +91,7 @@ export class Ends {
       bufferSize,
       bufferSize,
       0,
-      null
+      this.security
     )
     if (Kernel32.isInvalid(handle)) return new EndProblem(this.kernel.lastError())
     // Node opens the pipe in this very call; only its event comes later.

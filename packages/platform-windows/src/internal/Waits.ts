@@ -32,8 +32,11 @@ export class Waits {
     waiting.listener()
   }
 
-  /** Calls `listener` once when the process has ended; the function that is returned cancels. */
-  add(process: Handle, listener: () => void): () => void {
+  /**
+   * Calls `listener` once when the process has ended; the function that is returned cancels. Undefined when the system
+   * has no room for one more wait.
+   */
+  add(process: Handle, listener: () => void): (() => void) | undefined {
     const id = ++this.last
     if (
       this.kernel.RegisterWaitForSingleObject(
@@ -45,7 +48,7 @@ export class Waits {
         Kernel32.WAIT_FLAGS
       ) === 0
     ) {
-      throw new Error(`RegisterWaitForSingleObject failed with error ${this.kernel.lastError()}`)
+      return undefined
     }
     const wait = this.out[0]!
     this.pending.set(id, { wait, listener })

@@ -1,13 +1,10 @@
-/** The network by Node's own sockets. */
+/** What probes connect through: Node's own sockets. */
 import { ConnectError } from "@treeline/core/Errors"
 import { type Address, format, type Network } from "@treeline/core/Network"
 import * as Effect from "effect/Effect"
 import type * as HttpClient from "effect/http/HttpClient"
-import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
 import * as net from "node:net"
-import { Listeners } from "./Listeners.ts"
-import * as ProcTable from "./ProcTable.ts"
 
 const reasons: Readonly<Record<string, ConnectError["reason"]>> = {
   ECONNREFUSED: "Refused",
@@ -53,16 +50,16 @@ const makeHttp: Effect.Effect<HttpClient.HttpClient> = Effect.gen(function*() {
   return yield* Effect.provideService(node.makeNodeHttp, node.HttpAgent, agent)
 })
 
-/** One for each platform. */
-export const make = (): Network => {
-  const listeners = new Listeners()
+/**
+ * The network of a platform on Node; one for each platform. Who listens at a port is for the platform to tell, where its
+ * system does.
+ */
+export const make = (listeners: Network["listeners"]): Network => {
   let http: Promise<HttpClient.HttpClient> | undefined = undefined
   return {
     connect,
     // Loaded and made once; a fiber that is interrupted while it waits leaves the others their client.
     http: Effect.promise(() => http ??= Effect.runPromise(makeHttp)),
-    listeners: ProcTable.isAvailable()
-      ? (address, among) => Effect.map(Effect.promise(() => listeners.find(address, among)), Option.fromUndefinedOr)
-      : undefined
+    listeners
   }
 }

@@ -15,8 +15,11 @@ const systemError = (method: string, error: unknown): PlatformError.PlatformErro
     cause: error
   })
 
-/** A descriptor closed while a read was under way, or by a peer that went without reading: the end, and no failure. */
-const endCodes: ReadonlySet<unknown> = new Set(["ECONNRESET", "EPIPE", "ERR_STREAM_PREMATURE_CLOSE"])
+/**
+ * A descriptor closed while a read was under way, or by a peer that went without reading: the end, and no failure. EOF is
+ * how libuv says it of a named pipe of Windows.
+ */
+const endCodes: ReadonlySet<unknown> = new Set(["ECONNRESET", "EOF", "EPIPE", "ERR_STREAM_PREMATURE_CLOSE"])
 
 // Two turns, because the first may belong to the poll phase that is going on.
 const turn: Effect.Effect<void> = Effect.callback<void>((resume) => {

@@ -1,0 +1,2 @@
+export * as NodeNetwork from "./NodeNetwork.ts"
+export * as NodePipes from "./NodePipes.ts"
