@@ -209,3 +209,33 @@ export class UnknownChild extends Schema.TaggedError<UnknownChild>()("UnknownChi
     return `there is no child ${this.child}`
   }
 }
+
+/**
+ * What is wrong with an archive or its directory. `Unreadable`: a file or folder can't be read, so it can't be kept.
+ * `Unwritable`: it can't be made, for instance because the disk is full. `Changed`: a file got shorter while it was read.
+ * `TooLarge`: it holds more than the limits allow. `Unsafe`: an entry leads out of the directory. `Unsupported`: a kind of
+ * entry that is not kept. `Damaged`: it is cut off, was altered, or is no archive.
+ */
+export const ArchiveReason = Schema.Literals([
+  "Unreadable",
+  "Unwritable",
+  "Changed",
+  "TooLarge",
+  "Unsafe",
+  "Unsupported",
+  "Damaged"
+])
+export type ArchiveReason = typeof ArchiveReason.Type
+
+/** A directory could not be packed or unpacked. `entry` is a path in it, empty where it is about the whole. */
+export class ArchiveError extends Schema.TaggedError<ArchiveError>()("ArchiveError", {
+  directory: Schema.String,
+  entry: Schema.String,
+  reason: ArchiveReason,
+  detail: Schema.String
+}) {
+  override get message(): string {
+    const what = this.entry === "" ? this.directory : `${this.entry} of ${this.directory}`
+    return `archive of ${what}: ${this.detail} (${this.reason})`
+  }
+}

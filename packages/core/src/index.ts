@@ -1,3 +1,4 @@
+export * as Archive from "./Archive.ts"
 export * as Child from "./Child.ts"
 export * as ChildEnd from "./ChildEnd.ts"
 export * as ChildSpec from "./ChildSpec.ts"
