@@ -4,6 +4,7 @@ import {
   type Containment,
   type Errors,
   ExitStatus,
+  Pool,
   type ProcessPlatform,
   type ProcessTree,
   ShutdownPlan,
@@ -119,5 +120,44 @@ describe("values", () => {
     expect(ShutdownPlan.signal).type.toBeCallableWith("SIGTERM", { target: "group", within: "1 second" })
     expect(ShutdownPlan.signal).type.not.toBeCallableWith("SIGNOTHING")
     expect(ShutdownPlan.signal).type.not.toBeCallableWith("SIGTERM", { target: "everybody" })
+  })
+})
+
+describe("pools", () => {
+  class Store extends Context.Service<Store, { readonly load: (key: string) => Effect.Effect<void, "offline"> }>()(
+    "Store"
+  ) {}
+  const build = () => Effect.succeed({ child: Child.make("a", { command }) })
+
+  test("without an endpoint there is none, and a build that can't fail adds no error", () => {
+    expect(Pool.make({ build })).type.toBe<
+      Effect.Effect<Pool.Pool, Errors.InvalidSpec, ProcessPlatform.ProcessPlatform | Scope.Scope>
+    >()
+  })
+
+  test("a handle has what the endpoint resolves to; all errors and requirements are in the types", () => {
+    const pool = Pool.make({
+      build: (key, { token }) =>
+        Effect.gen(function*() {
+          if (key === "") return yield* Effect.fail("no key" as const)
+          return {
+            child: Child.make("a", { command: ChildProcess.make("a", [], { env: { TOKEN: token } }) }),
+            endpoint: (child: Child.Child) =>
+              child.status.pipe(Effect.andThen(Effect.fail("mute" as const)), Effect.as(80))
+          }
+        }),
+      hooks: {
+        restore: ({ key }) => Store.use((store) => store.load(key)),
+        retire: () => Effect.addFinalizer(() => Effect.void)
+      },
+      idle: { after: "1 minute", activity: ({ endpoint }) => endpoint > 0 ? Effect.succeed("busy") : Effect.fail("x") }
+    })
+    expect(pool).type.toBe<
+      Effect.Effect<
+        Pool.Pool<number, "no key" | "mute" | "offline">,
+        Errors.InvalidSpec,
+        ProcessPlatform.ProcessPlatform | Store | Scope.Scope
+      >
+    >()
   })
 })

@@ -91,6 +91,36 @@ export class ConnectError extends Schema.TaggedError<ConnectError>()("ConnectErr
 }
 
 /**
+ * What is wrong with an archive or its directory. `Unreadable`: a file or folder can't be read, so it can't be kept.
+ * `Unwritable`: it can't be made, for instance because the disk is full. `Changed`: a file got shorter while it was read.
+ * `TooLarge`: it holds more than the limits allow. `Unsafe`: an entry leads out of the directory. `Unsupported`: a kind of
+ * entry that is not kept. `Damaged`: it is cut off, was altered, or is no archive.
+ */
+export const ArchiveReason = Schema.Literals([
+  "Unreadable",
+  "Unwritable",
+  "Changed",
+  "TooLarge",
+  "Unsafe",
+  "Unsupported",
+  "Damaged"
+])
+export type ArchiveReason = typeof ArchiveReason.Type
+
+/** A directory could not be packed or unpacked. `entry` is a path in it, empty where it is about the whole. */
+export class ArchiveError extends Schema.TaggedError<ArchiveError>()("ArchiveError", {
+  directory: Schema.String,
+  entry: Schema.String,
+  reason: ArchiveReason,
+  detail: Schema.String
+}) {
+  override get message(): string {
+    const what = this.entry === "" ? this.directory : `${this.entry} of ${this.directory}`
+    return `archive of ${what}: ${this.detail} (${this.reason})`
+  }
+}
+
+/**
  * Why a probe failed. `Refused`: nothing listens. `OtherProcess`: something listens that is not of the tree. `Ended`: the
  * output ended without the announcement. `Failed`: anything else; the detail says it.
  */
@@ -210,32 +240,71 @@ export class UnknownChild extends Schema.TaggedError<UnknownChild>()("UnknownChi
   }
 }
 
-/**
- * What is wrong with an archive or its directory. `Unreadable`: a file or folder can't be read, so it can't be kept.
- * `Unwritable`: it can't be made, for instance because the disk is full. `Changed`: a file got shorter while it was read.
- * `TooLarge`: it holds more than the limits allow. `Unsafe`: an entry leads out of the directory. `Unsupported`: a kind of
- * entry that is not kept. `Damaged`: it is cut off, was altered, or is no archive.
- */
-export const ArchiveReason = Schema.Literals([
-  "Unreadable",
-  "Unwritable",
-  "Changed",
-  "TooLarge",
-  "Unsafe",
-  "Unsupported",
-  "Damaged"
-])
-export type ArchiveReason = typeof ArchiveReason.Type
-
-/** A directory could not be packed or unpacked. `entry` is a path in it, empty where it is about the whole. */
-export class ArchiveError extends Schema.TaggedError<ArchiveError>()("ArchiveError", {
-  directory: Schema.String,
-  entry: Schema.String,
-  reason: ArchiveReason,
-  detail: Schema.String
+/** The scope of the pool has closed. */
+export class PoolClosed extends Schema.TaggedError<PoolClosed>()("PoolClosed", {
+  pool: Schema.String
 }) {
   override get message(): string {
-    const what = this.entry === "" ? this.directory : `${this.entry} of ${this.directory}`
-    return `archive of ${what}: ${this.detail} (${this.reason})`
+    return `the pool ${this.pool} is closed: its scope has ended`
+  }
+}
+
+/**
+ * There was no room for another key in the pool, and none of the children in it may be ended. `waiting` keys wait for
+ * room; `within` is how long this one has waited, in ms, and null when it was not let into the queue.
+ */
+export class CapacityExceeded extends Schema.TaggedError<CapacityExceeded>()("CapacityExceeded", {
+  pool: Schema.String,
+  key: Schema.String,
+  capacity: Schema.Int,
+  waiting: Schema.Int,
+  within: Schema.NullOr(Schema.Number)
+}) {
+  override get message(): string {
+    const why = this.within === null ? `${this.waiting} keys wait for room already` : `no room within ${this.within} ms`
+    return `the pool ${this.pool} is full with ${this.capacity} keys, none for ${this.key}: ${why}`
+  }
+}
+
+/** What a pool was doing for a key. */
+export const PoolStep = Schema.Literals(["restore", "build", "start"])
+export type PoolStep = typeof PoolStep.Type
+
+/** A key of a pool was not up within `within` ms; `step` is what took too long. Nothing of the attempt is left. */
+export class StartTimedOut extends Schema.TaggedError<StartTimedOut>()("StartTimedOut", {
+  pool: Schema.String,
+  key: Schema.String,
+  step: PoolStep,
+  within: Schema.Number
+}) {
+  override get message(): string {
+    return `${this.key} of the pool ${this.pool} was not up within ${this.within} ms; it was in ${this.step}`
+  }
+}
+
+/**
+ * The state of a key could not be saved after its last incarnation, and the local copy is kept. Nothing is built for the
+ * key until it is saved (`retrySave`, and each `ensure` tries once) or given up (`discard`).
+ */
+export class UnsavedState extends Schema.TaggedError<UnsavedState>()("UnsavedState", {
+  pool: Schema.String,
+  key: Schema.String,
+  incarnation: Schema.Int,
+  problem: Schema.String
+}) {
+  override get message(): string {
+    return `the state of ${this.key} in the pool ${this.pool} is not saved: ${this.problem}`
+  }
+}
+
+/** The child of a key has ended, or is being ended, while somebody used it; `reason` says why. */
+export class ChildLost extends Schema.TaggedError<ChildLost>()("ChildLost", {
+  pool: Schema.String,
+  key: Schema.String,
+  incarnation: Schema.Int,
+  reason: Schema.String
+}) {
+  override get message(): string {
+    return `the child of ${this.key} in the pool ${this.pool} is gone: ${this.reason}`
   }
 }
