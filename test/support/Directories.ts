@@ -41,9 +41,12 @@ const namesIn = (root: string, folder = ""): ReadonlyArray<string> =>
     return entry.isDirectory() ? [name, ...namesIn(root, name)] : [name]
   })
 
+/** The same, sorted; none where there is no directory. */
+export const names = (root: string): ReadonlyArray<string> => fs.existsSync(root) ? [...namesIn(root)].sort() : []
+
 /** All that is in a directory, itself included: `path kind mode time content`, sorted. */
 export const snapshot = (root: string): ReadonlyArray<string> =>
-  ["", ...namesIn(root)].sort().map((name) => {
+  ["", ...names(root)].map((name) => {
     const at = path.join(root, name)
     const stat = fs.lstatSync(at)
     const mode = (stat.mode & 0o7777).toString(8)

@@ -24,7 +24,7 @@ describe("names of entries", () => {
   })
 
   it("that mean something else on Windows are refused there", () => {
-    const bad = ["a\\b", "..\\a", "C:", "C:a", "a:b", "a.", "a ", "con", "d/NUL.txt", "com1", "a?", "a|b", "a\u0001"]
+    const bad = ["a\\b", "..\\a", "C:", "C:a", "a:b", "a.", "a ", "con", "d/NUL.txt", "com1", "a?", "a|b"]
     assert.deepStrictEqual(problems("\\", ...bad), bad)
     assert.deepStrictEqual(problems("\\", "a/b", "console", "a.b", ".a", "com10"), [])
   })

@@ -16,6 +16,7 @@ import type * as PlatformError from "effect/PlatformError"
 import type * as Pull from "effect/Pull"
 import * as Stream from "effect/Stream"
 import { ArchiveError, type ArchiveReason } from "./Errors.ts"
+import * as Detail from "./internal/Detail.ts"
 import * as EntryName from "./internal/EntryName.ts"
 import * as Gzip from "./internal/Gzip.ts"
 
@@ -35,8 +36,15 @@ export interface Contents {
   readonly generation: string | undefined
 }
 
-/** POSIX leaves names in capitals, with the vendor's in front, to vendors (pax, "Extended Header Keyword/Value"). */
-const generationKey = "TREELINE.generation"
+/** Tools take no notice of a comment (pax, "Extended Header Keyword/Value"); ours has this in front. */
+const generationPrefix = "treeline generation "
+
+const commentOf = (generation: string): Readonly<Record<string, string>> => ({
+  comment: `${generationPrefix}${generation}`
+})
+
+const generationIn = ({ pax: { comment } }: Tar.Header): string | undefined =>
+  comment?.startsWith(generationPrefix) === true ? comment.slice(generationPrefix.length) : undefined
 
 /** What an entry may take besides its bytes: its own header, an extended one with long names, padding. */
 const overhead = 16 * 1024
@@ -58,16 +66,17 @@ class Meter {
     this.entries++
     this.bytes += bytes
     const over = (what: string) => Effect.fail(errorOf(this.directory, entry, "TooLarge", `it holds more than ${what}`))
-    if (this.entries > this.limits.entries) return over(`${this.limits.entries} entries`)
-    return this.bytes > this.limits.bytes ? over(`${this.limits.bytes} bytes`) : Effect.void
+    // A limit that is no number allows nothing.
+    if (!(this.entries <= this.limits.entries)) return over(`${this.limits.entries} entries`)
+    return this.bytes <= this.limits.bytes ? Effect.void : over(`${this.limits.bytes} bytes`)
   }
 
   /** Bytes of the tar itself: what is no entry and no file's content has to end somewhere, too. */
   addRaw(bytes: number): Effect.Effect<void, ArchiveError> {
     this.raw += bytes
-    return this.raw > this.limits.bytes + this.limits.entries * overhead
-      ? Effect.fail(errorOf(this.directory, "", "TooLarge", "it goes on beyond all that its limits allow"))
-      : Effect.void
+    return this.raw <= this.limits.bytes + this.limits.entries * overhead
+      ? Effect.void
+      : Effect.fail(errorOf(this.directory, "", "TooLarge", "it goes on beyond all that its limits allow"))
   }
 }
 
@@ -75,7 +84,7 @@ const errorOf = (directory: string, entry: string, reason: ArchiveReason, detail
   new ArchiveError({ directory, entry, reason, detail })
 
 const failing = (directory: string, entry: string, reason: ArchiveReason) => (error: PlatformError.PlatformError) =>
-  errorOf(directory, entry, reason, error.message)
+  errorOf(directory, entry, reason, Detail.of(error))
 
 const ofTarError = (directory: string, { kind, message }: Tar.TarError): ArchiveError => {
   switch (kind) {
@@ -107,12 +116,15 @@ const read = Effect.fnUntraced(function*(
   const path = at(directory, name)
   const orFail = Effect.mapError(failing(directory, name, "Unreadable"))
   const info = yield* orFail(fs.lstat(path))
-  const options = { mode: info.mode, ...Option.match(info.mtime, { onNone: () => ({}), onSome: (mtime) => ({ mtime }) }) }
+  const options = {
+    mode: info.mode,
+    ...Option.match(info.mtime, { onNone: () => ({}), onSome: (mtime) => ({ mtime }) })
+  }
   const leaf = (entry: Entry | undefined) => ({ entry, names: [] })
   switch (info.type) {
     case "Directory": {
       const names = yield* orFail(fs.readDirectory(path))
-      const pax = name === "" && generation !== undefined ? { [generationKey]: generation } : {}
+      const pax = name === "" && generation !== undefined ? commentOf(generation) : {}
       return {
         entry: Tar.directory(name === "" ? "./" : name, { ...options, pax }),
         names: names.sort().map((child) => name === "" ? child : `${name}/${child}`)
@@ -252,7 +264,7 @@ class Unpacking {
         if (name !== "" || header.type !== "Directory") {
           return yield* this.refuse(name, "Damaged", "it does not begin with the directory itself")
         }
-        this.generation = header.pax[generationKey]
+        this.generation = generationIn(header)
         return yield* this.makeFolder(name, header)
       }
       const problem = EntryName.problemOf(name, this.separator)
@@ -285,7 +297,7 @@ class Unpacking {
       for (const { name, target } of this.links) {
         yield* this.orFail(name, this.fs.symlink(target, at(this.directory, name)))
       }
-      for (const [name, header] of [...this.folders].reverse()) yield* this.finish(name, header)
+      for (const [name, header] of [...this.folders].toReversed()) yield* this.finish(name, header)
     })
   }
 }
@@ -322,7 +334,7 @@ export const generationOf = Effect.fn("Archive.generationOf")(function*<E, R>(
   archive: Stream.Stream<Uint8Array, E, R>
 ): Effect.fn.Return<string | undefined, ArchiveError | E, R> {
   const first = yield* entriesOf(archive, "", new Meter("", { bytes: 0, entries: 1000 })).pipe(
-    Stream.map(({ header }) => header.pax[generationKey]),
+    Stream.map(({ header }) => generationIn(header)),
     Stream.runHead
   )
   return Option.getOrUndefined(first)

@@ -120,6 +120,17 @@ export class ArchiveError extends Schema.TaggedError<ArchiveError>()("ArchiveErr
   }
 }
 
+/** A store of archives did not take or give one; what was there before is still there. */
+export class StoreError extends Schema.TaggedError<StoreError>()("StoreError", {
+  operation: Schema.Literals(["put", "get"]),
+  name: Schema.String,
+  detail: Schema.String
+}) {
+  override get message(): string {
+    return `${this.name} was not ${this.operation === "put" ? "stored" : "read from the store"}: ${this.detail}`
+  }
+}
+
 /**
  * Why a probe failed. `Refused`: nothing listens. `OtherProcess`: something listens that is not of the tree. `Ended`: the
  * output ended without the announcement. `Failed`: anything else; the detail says it.

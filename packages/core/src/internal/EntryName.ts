@@ -7,7 +7,7 @@ export const normalize = (path: string): string => path.replace(/^(\.\/+)+/, "")
 export const parentOf = (name: string): string => name.slice(0, Math.max(0, name.lastIndexOf("/")))
 
 /** What Windows takes for a drive, a stream, a device or another name. */
-const notOnWindows = /[\\:*?"<>|\u0000-\u001F]|[. ]$|^(con|prn|aux|nul|com\d|lpt\d)(\.|$)/i
+const notOnWindows = /[\\:*?"<>|]|[. ]$|^(con|prn|aux|nul|com\d|lpt\d)(\.|$)/i
 
 /** Why a normalized name can't be unpacked; undefined where it can. `separator` is that of the system's paths. */
 export const problemOf = (name: string, separator: string): string | undefined => {
