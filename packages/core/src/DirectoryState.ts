@@ -10,7 +10,6 @@ import * as FileSystem from "effect/FileSystem"
 import * as Option from "effect/Option"
 import * as Path from "effect/Path"
 import type * as PlatformError from "effect/PlatformError"
-import * as Random from "effect/Random"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
@@ -18,6 +17,7 @@ import * as Archive from "./Archive.ts"
 import type { ArchiveStore } from "./ArchiveStore.ts"
 import { ArchiveError, InvalidSpec, type StoreError } from "./Errors.ts"
 import * as Detail from "./internal/Detail.ts"
+import { randomName } from "./internal/RandomName.ts"
 import * as SafeName from "./internal/SafeName.ts"
 
 export interface Options {
@@ -59,12 +59,6 @@ type Origin = typeof Origin.Type
 const unknownOrigin: Origin = { restored: null, saving: null }
 
 type Stored = Stream.Stream<Uint8Array, StoreError>
-
-/** 128 bits in hex; no secret, only never the same twice. */
-const randomId = Effect.map(
-  Effect.all([Random.nextInt, Random.nextInt, Random.nextInt, Random.nextInt]),
-  (parts) => parts.map((part) => (part >>> 0).toString(16).padStart(8, "0")).join("")
-)
 
 /** The places of one key. Its name has no dot, so they are nobody else's. */
 interface Places {
@@ -158,7 +152,7 @@ const makeService = (
       yield* writeOrigin(places.origin, { restored: generation, saving: null })
       return true
     }
-    const aside = `${places.unit}.aside-${yield* randomId}`
+    const aside = `${places.unit}.aside-${yield* randomName}`
     yield* orFail(places.unit)(fs.rename(places.unit, aside))
     yield* Effect.logWarning(
       `${places.key} was saved elsewhere since ${places.data} was left; that archive is used, and what was there is in ${aside}`
@@ -209,7 +203,7 @@ const makeService = (
       const places = yield* placesOf(key)
       const origin = yield* readOrigin(places.origin)
       // The same for each repetition: one whose answer was lost may have arrived.
-      const saving = origin.saving ?? (yield* randomId)
+      const saving = origin.saving ?? (yield* randomName)
       yield* writeOrigin(places.origin, { ...origin, saving })
       yield* store.put(places.name, Archive.pack(places.data, { limits, exclude, generation: saving }))
     }, Effect.provideService(FileSystem.FileSystem, fs))

@@ -94,6 +94,47 @@ export class ConnectError extends Schema.TaggedError<ConnectError>()("ConnectErr
   }
 }
 
+/** Nobody can listen at a port now. `Unavailable`: the host is no address of this machine. */
+export class ListenError extends Schema.TaggedError<ListenError>()("ListenError", {
+  address: Schema.String,
+  reason: Schema.Literals(["InUse", "PermissionDenied", "Unavailable", "Unknown"]),
+  detail: Schema.String
+}) {
+  override get message(): string {
+    return `nobody can listen at ${this.address}: ${this.detail} (${this.reason})`
+  }
+}
+
+/**
+ * There is no port or socket to give. `NoFreePort`: all that were tried are taken. `HostUnavailable`: the host is no
+ * address of this machine. `PathTooLong`: a socket's path would have more bytes than the system takes (unix(7)).
+ * `NoFolder`: its folder can't be made. `NoNetwork`: the platform has nothing that listens.
+ */
+export class EndpointUnavailable extends Schema.TaggedError<EndpointUnavailable>()("EndpointUnavailable", {
+  reason: Schema.Literals(["NoFreePort", "HostUnavailable", "PathTooLong", "NoFolder", "NoNetwork"]),
+  detail: Schema.String
+}) {
+  override get message(): string {
+    return `no endpoint: ${this.detail} (${this.reason})`
+  }
+}
+
+/**
+ * A child did not tell its address. `TimedOut`: not within `within` ms. `Ended`: it ended, or its output did. `Unusable`:
+ * the line that matched has no address in it. `outputTail` is the last that it wrote: at most 2,000 characters.
+ */
+export class NotAnnounced extends Schema.TaggedError<NotAnnounced>()("NotAnnounced", {
+  pattern: Schema.String,
+  reason: Schema.Literals(["TimedOut", "Ended", "Unusable"]),
+  detail: Schema.String,
+  within: Schema.Number,
+  outputTail: Schema.String
+}) {
+  override get message(): string {
+    return `the child did not tell its address by ${this.pattern}: ${this.detail} (${this.reason})`
+  }
+}
+
 /**
  * What is wrong with an archive or its directory. `Unreadable`: a file or folder can't be read, so it can't be kept.
  * `Unwritable`: it can't be made, for instance because the disk is full. `Changed`: a file got shorter while it was read.

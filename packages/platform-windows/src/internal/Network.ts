@@ -1,5 +1,5 @@
 /** What probes connect through: Node's own sockets. */
-import { ConnectError } from "@treeline/core/Errors"
+import { ConnectError, ListenError } from "@treeline/core/Errors"
 import { type Address, format, type Network } from "@treeline/core/Network"
 import * as Effect from "effect/Effect"
 import type * as HttpClient from "effect/http/HttpClient"
@@ -34,6 +34,32 @@ const connect = (address: Address): Effect.Effect<void, ConnectError> =>
     return Effect.sync(() => socket.destroy())
   })
 
+const listenReasons: Readonly<Record<string, ListenError["reason"]>> = {
+  EADDRINUSE: "InUse",
+  EACCES: "PermissionDenied",
+  EPERM: "PermissionDenied",
+  EADDRNOTAVAIL: "Unavailable",
+  ENOTFOUND: "Unavailable",
+  EAFNOSUPPORT: "Unavailable"
+}
+
+const tryListen: NonNullable<Network["tryListen"]> = ({ host, port }) =>
+  Effect.callback<number, ListenError>((resume) => {
+    // Nobody is to be served here.
+    const server = net.createServer((socket) => socket.destroy())
+    server.once("error", (error) => {
+      const detail = "code" in error ? String(error.code) : error.message
+      const reason = listenReasons[detail] ?? "Unknown"
+      resume(Effect.fail(new ListenError({ address: format({ host, port }), reason, detail })))
+    })
+    // Exclusive: a cluster's worker asks the system, and not its primary.
+    server.listen({ host, port, exclusive: true }, () => {
+      const address = server.address()
+      server.close(() => resume(Effect.succeed(typeof address === "object" && address !== null ? address.port : port)))
+    })
+    return Effect.sync(() => server.close())
+  })
+
 /** Agents of our own know no proxy and keep neither a connection nor a timer, so their scope is never closed. */
 const makeHttp: Effect.Effect<HttpClient.HttpClient> = Effect.gen(function*() {
   const node = yield* Effect.promise(() => import("@effect/platform-node/NodeHttpClient"))
@@ -44,5 +70,5 @@ const makeHttp: Effect.Effect<HttpClient.HttpClient> = Effect.gen(function*() {
 /** One for each platform. Who listens at a port is not told here. */
 export const make = (): Network => {
   let http: Promise<HttpClient.HttpClient> | undefined = undefined
-  return { connect, http: Effect.promise(() => http ??= Effect.runPromise(makeHttp)), listeners: undefined }
+  return { connect, tryListen, http: Effect.promise(() => http ??= Effect.runPromise(makeHttp)), listeners: undefined }
 }
