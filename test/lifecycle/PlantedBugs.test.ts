@@ -137,8 +137,8 @@ const bugs: Readonly<Record<string, ReadonlyArray<Change>>> = {
   "the kill waits for the leader and not for the tree": [
     {
       file: "internal/Teardown.ts",
-      from: "Effect.as(this.tree.awaitEmpty, \"empty\" as const)",
-      to: "Effect.as(this.tree.exited, \"empty\" as const)"
+      from: "end(this.tree.awaitEmpty, \"empty\")",
+      to: "end(this.tree.exited, \"empty\")"
     }
   ],
   "the backoff never begins anew": [
