@@ -18,7 +18,7 @@ const rangeFile = "/proc/sys/net/ipv4/ip_local_port_range"
 const listen = (options: net.ListenOptions) =>
   Effect.acquireRelease(
     Effect.callback<net.Server, Error>((resume) => {
-      const server = net.createServer()
+      const server = net.createServer((socket) => socket.destroy())
       server.once("error", (error) => resume(Effect.fail(error)))
       server.listen(options, () => resume(Effect.succeed(server)))
     }),

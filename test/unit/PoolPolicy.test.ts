@@ -60,8 +60,10 @@ describe("limits", () => {
     const draw = random(1)
     const ages = Array.from({ length: 200 }, () => Policy.spread({ ...none, age: 3600 }, 0.2, draw).age ?? 0)
     // In no minute of the twelve in which they fall due do more than a quarter of them.
-    const perMinute = Array.from({ length: 12 }, (_, minute) =>
-      ages.filter((age) => age >= 2880 + minute * 60 && age < 2940 + minute * 60).length)
+    const perMinute = Array.from(
+      { length: 12 },
+      (_, minute) => ages.filter((age) => age >= 2880 + minute * 60 && age < 2940 + minute * 60).length
+    )
     assert.strictEqual(perMinute.reduce((sum, count) => sum + count), 200)
     assert.isBelow(Math.max(...perMinute), 50)
   })
@@ -83,7 +85,11 @@ describe("room", () => {
     assert.strictEqual(Policy.free({ max: 4, occupied: 5 }), 0)
   })
 
-  const candidate = (name: string, usedAt: number, busyUntil = Number.NEGATIVE_INFINITY) => ({ name, usedAt, busyUntil })
+  const candidate = (name: string, usedAt: number, busyUntil = Number.NEGATIVE_INFINITY) => ({
+    name,
+    usedAt,
+    busyUntil
+  })
   const choose = (candidates: ReadonlyArray<ReturnType<typeof candidate>>, count: number, now: number) => {
     const { chosen, lookAgainIn } = Policy.chooseIdle(candidates, count, 1000, now)
     return [chosen.map(({ name }) => name).join(), lookAgainIn]

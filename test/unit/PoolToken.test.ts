@@ -21,7 +21,9 @@ describe("whose token it is", () => {
         const pool = yield* Pool.make({
           build: (key, { token }) =>
             Effect.succeed({
-              child: Child.make("worker", { command: ChildProcess.make("worker", [], { env: { TENANT: key, TOKEN: token } }) }),
+              child: Child.make("worker", {
+                command: ChildProcess.make("worker", [], { env: { TENANT: key, TOKEN: token } })
+              }),
               endpoint: () => Effect.sleep(100)
             })
         })
@@ -46,18 +48,21 @@ describe("whose token it is", () => {
       }, { programs: { worker: program } })()
     }))
 
-  it.effect("the token of a build that failed is nobody's", onSystem(function*() {
-    let token = ""
-    const pool = yield* Pool.make({
-      build: (_, identity) => {
-        token = Redacted.value(identity.token)
-        return Effect.fail("no")
-      }
+  it.effect(
+    "the token of a build that failed is nobody's",
+    onSystem(function*() {
+      let token = ""
+      const pool = yield* Pool.make({
+        build: (_, identity) => {
+          token = Redacted.value(identity.token)
+          return Effect.fail("no")
+        }
+      })
+      yield* passing(Effect.exit(pool.ensure("a")))
+      assert.strictEqual(token.length, 64)
+      assert.isTrue(Option.isNone(yield* pool.lookupToken(token)))
     })
-    yield* passing(Effect.exit(pool.ensure("a")))
-    assert.strictEqual(token.length, 64)
-    assert.isTrue(Option.isNone(yield* pool.lookupToken(token)))
-  }))
+  )
 })
 
 describe("nobody sees a token", () => {
@@ -94,7 +99,9 @@ describe("nobody sees a token", () => {
             })
             if (key === "thrown") throw new Error(`thrown with ${Redacted.value(token)}`)
             if (key === "missing") {
-              return Effect.succeed({ child: Child.make(key, { command: ChildProcess.make("no-such", [], { env: { TOKEN: token } }) }) })
+              return Effect.succeed({
+                child: Child.make(key, { command: ChildProcess.make("no-such", [], { env: { TOKEN: token } }) })
+              })
             }
             return Effect.succeed({ child: Child.make(key, { command }) })
           }
@@ -126,7 +133,9 @@ describe("nobody sees a token", () => {
       shown.push(yield* simulation.journal)
       assert.isAbove(tokens.size, 4)
       assert.isAbove(shown.length, 20)
-      const text = shown.map((one) => `${util.inspect(one, { depth: 12, showHidden: false })} ${safely(one)}`).join("\n")
+      const text = shown.map((one) => `${util.inspect(one, { depth: 12, showHidden: false })} ${safely(one)}`).join(
+        "\n"
+      )
       assert.include(text, "can't save a with <redacted>")
       assert.include(text, "Pool.start")
       for (const token of tokens) assert.notInclude(text, token)
