@@ -1,7 +1,7 @@
 import { NodeServices } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
 import { ArchiveStore, DirectoryState, Errors } from "@treeline/core"
-import { Deferred, Effect, Exit, Fiber, FileSystem, Logger, Option, Scope, Stream } from "effect"
+import { Deferred, Effect, Exit, Fiber, FileSystem, Logger, Option, PlatformError, Scope, Stream } from "effect"
 import * as child_process from "node:child_process"
 import * as fs from "node:fs"
 import * as path from "node:path"
@@ -323,6 +323,38 @@ describe("state that can't be restored", () => {
       Directories.write(path.join(directory, "acme.last", "data"), { half: { content: "" } })
       Directories.write(path.join(directory, "acme"), { "origin.json": { content: "{" } })
       assert.deepStrictEqual(yield* life(yield* host(), readIn(home)), ["orders: 1"])
+      assert.deepStrictEqual(Directories.names(directory), [])
+    }).pipe(Effect.provide(NodeServices.layer)))
+
+  it.live("is not half of a directory that could not be removed", () =>
+    Effect.gen(function*() {
+      const { directory, home, host } = yield* setUp
+      const real = yield* FileSystem.FileSystem
+      // Removes one file, and then its host dies.
+      const dying: FileSystem.FileSystem = {
+        ...real,
+        remove: (path, options) =>
+          Effect.suspend(() => {
+            const [one] = Directories.names(path).filter((name) => name.endsWith("/a"))
+            if (one === undefined) return real.remove(path, options)
+            fs.rmSync(`${path}/${one}`)
+            return Effect.fail(
+              PlatformError.systemError({
+                _tag: "Unknown",
+                module: "FileSystem",
+                method: "remove",
+                pathOrDescriptor: path
+              })
+            )
+          })
+      }
+      const state = yield* Effect.provideService(host(), FileSystem.FileSystem, dying)
+      const { messages } = yield* logged(
+        life(state, () => Directories.write(home, { a: { content: "1" }, b: { content: "2" } }))
+      )
+      assert.strictEqual(messages.length, 1)
+      assert.include(messages[0], "could not be removed")
+      assert.deepStrictEqual(yield* life(yield* host(), readIn(home)), ["a: 1", "b: 2"])
       assert.deepStrictEqual(Directories.names(directory), [])
     }).pipe(Effect.provide(NodeServices.layer)))
 

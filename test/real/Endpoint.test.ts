@@ -67,10 +67,8 @@ describe("a port of this machine", () => {
   for (const [name, options] of Object.entries(others)) {
     it.live(`is not one where somebody listens at ${name}`, () =>
       Effect.gen(function*() {
-        const free = yield* Endpoint.port()
-        const taken = yield* Effect.exit(
-          listen({ ...options, port: free.port + 1 > 65_535 ? free.port - 1 : free.port + 1 })
-        )
+        const taken = yield* Effect.exit(listen({ ...options, port: 0 }))
+        // The machine may have no IPv6.
         if (Exit.isFailure(taken)) return
         const { port } = taken.value.address() as net.AddressInfo
         const error = yield* Effect.flip(Endpoint.port({ ports: { first: port, last: port } }))

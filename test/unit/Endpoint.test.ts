@@ -315,8 +315,8 @@ describe("an announcement", () => {
 
   it("is not put together from two outputs or two incarnations", () => {
     const { feed } = looking()
-    feed("por")
-    feed("t 1\n", "stderr")
+    assert.isUndefined(feed("por"))
+    assert.isUndefined(feed("t 1\n", "stderr"))
     assert.isUndefined(feed("t 2\n", "stdout", 2))
     assert.strictEqual(feed("port 3\n", "stderr", 2), "3")
   })

@@ -218,7 +218,6 @@ class Unpacking {
   private readonly names = new Set<string>()
   /** Parents come before their children. */
   private readonly folders = new Map<string, Tar.Header>()
-  private readonly links: Array<{ readonly name: string; readonly target: string }> = []
 
   constructor(fs: FileSystem.FileSystem, separator: string, directory: string, limits: Limits | undefined) {
     this.fs = fs
@@ -269,7 +268,7 @@ class Unpacking {
       }
       const problem = EntryName.problemOf(name, this.separator)
       if (problem !== undefined) return yield* this.refuse(name, "Unsafe", problem)
-      // Every folder on the way was made here, so no write goes through a link or to another place.
+      // Every folder on the way was made here, and all that is made must be new, so no write goes through a link.
       if (!this.folders.has(EntryName.parentOf(name))) {
         return yield* this.refuse(name, "Unsafe", "what it stands in is not a folder of the archive")
       }
@@ -282,21 +281,17 @@ class Unpacking {
           yield* Effect.scoped(this.write(name, Stream.mapError(body, fromTar(this.directory))))
           return yield* this.finish(name, header)
         case "Symlink":
-          this.links.push({ name, target: header.linkTarget ?? "" })
-          return
+          return yield* this.orFail(name, this.fs.symlink(header.linkTarget ?? "", at(this.directory, name)))
         default:
           return yield* this.refuse(name, "Unsupported", `a ${header.type} is not unpacked`)
       }
     })
   }
 
-  /** Links come when nothing more is written through any name, and folders may be read-only then. */
+  /** Nothing more is written into them, so folders may be read-only now, and have their time. */
   end() {
     return Effect.gen({ self: this }, function*() {
       if (this.folders.size === 0) return yield* this.refuse("", "Damaged", "it is empty")
-      for (const { name, target } of this.links) {
-        yield* this.orFail(name, this.fs.symlink(target, at(this.directory, name)))
-      }
       for (const [name, header] of [...this.folders].toReversed()) yield* this.finish(name, header)
     })
   }
@@ -308,7 +303,7 @@ class Unpacking {
  *
  * An archive is not trusted: names that lead out of the directory, come twice, or stand in a link are refused (`Unsafe`),
  * and so is one that holds too much (`TooLarge`), is cut off or was altered (`Damaged`). Links are made as they were,
- * wherever they lead, but last: nothing is ever written through one. Set-user-ID, set-group-ID and sticky bits are not.
+ * wherever they lead; nothing is ever written through one. Set-user-ID, set-group-ID and sticky bits are left out.
  */
 export const unpack = Effect.fn("Archive.unpack")(function*<E, R>(
   archive: Stream.Stream<Uint8Array, E, R>,

@@ -33,6 +33,7 @@ export class Announcement<A> {
   }
 
   feed({ bytes, incarnation, stream }: Chunk): void {
+    if (this.found !== undefined) return
     if (incarnation !== this.incarnation) {
       this.incarnation = incarnation
       this.scanners = { stdout: new Scanner(), stderr: new Scanner() }
