@@ -38,10 +38,9 @@ const statusOf = (tag: string): number => tag === "CapacityExceeded" ? 503 : tag
 export const serve = Effect.fn("Proxy.serve")(function*(tenants: Tenants) {
   const client = yield* HttpClient.HttpClient
   const server = yield* NodeHttpServer.make(createServer, { port: 0, host: "127.0.0.1" })
-  yield* server.serve(Effect.catch(
-    forward(tenants, client),
-    ({ _tag }) => Effect.succeed(HttpServerResponse.text(_tag, { status: statusOf(_tag) }))
-  ))
+  const refuse = ({ _tag }: { readonly _tag: string }) =>
+    Effect.succeed(HttpServerResponse.text(_tag, { status: statusOf(_tag) }))
+  yield* server.serve(forward(tenants, client).pipe(Effect.catch(refuse)))
   if (server.address._tag === "UnixPathAddress") return yield* Effect.die("a port was asked for")
   return `http://127.0.0.1:${server.address.port}`
 })

@@ -335,7 +335,7 @@ describe("state that can't be restored", () => {
         ...real,
         remove: (path, options) =>
           Effect.suspend(() => {
-            const [one] = Directories.names(path).filter((name) => name.endsWith("/a"))
+            const one = Directories.names(path).find((name) => name.endsWith("/a"))
             if (one === undefined) return real.remove(path, options)
             fs.rmSync(`${path}/${one}`)
             return Effect.fail(

@@ -249,8 +249,7 @@ const socketIn = (directory: string | undefined, name: string) =>
  *   }))
  *   yield* child.awaitReady
  * })
- * const layers = [PosixPlatform.layer, NodeServices.layer] as const
- * await Effect.runPromise(program.pipe(Effect.scoped, Effect.provide(layers)))
+ * await Effect.runPromise(program.pipe(Effect.scoped, Effect.provide([PosixPlatform.layer, NodeServices.layer])))
  * ```
  */
 export const socket = Effect.fn("Endpoint.socket")(function*(
