@@ -345,7 +345,9 @@ class Tree implements ProcessTree {
         pipe.reader?.close()
         pipe.writer?.close()
       }
-      yield* Fiber.interruptAll(this.watching)
+      // An input stream is somebody's own effect, and may take no notice of its interruption.
+      const running = this.watching.filter((fiber) => fiber.pollUnsafe() === undefined)
+      if (running.length > 0) yield* Effect.raceFirst(Fiber.interruptAll(running), this.sleep(plan.cap))
       yield* this.engine.release
     })
   }
