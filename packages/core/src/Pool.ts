@@ -27,6 +27,7 @@ import {
   type Unkillable,
   type UnsavedState
 } from "./Errors.ts"
+import { guarded } from "./internal/Broadcast.ts"
 import * as PoolActor from "./internal/PoolActor.ts"
 import { millis } from "./internal/Time.ts"
 import type { PoolEvent, PoolStatus } from "./PoolStatus.ts"
@@ -144,6 +145,11 @@ export interface Options<
   readonly recycle?: Recycle | undefined
   /** Default: no limit. */
   readonly capacity?: Capacity | undefined
+  /**
+   * Called with each event as it happens, before anything else follows from it. It must not use the pool; what it throws
+   * is logged.
+   */
+  readonly onEvent?: ((event: PoolEvent) => void) | undefined
 }
 
 /** The living child of a key. */
@@ -331,8 +337,9 @@ export const make = Effect.fnUntraced(function*<
   const settings = yield* Effect.fromResult(settingsOf(options))
   const make = PoolActor.PoolActor.make(settings)
   const actor = yield* Effect.acquireRelease(make, (actor) => actor.close)
-  // The requirements of user code: they are in the context that the actor has taken.
-  yield* Effect.context<Exclude<R | R2 | R3 | R4 | R5, Scope.Scope>>()
+  // With the requirements of user code, which are in the context that the actor has taken.
+  const services = yield* Effect.context<Exclude<R | R2 | R3 | R4 | R5, Scope.Scope>>()
+  if (options.onEvent !== undefined) actor.events.listen(guarded(options.onEvent, services))
   return fromActor(actor)
 })
 

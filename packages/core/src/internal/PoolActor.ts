@@ -14,6 +14,7 @@ import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import * as Random from "effect/Random"
+import * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
 import type * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
@@ -109,8 +110,10 @@ export class PoolActor<A, E> {
     Retiring: 0,
     Blocked: 0
   }
-  /** Keys that are blocked for their state alone. They have no child and take no place. */
+  /** Keys whose state could not be saved. They have no child and take no place. */
   private unsaved = 0
+  /** Those of them of which that is being tried again. */
+  private saving = 0
   /** Children that are being asked whether they may be ended to make room. */
   private unwanted = 0
   /** Looks for room when a child that was used or busy just now may have become idle. */
@@ -273,8 +276,15 @@ export class PoolActor<A, E> {
     entry.state = to
     this.counts[from._tag]--
     this.counts[to._tag]++
-    if (from._tag === "Blocked" && from.unsaved) this.unsaved--
-    if (to._tag === "Blocked" && to.unsaved) this.unsaved++
+    if (entry.isUnsaved) {
+      this.unsaved--
+      if (from._tag === "Retiring") this.saving--
+    }
+    entry.isUnsaved = to._tag === "Blocked" ? to.unsaved : entry.isUnsaved && to._tag === "Retiring"
+    if (entry.isUnsaved) {
+      this.unsaved++
+      if (to._tag === "Retiring") this.saving++
+    }
     this.metrics.move(from._tag, to._tag)
     this.publish(entry.key, { _tag: "State", from, to })
   }
@@ -390,16 +400,10 @@ export class PoolActor<A, E> {
     this.metrics.ended(reason)
     this.move(entry, "leave", { _tag: "Retiring", since: this.now(), incarnation: life.incarnation, reason })
     if (options.answer !== undefined) this.answer(entry, options.answer)
-    const lost = new ChildLost({
-      pool: this.settings.name,
-      key: entry.key,
-      incarnation: life.incarnation,
-      reason: why
-    })
     this.tell(() => {
       Deferred.doneUnsafe(life.left, Exit.void)
       Deferred.doneUnsafe(life.wake, Exit.void)
-      Deferred.doneUnsafe(life.lost, Exit.fail(lost))
+      Deferred.doneUnsafe(life.lost, Exit.succeed(why))
     })
   }
 
@@ -514,7 +518,7 @@ export class PoolActor<A, E> {
     const shortage = Policy.shortage({
       max: capacity.max,
       occupied: this.occupied,
-      leaving: this.counts.Retiring + this.unwanted,
+      leaving: this.counts.Retiring - this.saving + this.unwanted,
       wanted: this.queue.size
     })
     if (shortage === 0) return
@@ -718,10 +722,11 @@ export class PoolActor<A, E> {
   private bring(life: Life<A, E>): Effect.Effect<readonly [Handle<A>, Policy.Limits], E | EnsureError> {
     return Effect.gen({ self: this }, function*() {
       const { age, build, idleAfter, jitter, restore, uses } = this.settings
-      const { entry: { key } } = life
-      life.token = Tokens.toHex(yield* this.random.randomBytes(Tokens.size))
-      life.revoke = this.tokens.add(life.token, life)
-      const { identity } = life
+      const { entry: { key }, incarnation } = life
+      const secret = Tokens.toHex(yield* this.random.randomBytes(Tokens.size))
+      const token = life.token = Redacted.make(secret, { label: "token" })
+      life.revoke = this.tokens.add(secret, life)
+      const identity = { key, incarnation, token }
       if (restore !== undefined) yield* Guest.run(life.scope, () => restore(identity))
       this.step(life, "build")
       const built = yield* Guest.run(life.scope, () => build(key, identity))
@@ -740,7 +745,10 @@ export class PoolActor<A, E> {
       const random = yield* Random.Random
       const limits = Policy.spread({ idle, age, uses }, jitter, () => random.nextDoubleUnsafe())
       const startedAt = this.now()
-      const lost = Deferred.await(life.lost)
+      const lost = Effect.flatMap(
+        Deferred.await(life.lost),
+        (reason) => Effect.fail(new ChildLost({ pool: this.settings.name, key, incarnation, reason }))
+      )
       return [{ ...identity, child, endpoint: value, startedAt, lost }, limits] as const
     })
   }
@@ -817,7 +825,11 @@ export class PoolActor<A, E> {
       }
       // What was done since it was asked counts more than what it said.
       if (life.stamp === stamp && life.leases === 0 && activity !== "busy") {
-        if (evict) return this.leave(life, "evicted", "another key needed its place")
+        const evictAfter = this.settings.capacity?.evictAfter ?? 0
+        // It may have been used between the choice and the question.
+        if (evict && now - life.usedAt >= evictAfter) {
+          return this.leave(life, "evicted", "another key needed its place")
+        }
         if (Policy.judge(life.limits, life, now)._tag === "Idle") return this.leave(life, "idle", "it was idle")
       }
       if (evict) this.makeRoom()
@@ -858,14 +870,12 @@ export class PoolActor<A, E> {
         }
       }
       life.revoke()
-      if (!life.saved && life.handle !== undefined) {
-        const problem = yield* this.save(life, repeat)
-        if (problem !== undefined) {
-          const { incarnation } = life
-          const unsaved = new UnsavedState({ pool: this.settings.name, key: entry.key, incarnation, problem })
-          yield* Effect.logError(unsaved.message)
-          return this.block(life, unsaved)
-        }
+      const problem = yield* this.save(life, repeat)
+      if (problem !== undefined) {
+        const { incarnation } = life
+        const unsaved = new UnsavedState({ pool: this.settings.name, key: entry.key, incarnation, problem })
+        yield* Effect.logError(unsaved.message)
+        return this.block(life, unsaved)
       }
       life.saved = true
       yield* Guest.close(life.scope)
@@ -876,15 +886,16 @@ export class PoolActor<A, E> {
   /** Why the state could not be saved; undefined when it is. */
   private save(life: Life<A, E>, repeat: boolean): Effect.Effect<string | undefined> {
     const { retire, retry, saveWithin } = this.settings
-    if (retire === undefined) return Effect.succeed(undefined)
+    const { end, entry, handle } = life
+    // What was never live has changed nothing.
+    if (retire === undefined || handle === undefined || life.saved) return Effect.succeed(undefined)
     return Effect.suspend(() => {
       if (life.lingering !== undefined && life.lingering.pollUnsafe() === undefined) {
         return Effect.succeed("an earlier attempt to save it has not ended yet")
       }
-      const { end, entry, identity } = life
       let attempt = 0
       let problem: string | undefined = undefined
-      const once = Effect.sandbox(Guest.run(life.scope, () => retire(identity, end), (fiber) => life.lingering = fiber))
+      const once = Effect.sandbox(Guest.run(life.scope, () => retire(handle, end), (fiber) => life.lingering = fiber))
         .pipe(
           Effect.mapError((cause) => {
             problem = life.scrub(describe(cause))
@@ -928,6 +939,10 @@ const maxProblem = 2000
 const describe = (cause: Cause.Cause<unknown>): string => {
   if (Cause.hasInterruptsOnly(cause)) return "it was interrupted"
   const error = Cause.squash(cause)
-  return (error instanceof Error ? error.message : typeof error === "string" ? error : Cause.pretty(cause))
-    .slice(0, maxProblem)
+  const text = error instanceof Error
+    ? error.message === "" ? error.name : error.message
+    : typeof error === "string"
+    ? error
+    : Cause.pretty(cause)
+  return text.slice(0, maxProblem)
 }

@@ -4,8 +4,8 @@ import type * as Fiber from "effect/Fiber"
 import * as Redacted from "effect/Redacted"
 import * as Scope from "effect/Scope"
 import type { ChildEnd } from "../ChildEnd.ts"
-import type { ChildLost, PoolStep } from "../Errors.ts"
-import type { Blocked, EnsureError, Handle, Incarnation } from "../Pool.ts"
+import type { PoolStep } from "../Errors.ts"
+import type { Blocked, EnsureError, Handle } from "../Pool.ts"
 import type * as PoolState from "../PoolState.ts"
 import type * as ShutdownPlan from "../ShutdownPlan.ts"
 import type { ChildActor } from "./ChildActor.ts"
@@ -34,7 +34,8 @@ export class Life<A, E> {
   readonly startedAt: number
   readonly scope: Scope.Closeable = Scope.makeUnsafe()
   step: PoolStep
-  token = ""
+  /** Wrapped wherever it is kept: whoever prints what holds it prints no secret. */
+  token: Redacted.Redacted<string> | undefined = undefined
   revoke: () => void = () => {}
   actor: ChildActor | undefined = undefined
   /** Whoever asks is given it. */
@@ -57,7 +58,8 @@ export class Life<A, E> {
   /** How its child ended by itself. */
   end: ChildEnd | null = null
   readonly left = Deferred.makeUnsafe<void>()
-  readonly lost = Deferred.makeUnsafe<never, ChildLost>()
+  /** Why it is not there any more. */
+  readonly lost = Deferred.makeUnsafe<string>()
   /** Makes its fiber look again. */
   wake = Deferred.makeUnsafe<void>()
   /** Its fiber waits for the end of all leases, and for no time. */
@@ -82,18 +84,9 @@ export class Life<A, E> {
     this.stamp++
   }
 
-  /** What user code is told of it. */
-  get identity(): Incarnation {
-    return {
-      key: this.entry.key,
-      incarnation: this.incarnation,
-      token: Redacted.make(this.token, { label: "token" })
-    }
-  }
-
   /** Whatever somebody's error says, the token is not in what the pool tells. */
   scrub(text: string): string {
-    return this.token === "" ? text : text.replaceAll(this.token, "<redacted>")
+    return this.token === undefined ? text : text.replaceAll(Redacted.value(this.token), "<redacted>")
   }
 }
 
@@ -104,6 +97,8 @@ export class Entry<A, E> {
   request: Request<A, E> | undefined = undefined
   /** The incarnation in all states but `Absent` and `Waiting`. */
   life: Life<A, E> | undefined = undefined
+  /** There is no child any more, and its state could not be saved. */
+  isUnsaved = false
   /** In `Retiring`: what is left at its end. */
   over = Deferred.makeUnsafe<Blocked | undefined>()
   /** In `Waiting`: its limit. */
