@@ -70,7 +70,7 @@ const example = Effect.gen(function*() {
 
   Screen.heading("acme comes back, and listens longer than it may be idle")
   const back = yield* shop("acme")
-  Screen.action(`the same ${back.orders} orders, another process: ${!pids.has(back.pid)}`)
+  Screen.action(`the same ${back.orders} orders, from ${pids.has(back.pid) ? "the same" : "another"} process`)
   const news = yield* get("/acme/news")
   Screen.action(`${news.trim().split("\n").length} news in ${Tenants.idleAfter * 2} ms`)
 

@@ -105,6 +105,32 @@ describe("the state of a key", () => {
       assert.strictEqual((yield* Effect.flip(life(state, () => {}, "x".repeat(201))))._tag, "InvalidSpec")
     }).pipe(Effect.provide(NodeServices.layer)))
 
+  it.live("is saved and restored by so many at once as are allowed", () =>
+    Effect.gen(function*() {
+      const { directory, host, store } = yield* setUp
+      let running = 0
+      let most = 0
+      const counted = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+        Effect.acquireUseRelease(
+          Effect.sync(() => most = Math.max(most, ++running)),
+          () => effect,
+          () => Effect.sync(() => running--)
+        )
+      const state = yield* host({
+        concurrency: 3,
+        store: { ...store, put: (name, archive) => counted(store.put(name, archive)) }
+      })
+      const keys = Array.from({ length: 20 }, (_, index) => String(index))
+      for (let round = 0; round < 2; round++) {
+        yield* Effect.forEach(keys, (key) => life(state, () => {}, key), { concurrency: "unbounded" })
+      }
+      assert.strictEqual(most, 3)
+      assert.deepStrictEqual(Directories.names(directory), [])
+      for (const concurrency of [0, 1.5, Number.NaN]) {
+        assert.deepInclude(yield* Effect.flip(host({ concurrency })), { _tag: "InvalidSpec", field: "concurrency" })
+      }
+    }).pipe(Effect.provide(NodeServices.layer)))
+
   it.live("leaves out what is excluded, and keeps to its limits", () =>
     Effect.gen(function*() {
       const { home, host } = yield* setUp

@@ -12,6 +12,7 @@ import * as Path from "effect/Path"
 import type * as PlatformError from "effect/PlatformError"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
+import * as Semaphore from "effect/Semaphore"
 import type * as Stream from "effect/Stream"
 import * as Archive from "./Archive.ts"
 import type { ArchiveStore } from "./ArchiveStore.ts"
@@ -28,6 +29,8 @@ export interface Options {
   readonly limits?: Archive.Limits | undefined
   /** What of a directory is not saved: true for its path within, with slashes. */
   readonly exclude?: ((path: string) => boolean) | undefined
+  /** How many directories are saved or restored at once; others wait. Default: 8. */
+  readonly concurrency?: number | undefined
 }
 
 /** Why state was not restored or saved. `InvalidSpec`: the key is too long for the name of a folder. */
@@ -77,8 +80,10 @@ interface Places {
 const makeService = (
   fs: FileSystem.FileSystem,
   platform: Path.Path,
-  { directory, exclude, limits, store }: Options
+  { concurrency = 8, directory, exclude, limits, store }: Options
 ): DirectoryState => {
+  const { withPermit } = Semaphore.makeUnsafe(concurrency)
+
   const placesOf = (key: string): Effect.Effect<Places, InvalidSpec> => {
     const name = SafeName.encode(key)
     if (name === undefined) {
@@ -175,29 +180,35 @@ const makeService = (
     yield* orFail(places.unit)(Effect.andThen(removeAll(places.unit), fs.rename(places.next, places.unit)))
   })
 
+  /** Makes the directory of a key; true where it is what an earlier life left. */
+  const bring = Effect.fnUntraced(
+    function*(places: Places) {
+      // Left by a host that died meanwhile. Nobody waits for what is only to be removed.
+      yield* orFail(places.next)(removeAll(places.next))
+      yield* Effect.ignore(removeAll(places.last))
+      const stored = yield* store.get(places.name)
+      if ((yield* orFail(places.data)(fs.exists(places.data))) && (yield* keep(places, stored))) return true
+      yield* Effect.onError(create(places, stored), () => Effect.ignore(removeAll(places.next)))
+      return false
+    },
+    Effect.provideService(FileSystem.FileSystem, fs),
+    Effect.provideService(Path.Path, platform)
+  )
+
   return {
     path: (key) => Effect.map(placesOf(key), ({ data }) => data),
 
     restore: Effect.fn("DirectoryState.restore")(function*({ key }) {
       const places = yield* placesOf(key)
-      // Left by a host that died meanwhile.
-      yield* orFail(places.next)(removeAll(places.next))
-      yield* orFail(places.last)(removeAll(places.last))
-      const stored = yield* store.get(places.name)
-      const found = (yield* orFail(places.data)(fs.exists(places.data))) && (yield* keep(places, stored))
       yield* Effect.acquireRelease(
-        found ? Effect.void : create(places, stored).pipe(
-          Effect.provideService(Path.Path, platform),
-          Effect.onError(() => Effect.ignore(removeAll(places.next))),
-          Effect.interruptible
-        ),
-        () =>
+        Effect.interruptible(withPermit(bring(places))),
+        (found) =>
           Effect.flatMap(
             readOrigin(places.origin),
             ({ saving }) => found && saving === null ? Effect.void : drop(places)
           )
       )
-    }, Effect.provideService(FileSystem.FileSystem, fs)),
+    }),
 
     retire: Effect.fn("DirectoryState.retire")(function*({ key }) {
       const places = yield* placesOf(key)
@@ -205,7 +216,7 @@ const makeService = (
       // The same for each repetition: one whose answer was lost may have arrived.
       const saving = origin.saving ?? (yield* randomName)
       yield* writeOrigin(places.origin, { ...origin, saving })
-      yield* store.put(places.name, Archive.pack(places.data, { limits, exclude, generation: saving }))
+      yield* withPermit(store.put(places.name, Archive.pack(places.data, { limits, exclude, generation: saving })))
     }, Effect.provideService(FileSystem.FileSystem, fs))
   }
 }
@@ -239,9 +250,12 @@ const makeService = (
  * if (text !== "3 teapots") throw new Error(text)
  * ```
  */
-export const make = (
+export const make = Effect.fnUntraced(function*(
   options: Options
-): Effect.Effect<DirectoryState, never, FileSystem.FileSystem | Path.Path> =>
-  Effect.gen(function*() {
-    return makeService(yield* FileSystem.FileSystem, yield* Path.Path, options)
-  })
+): Effect.fn.Return<DirectoryState, InvalidSpec, FileSystem.FileSystem | Path.Path> {
+  const { concurrency } = options
+  if (concurrency !== undefined && !(Number.isSafeInteger(concurrency) && concurrency >= 1)) {
+    return yield* new InvalidSpec({ field: "concurrency", problem: "must be a whole number of 1 or more" })
+  }
+  return makeService(yield* FileSystem.FileSystem, yield* Path.Path, options)
+})
