@@ -525,6 +525,33 @@ describe("idle children", () => {
   )
 
   it.effect(
+    "A8: no time of idleness ends a child with its last lease, and one that is at work a second after it said so",
+    onSystem(function*() {
+      let asked = 0
+      let activity: Pool.Activity = "busy"
+      const { pool } = yield* tenants({
+        idle: {
+          after: 0,
+          activity: () =>
+            Effect.sync(() => {
+              asked++
+              return activity
+            })
+        }
+      })
+      yield* passing(Effect.scoped(pool.lease("a")))
+      yield* settle
+      assert.strictEqual(asked, 1)
+      for (let second = 0; second < 5; second++) yield* advance(1000)
+      assert.strictEqual(yield* states(pool), "a Live")
+      assert.strictEqual(asked, 6)
+      activity = { idleFor: 0 }
+      yield* advance(1000)
+      assert.strictEqual(yield* states(pool), "")
+    })
+  )
+
+  it.effect(
     "A9: a probe that fails, hangs, dies or says nothing sensible does not keep a child",
     onSystem(function*() {
       const probes: ReadonlyArray<() => Effect.Effect<Pool.Activity, unknown>> = [

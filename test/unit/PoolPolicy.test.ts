@@ -6,7 +6,7 @@ import * as Tokens from "../../packages/core/src/internal/Tokens.ts"
 import { make as random } from "../support/Random.ts"
 
 const none: Policy.Limits = { idle: undefined, age: undefined, uses: undefined }
-const unused: Policy.Usage = { readyAt: 0, usedAt: 0, uses: 1, leases: 0 }
+const unused: Policy.Usage = { readyAt: 0, usedAt: 0, uses: 1, leases: 0, busyUntil: Number.NEGATIVE_INFINITY }
 const ever: Policy.Verdict = { _tag: "Keep", ms: Number.POSITIVE_INFINITY }
 
 describe("PoolState", () => {
@@ -38,6 +38,14 @@ describe("limits", () => {
     assert.deepStrictEqual(Policy.judge(limits, { ...unused, usedAt: 500 }, 1499), { _tag: "Keep", ms: 1 })
     assert.deepStrictEqual(Policy.judge(limits, { ...unused, usedAt: 500 }, 1500), { _tag: "Idle" })
     assert.deepStrictEqual(Policy.judge(none, unused, 1e9), ever)
+  })
+
+  it("A8: one that said that it is at work is left in peace for a while, even where idle is no time at all", () => {
+    assert.deepStrictEqual(Policy.judge({ ...none, idle: 0 }, unused, 0), { _tag: "Idle" })
+    assert.deepStrictEqual(Policy.judge({ ...none, idle: 0 }, { ...unused, busyUntil: 1000 }, 1), {
+      _tag: "Keep",
+      ms: 999
+    })
   })
 
   it("a lease pins a child whatever its limits", () => {

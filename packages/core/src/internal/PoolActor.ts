@@ -85,9 +85,6 @@ const endPause = 100
 /** A child that says that it is busy is not asked again for this long, ms, when room is needed. */
 const busyPause = 1_000
 
-/** Timers of runtimes hold no more than 2^31 ms; whoever waits for longer looks once in between. */
-const longestSleep = 86_400_000
-
 type Restore = <B, F, R>(effect: Effect.Effect<B, F, R>) => Effect.Effect<B, F, R>
 
 export class PoolActor<A, E> {
@@ -160,13 +157,15 @@ export class PoolActor<A, E> {
   }
 
   lease(key: string): Effect.Effect<Handle<A>, E | EnsureError, Scope.Scope> {
-    return Effect.uninterruptibleMask((restore) =>
-      Effect.gen({ self: this }, function*() {
-        const scope = yield* Effect.scope
-        const life = yield* this.pin(key, restore)
-        yield* Scope.addFinalizer(scope, Effect.sync(() => this.release(life)))
-        return yield* handleOf(life)
-      })
+    return Effect.flatMap(
+      Effect.scope,
+      (scope) =>
+        Effect.uninterruptibleMask((restore) =>
+          Effect.flatMap(
+            this.pin(key, restore),
+            (life) => Effect.andThen(Scope.addFinalizer(scope, Effect.sync(() => this.release(life))), handleOf(life))
+          )
+        )
     )
   }
 
@@ -175,16 +174,16 @@ export class PoolActor<A, E> {
     f: (handle: Handle<A>) => Effect.Effect<B, E2, R2>
   ): Effect.Effect<B, E | EnsureError | E2 | ChildLost, R2> {
     return Effect.uninterruptibleMask((restore) =>
-      Effect.flatMap(
-        this.pin(key, restore),
-        (life) =>
-          Effect.flatMap(handleOf(life), (handle) =>
-            restore(Effect.raceFirst(Effect.suspend(() => f(handle)), handle.lost))).pipe(
-              Effect.ensuring(Effect.sync(() =>
-                this.release(life)
-              ))
-            )
-      )
+      Effect.flatMap(this.pin(key, restore), (life) => {
+        const using = Effect.flatMap(handleOf(life), (handle) =>
+          Effect.raceFirst(Effect.suspend(() => f(handle)), handle.lost))
+        return Effect.ensuring(
+          restore(using),
+          Effect.sync(() =>
+            this.release(life)
+          )
+        )
+      })
     )
   }
 
@@ -699,7 +698,9 @@ export class PoolActor<A, E> {
           life.revoke()
           yield* Guest.close(life.scope)
           if (entry.state._tag === "Retiring") this.gone(entry)
-        })
+        }).pipe(
+          Effect.ensuring(Effect.sync(() => this.tell(() => Deferred.doneUnsafe(entry.over, Exit.succeed(undefined)))))
+        )
       ),
       Effect.annotateLogs({ pool: this.settings.name, key: entry.key, incarnation: life.incarnation })
     )
@@ -804,7 +805,7 @@ export class PoolActor<A, E> {
   private pause(life: Life<A, E>, ms: number): Effect.Effect<void> {
     return Effect.suspend(() => {
       const woken = Deferred.await(life.wake)
-      return Number.isFinite(ms) ? Effect.raceFirst(woken, Effect.sleep(Math.min(ms, longestSleep))) : woken
+      return Number.isFinite(ms) ? Effect.raceFirst(woken, Effect.sleep(ms)) : woken
     })
   }
 
@@ -842,7 +843,7 @@ export class PoolActor<A, E> {
       const { activity, activityWithin } = this.settings
       const { handle } = life
       if (activity === undefined || handle === undefined) return Effect.succeed(undefined)
-      const asked = Effect.exit(Guest.run(life.scope, () => activity(handle)))
+      const asked = Effect.exit(Guest.run(life.scope, () => Effect.scoped(activity(handle))))
       return Effect.raceAllFirst([
         Effect.map(asked, (exit) => {
           if (Exit.isFailure(exit)) return undefined

@@ -53,7 +53,7 @@ export type PoolPlan = typeof PoolPlan.Type
  *   `Shutdown`: with a grace of its own, in ms, or that of the child.
  * - `Crash`: a signal from outside to the leader.
  * - `Step`: time passes, in ms. Until a step nothing has to have happened yet.
- * - `Together`: operations at the same moment. `Abandon`: an operation whose caller is interrupted.
+ * - `Together`: operations at the same moment. `Abandon`: an operation whose caller is interrupted after so many ms.
  */
 export type Command =
   | { readonly _tag: "Ensure" | "Touch" | "RetrySave" | "Discard"; readonly key: string }
@@ -63,7 +63,7 @@ export type Command =
   | { readonly _tag: "Crash"; readonly key: string; readonly signal: "SIGKILL" | "SIGSEGV" | "SIGTERM" }
   | { readonly _tag: "Step"; readonly ms: number }
   | { readonly _tag: "Together"; readonly commands: ReadonlyArray<Command> }
-  | { readonly _tag: "Abandon"; readonly command: Command }
+  | { readonly _tag: "Abandon"; readonly command: Command; readonly after: number }
 
 const onKey = { key: Schema.String }
 
@@ -78,7 +78,10 @@ export const Command: Schema.Codec<Command> = Schema.Union([
   Schema.TaggedStruct("Crash", { ...onKey, signal: Schema.Literals(["SIGKILL", "SIGSEGV", "SIGTERM"]) }),
   Schema.TaggedStruct("Step", { ms: Schema.Finite }),
   Schema.TaggedStruct("Together", { commands: Schema.Array(Schema.suspend((): Schema.Codec<Command> => Command)) }),
-  Schema.TaggedStruct("Abandon", { command: Schema.suspend((): Schema.Codec<Command> => Command) })
+  Schema.TaggedStruct("Abandon", {
+    command: Schema.suspend((): Schema.Codec<Command> => Command),
+    after: Schema.Finite
+  })
 ])
 
 /** `seed` draws the order in which ready fibers run, the jitter, and the faults. */

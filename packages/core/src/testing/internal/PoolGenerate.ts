@@ -68,23 +68,37 @@ const operation = (draw: Draw, keys: ReadonlyArray<string>): Command => {
   )()
 }
 
-const command = (draw: Draw, keys: ReadonlyArray<string>): Command =>
-  draw.weighted<() => Command>(
+/** Moments at which something of a pool falls due, ms from its beginning, and a little later. */
+const moments = ({ age, capacity, idle, keys }: PoolPlan): ReadonlyArray<number> => {
+  const limits = [0, idle ?? 0, idle ?? 0, age ?? 0, capacity?.evictAfter ?? 0]
+  return keys.flatMap(({ build, endpoint, restore }) => limits.map((limit) => restore + build + endpoint + limit))
+    .flatMap((ms) => [ms, ms + 10])
+}
+
+const command = (draw: Draw, plan: PoolPlan): Command => {
+  const keys = plan.keys.map(({ key }) => key)
+  const due = moments(plan)
+  return draw.weighted<() => Command>(
     [10, () => operation(draw, keys)],
-    [6, () => ({ _tag: "Step", ms: draw.pick([...millis, 300, 1000, 2000]) })],
+    [3, () => ({ _tag: "Step", ms: draw.pick([...millis, 300, 1000, 2000]) })],
+    [3, () => ({ _tag: "Step", ms: draw.pick(due) })],
     [2, () => ({ _tag: "Crash", key: draw.pick(keys), signal: draw.pick(signals) })],
     [4, () => ({
       _tag: "Together",
       commands: Array.from({ length: draw.int(2, 5) }, () => operation(draw, keys))
     })],
-    [3, () => ({ _tag: "Abandon", command: operation(draw, keys) })]
+    [3, () => ({
+      _tag: "Abandon",
+      command: operation(draw, keys),
+      after: draw.chance(0.4) ? 0 : draw.pick([...millis, ...due])
+    })]
   )()
+}
 
 /** The scenario of a seed, with at most so many commands. */
 export const scenario = (seed: number, commands: number): PoolScenario => {
   const draw = new Draw(seed)
   const pool = poolPlan(draw)
-  const keys = pool.keys.map(({ key }) => key)
   return {
     seed,
     system: {
@@ -96,13 +110,16 @@ export const scenario = (seed: number, commands: number): PoolScenario => {
       launchFailureRate: draw.chance(0.1) ? 0.3 : 0
     },
     pool,
-    commands: Array.from({ length: draw.int(1, commands) }, () => command(draw, keys))
+    commands: Array.from({ length: draw.int(1, commands) }, () => command(draw, pool))
   }
 }
 
 function* smallerCommand(command: Command): Generator<Command> {
   if (command._tag === "Together") yield* command.commands
-  if (command._tag === "Abandon") yield command.command
+  if (command._tag === "Abandon") {
+    yield command.command
+    if (command.after > 0) yield { ...command, after: 0 }
+  }
   if (command._tag === "Step") { for (const ms of [1, 100, 1000]) if (ms < command.ms) yield { ...command, ms } }
   if (command._tag === "Lease" && command.held > 0) yield { ...command, held: 0 }
   if (command._tag === "Shutdown" && command.grace !== null) yield { ...command, grace: null }

@@ -45,8 +45,12 @@ interface Key {
   readonly asks: Map<number, Ask>
   state: PoolState.KeyState
   life: Life | undefined
+  /** When the first one asked of those who share an answer; he may have gone. */
+  askedSeq: number
   /** Who asked before this has been answered, or will be told at once. */
   answeredSeq: number
+  /** Its leader was seen to have ended. */
+  endedAt: number | undefined
   /** What user code is running for it. */
   hook: string | undefined
   /** It was live and its state was neither saved nor given up. */
@@ -58,10 +62,6 @@ interface Key {
 
 type HookName = "restore" | "build" | "retire"
 
-/** When the first one asked of those who wait. */
-const firstAsk = ({ answeredSeq, asks }: Key): number =>
-  Math.min(...[...asks.values()].map(({ seq }) => seq).filter((seq) => seq > answeredSeq))
-
 /** Who waits for a key. */
 const waits: ReadonlySet<string> = new Set(["ensure", "lease"])
 
@@ -70,6 +70,7 @@ export class PoolModel {
   readonly lines: Array<string> = []
   starts = 0
   private readonly plan: PoolPlan
+  private readonly noticeDelay: number
   private readonly now: () => number
   private readonly keys = new Map<string, Key>()
   private readonly lives = new Map<number, Life>()
@@ -79,8 +80,9 @@ export class PoolModel {
   private asked = 0
   private closing = false
 
-  constructor(plan: PoolPlan, now: () => number) {
+  constructor(plan: PoolPlan, noticeDelay: number, now: () => number) {
     this.plan = plan
+    this.noticeDelay = noticeDelay
     this.now = now
   }
 
@@ -100,6 +102,8 @@ export class PoolModel {
         asks: new Map(),
         state: { _tag: "Absent" },
         life: undefined,
+        endedAt: undefined,
+        askedSeq: 0,
         answeredSeq: 0,
         hook: undefined,
         unsaved: false,
@@ -180,7 +184,7 @@ export class PoolModel {
     this.lives.set(incarnation, known.life)
     if (!waited) return
     for (const [other, one] of this.keys) {
-      if (one.state._tag === "Waiting" && firstAsk(one) < firstAsk(known)) {
+      if (one.state._tag === "Waiting" && one.askedSeq < known.askedSeq) {
         this.violate("who waits longest is first", `${key} gets a place before ${other}`)
       }
     }
@@ -262,7 +266,10 @@ export class PoolModel {
     const ask: Ask = { id: ++this.asked, what, key, at: this.now(), seq: ++this.seq }
     this.say(`asked ${ask.id}: ${what} ${key}`)
     const known = this.key(key)
-    if (waits.has(what)) known.asks.set(ask.id, ask)
+    if (waits.has(what)) {
+      if (![...known.asks.values()].some(({ seq }) => seq > known.answeredSeq)) known.askedSeq = ask.seq
+      known.asks.set(ask.id, ask)
+    }
     const overtaken = what === "shutdown" ? [known] : what === "shutdownAll" ? [...this.keys.values()] : []
     for (const one of overtaken) one.shutdownSeq = one.answeredSeq = ask.seq
     return ask
@@ -380,6 +387,18 @@ export class PoolModel {
 
   // ------------------------------------------------------------------------------------------------ at rest
 
+  /** Whether the leader of the newest tree of a key lives. */
+  leader(key: string, alive: boolean): void {
+    const known = this.key(key)
+    if (known.state._tag !== "Live" || alive) known.endedAt = undefined
+    else {
+      known.endedAt ??= this.now()
+      if (this.now() - known.endedAt > this.noticeDelay || this.noticeDelay === 0) {
+        this.violate("who has ended leaves", `${key} is live and its leader ended ${this.now() - known.endedAt} ms ago`)
+      }
+    }
+  }
+
   /** Nothing is ready to run. */
   quiescent(
     status: PoolStatus,
@@ -393,6 +412,9 @@ export class PoolModel {
       }
       if ((one?.callers ?? 0) !== known.asks.size) {
         this.violate("who waits is known", `${one?.callers ?? 0} of ${known.asks.size} wait for ${key}`)
+      }
+      if (known.asks.size === 0 && (known.state._tag === "Building" || known.state._tag === "Waiting")) {
+        this.violate("nothing is built for nobody", `${key} is ${known.state._tag}`)
       }
       if (known.state._tag === "Live" && one?.leases !== known.life?.held) {
         this.violate("leases are known", `${one?.leases} of ${known.life?.held} for ${key}`)

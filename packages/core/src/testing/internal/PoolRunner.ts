@@ -48,6 +48,7 @@ class Run {
 
   constructor(
     plan: PoolPlan,
+    noticeDelay: number,
     timeline: Timeline.Timeline,
     platform: ProcessPlatform["Service"],
     simulation: SimulatedPlatform.Simulation["Service"]
@@ -56,7 +57,7 @@ class Run {
     this.timeline = timeline
     this.platform = platform
     this.simulation = simulation
-    this.model = new PoolModel(plan, timeline.now)
+    this.model = new PoolModel(plan, noticeDelay, timeline.now)
   }
 
   // ------------------------------------------------------------------------------------------------ the pool
@@ -194,6 +195,15 @@ class Run {
   private advance(pool: ThePool, ms: number): Effect.Effect<void> {
     return Effect.gen({ self: this }, function*() {
       yield* this.timeline.advance(ms)
+      for (const [key, trees] of this.trees) {
+        const tree = trees.at(-1)
+        if (tree === undefined) continue
+        const alive = yield* this.simulation.descendants(tree.pid)
+        this.model.leader(
+          key,
+          alive.some(({ pid, startTime }) => pid === tree.pid && startTime === tree.identity.startTime)
+        )
+      }
       const status = yield* pool.status
       this.model.quiescent(status, (token) => Option.getOrUndefined(Effect.runSync(pool.lookupToken(token))))
     })
@@ -291,7 +301,13 @@ class Run {
       case "Abandon":
         return Effect.flatMap(
           this.perform(pool, command.command),
-          (fiber) => Fiber.isFiber(fiber) ? Effect.sync(() => fiber.interruptUnsafe()) : Effect.void
+          (fiber) => {
+            if (!Fiber.isFiber(fiber)) return Effect.void
+            const interrupt = Effect.sync(() => fiber.interruptUnsafe())
+            return command.after === 0
+              ? interrupt
+              : Effect.forkDetach(Effect.andThen(Effect.sleep(command.after), interrupt))
+          }
         )
     }
   }
@@ -349,7 +365,7 @@ export const run = ({ commands, pool, seed, system }: PoolScenario): Effect.Effe
     return Effect.gen(function*() {
       const platform = yield* ProcessPlatform
       const simulation = yield* SimulatedPlatform.Simulation
-      return yield* new Run(pool, timeline, platform, simulation).run(commands)
+      return yield* new Run(pool, system.noticeDelay, timeline, platform, simulation).run(commands)
     }).pipe(
       Effect.provide(SimulatedPlatform.layer({ ...system, seed, journal: 1 }), { local: true }),
       Random.withSeed(seed),
