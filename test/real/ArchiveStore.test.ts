@@ -39,6 +39,10 @@ const objectServer = Effect.acquireRelease(
       const objects = new Map<string, Buffer>()
       const server = http.createServer((request, response) => {
         const name = request.url ?? ""
+        if (name.endsWith("/broken")) {
+          response.writeHead(507).end()
+          return
+        }
         if (request.method === "GET") {
           const found = objects.get(name)
           response.writeHead(found === undefined ? 404 : 200).end(found)
@@ -59,6 +63,29 @@ const objectServer = Effect.acquireRelease(
   ({ server }) => Effect.sync(() => server.close().closeAllConnections())
 )
 
+/** The store at this server. */
+const objectStore = (url: string): ArchiveStore.ArchiveStore => {
+  const ask = (name: string, init?: RequestInit) =>
+    Effect.tryPromise(async (signal) => {
+      const response = await fetch(`${url}/bucket/${name}`, { ...init, signal })
+      return { status: response.status, body: new Uint8Array(await response.arrayBuffer()) }
+    })
+  const refused = (status: number) => Effect.fail(new Error(`status ${status}`))
+  return ArchiveStore.fromObjects({
+    put: (name, body) =>
+      Effect.flatMap(
+        ask(name, { method: "PUT", body: new Uint8Array(body) }),
+        ({ status }) => status === 200 ? Effect.void : refused(status)
+      ),
+    get: (name) =>
+      Effect.flatMap(
+        ask(name),
+        ({ body, status }) =>
+          status === 200 ? Effect.succeed(body) : status === 404 ? Effect.undefined : refused(status)
+      )
+  })
+}
+
 const stores: Record<string, Make> = {
   "a folder": Effect.gen(function*() {
     const folder = path.join(yield* Directories.temporary, "deep", "archives")
@@ -71,24 +98,10 @@ const stores: Record<string, Make> = {
     const kv = yield* keyValueStore
     return { store: ArchiveStore.fromKeyValueStore(kv), left: () => Effect.runSync(Effect.orDie(kv.size)) / 2 }
   }),
-  "an object store": Effect.map(objectServer, ({ objects, url }) => {
-    const ask = (name: string, init?: RequestInit) =>
-      Effect.tryPromise({
-        try: (signal) => fetch(`${url}/bucket/${name}`, { ...init, signal }),
-        catch: (error) => ({ message: String(error) })
-      })
-    return {
-      store: ArchiveStore.fromObjects({
-        put: (name, body) => Effect.asVoid(ask(name, { method: "PUT", body: new Uint8Array(body) })),
-        get: (name) =>
-          Effect.flatMap(ask(name), (response) =>
-            response.status === 404
-              ? Effect.undefined
-              : Effect.promise(async () => new Uint8Array(await response.arrayBuffer())))
-      }),
-      left: () => objects.size
-    }
-  })
+  "an object store": Effect.map(objectServer, ({ objects, url }) => ({
+    store: objectStore(url),
+    left: () => objects.size
+  }))
 }
 
 for (const [kind, make] of Object.entries(stores)) {
@@ -161,6 +174,21 @@ describe("a folder of archives", () => {
       const error = yield* Effect.flip(put(store, "acme", "new"))
       assert.deepInclude(error, { _tag: "StoreError", operation: "put", name: "acme" })
     }).pipe(Effect.provide(NodeServices.layer)))
+})
+
+describe("archives in an object store", () => {
+  it.live("says what the store says, and why it is not reached", () =>
+    Effect.gen(function*() {
+      const { server, url } = yield* objectServer
+      const store = objectStore(url)
+      const refused = yield* Effect.flip(put(store, "broken", "text"))
+      assert.strictEqual(refused.message, "broken was not stored: status 507")
+      const unread = yield* Effect.flip(store.get("broken"))
+      assert.strictEqual(unread.message, "broken was not read from the store: status 507")
+      server.close().closeAllConnections()
+      const unreached = yield* Effect.flip(put(store, "acme", "text"))
+      assert.match(unreached.message, /^acme was not stored: .*fetch failed/)
+    }).pipe(Effect.scoped))
 })
 
 describe("archives in a key-value store", () => {

@@ -8,7 +8,6 @@ import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
 import * as Option from "effect/Option"
 import type * as KeyValueStore from "effect/persistence/KeyValueStore"
-import * as PlatformError from "effect/PlatformError"
 import * as Stream from "effect/Stream"
 import { StoreError } from "./Errors.ts"
 import * as Detail from "./internal/Detail.ts"
@@ -25,11 +24,7 @@ export interface ArchiveStore {
 }
 
 const failing = (operation: StoreError["operation"], name: string) => (error: { readonly message: string }) =>
-  new StoreError({
-    operation,
-    name,
-    detail: error instanceof PlatformError.PlatformError ? Detail.of(error) : error.message
-  })
+  new StoreError({ operation, name, detail: Detail.of(error) })
 
 /**
  * A folder, which is made when it is needed, for the host's user only. One host at a time may write a name.

@@ -82,7 +82,7 @@ const makeService = (
   platform: Path.Path,
   { concurrency = 8, directory, exclude, limits, store }: Options
 ): DirectoryState => {
-  const { withPermit } = Semaphore.makeUnsafe(concurrency)
+  const turns = Semaphore.makeUnsafe(concurrency)
 
   const placesOf = (key: string): Effect.Effect<Places, InvalidSpec> => {
     const name = SafeName.encode(key)
@@ -201,7 +201,7 @@ const makeService = (
     restore: Effect.fn("DirectoryState.restore")(function*({ key }) {
       const places = yield* placesOf(key)
       yield* Effect.acquireRelease(
-        Effect.interruptible(withPermit(bring(places))),
+        Effect.interruptible(turns.withPermit(bring(places))),
         (found) =>
           Effect.flatMap(
             readOrigin(places.origin),
@@ -216,7 +216,9 @@ const makeService = (
       // The same for each repetition: one whose answer was lost may have arrived.
       const saving = origin.saving ?? (yield* randomName)
       yield* writeOrigin(places.origin, { ...origin, saving })
-      yield* withPermit(store.put(places.name, Archive.pack(places.data, { limits, exclude, generation: saving })))
+      yield* turns.withPermit(
+        store.put(places.name, Archive.pack(places.data, { limits, exclude, generation: saving }))
+      )
     }, Effect.provideService(FileSystem.FileSystem, fs))
   }
 }
