@@ -1,41 +1,14 @@
 import { strictEqual } from "node:assert"
-import { spawn } from "node:child_process"
-import { fileURLToPath } from "node:url"
 import { describe, expect, it } from "vitest"
+import { inOrder, run, sectionsOf } from "../support/Example.ts"
 import { identify } from "../support/Processes.ts"
-
-const stack = fileURLToPath(new URL("../../examples/stack/main.ts", import.meta.url))
-
-/** Runs the example without a terminal. */
-const run = () =>
-  new Promise<{ readonly code: number | null; readonly output: string }>((resolve) => {
-    const child = spawn(process.execPath, ["--conditions=source", stack], {
-      stdio: ["ignore", "pipe", "inherit"],
-      timeout: 45_000
-    })
-    let output = ""
-    child.stdout.setEncoding("utf8").on("data", (text: string) => (output += text))
-    child.once("close", (code) => resolve({ code, output }))
-  })
 
 describe("the supervised stack", () => {
   it("starts in order, is put right again and again, stops in reverse, and leaves nothing", async () => {
-    const { code, output } = await run()
-    const sections = output.split("\n── ").slice(1)
+    const { code, output } = await run("stack")
+    const sections = sectionsOf(output)
     strictEqual(sections.length, 5, output)
-    const [started, killed, ill, stopped, end] = sections.map((section) =>
-      section.replaceAll(/^ *[\d.]+ s {2}/gm, "").replaceAll(/ +/g, " ")
-    ) as [string, string, string, string, string]
-
-    /** These come in this order, whatever is between them. */
-    const inOrder = (text: string, ...parts: ReadonlyArray<string>) => {
-      let from = 0
-      for (const part of parts) {
-        const at = text.indexOf(part, from)
-        expect(at, `"${part}" after "${text.slice(0, from)}" in:\n${text}`).toBeGreaterThanOrEqual(0)
-        from = at + part.length
-      }
-    }
+    const [started, killed, ill, stopped, end] = sections as [string, string, string, string, string]
     inOrder(started, "web starts", "web is ready", "worker starts", "worker is ready", "job starts")
     inOrder(
       started,

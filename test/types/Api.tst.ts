@@ -1,9 +1,13 @@
 import {
+  type ArchiveStore,
   Child,
   type ChildSpec,
   type Containment,
+  DirectoryState,
+  Endpoint,
   type Errors,
   ExitStatus,
+  type Network,
   Pool,
   type ProcessPlatform,
   type ProcessTree,
@@ -13,7 +17,7 @@ import {
 } from "@treeline/core"
 import { Lifecycle, SimulatedPlatform } from "@treeline/core/testing"
 import { PosixPlatform } from "@treeline/platform-posix"
-import { Context, Effect, type Layer, type Scope } from "effect"
+import { Context, Effect, type FileSystem, type Layer, type Path, type Scope } from "effect"
 import { ChildProcess, type ChildProcessSpawner } from "effect/process"
 import { describe, expect, test } from "tstyche"
 
@@ -159,5 +163,41 @@ describe("pools", () => {
         ProcessPlatform.ProcessPlatform | Store | Scope.Scope
       >
     >()
+  })
+})
+
+describe("Endpoint", () => {
+  test("what a child tells is an address, or what a function makes of a line", () => {
+    expect(Endpoint.fromLine(/x/)).type.toBe<
+      (child: Child.Child) => Effect.Effect<Endpoint.TcpAddress, Errors.NotAnnounced | Errors.InvalidSpec>
+    >()
+    expect(Endpoint.fromLine((line) => line === "" ? undefined : { line })).type.toBe<
+      (child: Child.Child) => Effect.Effect<{ line: string }, Errors.NotAnnounced | Errors.InvalidSpec>
+    >()
+  })
+
+  test("a handle carries the type of its endpoint, and failures of both are listed", () => {
+    const pool = Pool.make({
+      build: Effect.fnUntraced(function*() {
+        const port = yield* Endpoint.port()
+        const child = Child.make("server", { command: ChildProcess.make("server", []) })
+        return { child, endpoint: () => Effect.succeed(port) }
+      })
+    })
+    expect<Effect.Success<typeof pool>>().type.toBe<
+      Pool.Pool<Endpoint.TcpAddress, Errors.EndpointUnavailable | Errors.InvalidSpec>
+    >()
+  })
+
+  test("addresses are what probes take", () => {
+    expect<Network.Address>().type.toBeAssignableFrom<Endpoint.Address>()
+  })
+})
+
+describe("DirectoryState", () => {
+  test("is what a pool takes as hooks; it needs a file system when it is made, and none later", () => {
+    const made = DirectoryState.make({ directory: "/", store: null as unknown as ArchiveStore.ArchiveStore })
+    expect<Effect.Services<typeof made>>().type.toBe<FileSystem.FileSystem | Path.Path>()
+    expect<Effect.Success<typeof made>>().type.toBeAssignableTo<Pool.Hooks<DirectoryState.Failure, Scope.Scope>>()
   })
 })

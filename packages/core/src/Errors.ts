@@ -94,6 +94,88 @@ export class ConnectError extends Schema.TaggedError<ConnectError>()("ConnectErr
   }
 }
 
+/** Nobody can listen at a port now. `Unavailable`: the host is no address of this machine. */
+export class ListenError extends Schema.TaggedError<ListenError>()("ListenError", {
+  address: Schema.String,
+  reason: Schema.Literals(["InUse", "PermissionDenied", "Unavailable", "Unknown"]),
+  detail: Schema.String
+}) {
+  override get message(): string {
+    return `nobody can listen at ${this.address}: ${this.detail} (${this.reason})`
+  }
+}
+
+/**
+ * There is no port or socket to give. `NoFreePort`: all that were tried are taken. `HostUnavailable`: the host is no
+ * address of this machine. `PathTooLong`: a socket's path would have more bytes than the system takes (unix(7)).
+ * `NoFolder`: its folder can't be made. `NoNetwork`: the platform has nothing that listens.
+ */
+export class EndpointUnavailable extends Schema.TaggedError<EndpointUnavailable>()("EndpointUnavailable", {
+  reason: Schema.Literals(["NoFreePort", "HostUnavailable", "PathTooLong", "NoFolder", "NoNetwork"]),
+  detail: Schema.String
+}) {
+  override get message(): string {
+    return `no endpoint: ${this.detail} (${this.reason})`
+  }
+}
+
+/**
+ * A child did not tell its address. `TimedOut`: not within `within` ms. `Ended`: it ended, or its output did. `Unusable`:
+ * the line that matched has no address in it. `outputTail` is the last that it wrote: at most 2,000 characters.
+ */
+export class NotAnnounced extends Schema.TaggedError<NotAnnounced>()("NotAnnounced", {
+  pattern: Schema.String,
+  reason: Schema.Literals(["TimedOut", "Ended", "Unusable"]),
+  detail: Schema.String,
+  within: Schema.Number,
+  outputTail: Schema.String
+}) {
+  override get message(): string {
+    return `the child did not tell its address by ${this.pattern}: ${this.detail} (${this.reason})`
+  }
+}
+
+/**
+ * What is wrong with an archive or its directory. `Unreadable`: a file or folder can't be read, so it can't be kept.
+ * `Unwritable`: it can't be made, for instance because the disk is full. `Changed`: a file got shorter while it was read.
+ * `TooLarge`: it holds more than the limits allow. `Unsafe`: an entry leads out of the directory. `Unsupported`: a kind of
+ * entry that is not kept. `Damaged`: it is cut off, was altered, or is no archive.
+ */
+export const ArchiveReason = Schema.Literals([
+  "Unreadable",
+  "Unwritable",
+  "Changed",
+  "TooLarge",
+  "Unsafe",
+  "Unsupported",
+  "Damaged"
+])
+export type ArchiveReason = typeof ArchiveReason.Type
+
+/** A directory could not be packed or unpacked. `entry` is a path in it, empty where it is about the whole. */
+export class ArchiveError extends Schema.TaggedError<ArchiveError>()("ArchiveError", {
+  directory: Schema.String,
+  entry: Schema.String,
+  reason: ArchiveReason,
+  detail: Schema.String
+}) {
+  override get message(): string {
+    const what = this.entry === "" ? this.directory : `${this.entry} of ${this.directory}`
+    return `archive of ${what}: ${this.detail} (${this.reason})`
+  }
+}
+
+/** A store of archives did not take or give one; what was there before is still there. */
+export class StoreError extends Schema.TaggedError<StoreError>()("StoreError", {
+  operation: Schema.Literals(["put", "get"]),
+  name: Schema.String,
+  detail: Schema.String
+}) {
+  override get message(): string {
+    return `${this.name} was not ${this.operation === "put" ? "stored" : "read from the store"}: ${this.detail}`
+  }
+}
+
 /**
  * Why a probe failed. `Refused`: nothing listens. `OtherProcess`: something listens that is not of the tree. `Ended`: the
  * output ended without the announcement. `Failed`: anything else; the detail says it.

@@ -1,10 +1,11 @@
 /**
- * What probes need of the network, as a platform gives it: the platform is the one boundary to the operating system.
+ * What probes and endpoints need of the network, as a platform gives it: the platform is the one boundary to the
+ * operating system.
  */
 import type * as Effect from "effect/Effect"
 import type * as HttpClient from "effect/http/HttpClient"
 import type * as Option from "effect/Option"
-import type { ConnectError } from "./Errors.ts"
+import type { ConnectError, ListenError } from "./Errors.ts"
 
 /** A TCP port, or the path of a Unix socket. */
 export type Address =
@@ -16,6 +17,12 @@ export const format = (address: Address): string =>
   "path" in address
     ? address.path
     : `${address.host.includes(":") ? `[${address.host}]` : address.host}:${address.port}`
+
+/** Ports from `first` to `last`, both included. */
+export interface PortRange {
+  readonly first: number
+  readonly last: number
+}
 
 /** Connections for probes: never through a proxy, never kept alive. */
 export interface Network {
@@ -38,4 +45,16 @@ export interface Network {
       among?: ReadonlyArray<number>
     ) => Effect.Effect<Option.Option<ReadonlyArray<number>>>)
     | undefined
+  /**
+   * Listens at a port of this machine and stops again; 0 is a port that the system chooses. Tells the port. Undefined
+   * where nothing can listen.
+   */
+  readonly tryListen?:
+    | ((address: { readonly host: string; readonly port: number }) => Effect.Effect<number, ListenError>)
+    | undefined
+  /**
+   * The ports that the system gives to outgoing connections, each of which keeps everybody else from listening there.
+   * Undefined where it does not tell.
+   */
+  readonly ephemeralPorts?: Effect.Effect<PortRange | undefined> | undefined
 }

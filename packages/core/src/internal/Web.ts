@@ -19,10 +19,18 @@ export interface TextDecoder {
   readonly decode: (bytes: Uint8Array, options: { readonly stream: boolean }) => string
 }
 
+/**
+ * See https://compression.spec.whatwg.org. Effect takes it by the type that the runtime has for it, which core does not
+ * know; `never` fits them all.
+ */
+export type Transform = never
+
 const web = globalThis as unknown as {
   readonly URL: new(url: string) => Url
   readonly TextEncoder: new() => TextEncoder
   readonly TextDecoder: new() => TextDecoder
+  readonly CompressionStream: new(format: string) => Transform
+  readonly DecompressionStream: new(format: string) => Transform
 }
 
 /** Throws where the text is no absolute URL. */
@@ -33,3 +41,7 @@ export const textEncoder = (): TextEncoder => new web.TextEncoder()
 
 /** For UTF-8. */
 export const textDecoder = (): TextDecoder => new web.TextDecoder()
+
+export const gzip = (): Transform => new web.CompressionStream("gzip")
+
+export const gunzip = (): Transform => new web.DecompressionStream("gzip")

@@ -6,13 +6,16 @@ import * as HttpClient from "effect/http/HttpClient"
 import * as HttpClientError from "effect/http/HttpClientError"
 import * as HttpServerResponse from "effect/http/HttpServerResponse"
 import * as Option from "effect/Option"
-import { ConnectError } from "../../Errors.ts"
+import { ConnectError, ListenError } from "../../Errors.ts"
 import * as Network from "../../Network.ts"
 import type { Host, Kernel, Listener } from "./Kernel.ts"
 import { isRunnable } from "./Process.ts"
 
 /** How often a stopped server is looked at by a request that waits for it, in ms. */
 const stoppedPause = Duration.millis(10)
+
+/** As Linux has them. */
+const ephemeral: Network.PortRange = { first: 32_768, last: 60_999 }
 
 export const make = (options: {
   readonly kernel: Kernel
@@ -63,8 +66,26 @@ export const make = (options: {
     }))
   })
 
+  const isTaken = (port: number): boolean => kernel.listeners.has(port)
+
+  /** The first port that is free, as the kernel finds one. */
+  const anyPort = (): number => {
+    for (let port = ephemeral.first; port <= ephemeral.last; port++) if (!isTaken(port)) return port
+    return 0
+  }
+
   return {
     connect,
+    tryListen: ({ host, port: wanted }) =>
+      whileAlive(Effect.suspend(() => {
+        const port = wanted === 0 ? anyPort() : wanted
+        return port === 0 || isTaken(port)
+          ? Effect.fail(
+            new ListenError({ address: Network.format({ host, port: wanted }), reason: "InUse", detail: "EADDRINUSE" })
+          )
+          : Effect.succeed(port)
+      })),
+    ephemeralPorts: Effect.succeed(ephemeral),
     http: Effect.succeed(http),
     listeners: (address, among) =>
       whileAlive(Effect.sync(() => {
