@@ -1,0 +1,3 @@
+export * as Errors from "./Errors.ts"
+export * as ShardLease from "./ShardLease.ts"
+export * as Watchdog from "./Watchdog.ts"
