@@ -8,6 +8,7 @@
 import * as Schema from "effect/Schema"
 import { ChildEnd } from "./ChildEnd.ts"
 import { ChildFailed } from "./Errors.ts"
+import * as StateTable from "./internal/StateTable.ts"
 
 /** An incarnation that exists: its number, its leader's pid where it has one, and since when (ms, wall clock). */
 const alive = { incarnation: Schema.Int, pid: Schema.NullOr(Schema.Int), since: Schema.Number }
@@ -124,15 +125,5 @@ export const next = (from: Tag, event: Event): Tag => table[from][event]
 export const isUp = (tag: Tag): boolean =>
   tag === "Starting" || tag === "Running" || tag === "Ready" || tag === "Stopping"
 
-/** The table as a Mermaid state diagram; events that lead to the same state share an arrow. */
-export const toMermaid = (): string => {
-  const lines = ["stateDiagram-v2", "  [*] --> Stopped"]
-  for (const [from, events] of Object.entries(table)) {
-    const arrows = new Map<string, Array<string>>()
-    for (const [event, to] of Object.entries(events)) {
-      if (to !== from) arrows.set(to, [...arrows.get(to) ?? [], event])
-    }
-    for (const [to, labels] of arrows) lines.push(`  ${from} --> ${to}: ${labels.join(", ")}`)
-  }
-  return `${lines.join("\n")}\n`
-}
+/** The table as a Mermaid state diagram. */
+export const toMermaid = (): string => StateTable.toMermaid(table, "Stopped")

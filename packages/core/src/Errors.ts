@@ -57,12 +57,16 @@ export class InvalidSpec extends Schema.TaggedError<InvalidSpec>()("InvalidSpec"
   }
 }
 
-/** A tree outlived its whole shutdown plan, the final kill and the cap; `survivors` are the processes still alive. */
+/**
+ * A tree outlived its whole shutdown plan, the final kill and the cap; `survivors` are the processes still alive, none
+ * where it is an effect that does not end.
+ */
 export class Unkillable extends Schema.TaggedError<Unkillable>()("Unkillable", {
   command: Schema.String,
   survivors: Schema.Array(ProcessInfo)
 }) {
   override get message(): string {
+    if (this.survivors.length === 0) return `${this.command} could not be ended`
     return `${this.survivors.length} process(es) of ${this.command} could not be ended: ${
       this.survivors.map((p) => `${p.pid} (${p.command}, state ${p.state})`).join(", ")
     }`

@@ -7,27 +7,30 @@
  */
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import type * as Option from "effect/Option"
-import type * as Redacted from "effect/Redacted"
-import type * as Schedule from "effect/Schedule"
+import * as Option from "effect/Option"
+import * as Redacted from "effect/Redacted"
+import * as Result from "effect/Result"
+import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
 import type * as Child from "./Child.ts"
 import type { ChildEnd } from "./ChildEnd.ts"
 import type { ChildSpec } from "./ChildSpec.ts"
-import type {
-  CapacityExceeded,
-  ChildFailed,
-  ChildLost,
+import {
+  type CapacityExceeded,
+  type ChildFailed,
+  type ChildLost,
   InvalidSpec,
-  Overtaken,
-  PoolClosed,
-  StartTimedOut,
-  Unkillable,
-  UnsavedState
+  type Overtaken,
+  type PoolClosed,
+  type StartTimedOut,
+  type Unkillable,
+  type UnsavedState
 } from "./Errors.ts"
+import * as PoolActor from "./internal/PoolActor.ts"
+import { millis } from "./internal/Time.ts"
 import type { PoolEvent, PoolStatus } from "./PoolStatus.ts"
-import type * as ShutdownPlan from "./ShutdownPlan.ts"
+import * as ShutdownPlan from "./ShutdownPlan.ts"
 
 /**
  * One life of a key. `incarnation` grows over the life of the pool, whatever the key. `token` is a secret of this life: 32
@@ -106,6 +109,8 @@ export interface Capacity {
   readonly waiting?: number | undefined
   /** How long a key may wait. Default: 30 s. */
   readonly within?: Duration.Input | undefined
+  /** A child that was used less than this ago is not ended to make room. Default: 1 s. */
+  readonly evictAfter?: Duration.Input | undefined
 }
 
 /**
@@ -198,8 +203,8 @@ export interface Pool<out A = void, out E = never> {
   readonly shutdownAll: Effect.Effect<ReadonlyArray<Blocked>>
   /** Tries again to save the state of a key that is blocked for that. */
   readonly retrySave: (key: string) => Effect.Effect<void, Blocked>
-  /** Gives up the state of a key that could not be saved: closes its scope, so that the local copy goes. */
-  readonly discard: (key: string) => Effect.Effect<void, Unkillable>
+  /** Gives up the state of a key that is blocked for it: closes its scope, so that the local copy goes. */
+  readonly discard: (key: string) => Effect.Effect<void>
   readonly status: Effect.Effect<PoolStatus>
   /** The last 256 events and then all that come until the scope ends; a reader slower than 1,024 events loses the oldest. */
   readonly events: Stream.Stream<PoolEvent>
@@ -212,11 +217,107 @@ export interface Pool<out A = void, out E = never> {
   ) => Effect.Effect<Option.Option<Pick<Incarnation, "key" | "incarnation">>>
 }
 
+/** Events that wait for a slow reader. */
+const eventsCapacity = 1024
+
+const invalid = (field: string, problem: string) => Result.fail(new InvalidSpec({ field, problem }))
+
+const wholeNumber = (field: string, value: number, min: number): Result.Result<number, InvalidSpec> =>
+  Number.isSafeInteger(value) && value >= min
+    ? Result.succeed(value)
+    : invalid(field, `must be a whole number of ${min} or more`)
+
+/** As `millis`, and above 0. */
+const period = (field: string, input: Duration.Input): Result.Result<number, InvalidSpec> =>
+  Result.flatMap(millis(field, input), (ms) => ms > 0 ? Result.succeed(ms) : invalid(field, "must be above 0"))
+
+const optional = <A, B>(
+  value: A | undefined,
+  check: (value: A) => Result.Result<B, InvalidSpec>
+): Result.Result<B | undefined, InvalidSpec> => value === undefined ? Result.succeed(undefined) : check(value)
+
+const capacityOf = (capacity: Capacity): Result.Result<PoolActor.Capacity, InvalidSpec> =>
+  Result.gen(function*() {
+    return {
+      max: yield* wholeNumber("capacity.max", capacity.max, 1),
+      waiting: yield* wholeNumber("capacity.waiting", capacity.waiting ?? 1000, 0),
+      within: yield* millis("capacity.within", capacity.within ?? "30 seconds"),
+      evictAfter: yield* millis("capacity.evictAfter", capacity.evictAfter ?? "1 second")
+    }
+  })
+
+const settingsOf = <A, E, R, E2, R2, E3, R3, R4, R5>(
+  options: Options<A, E, R, E2, R2, E3, R3, R4, R5>
+): Result.Result<PoolActor.Settings<A, E | E2 | E3>, InvalidSpec> =>
+  Result.gen(function*() {
+    // What user code needs is in the context in which the pool is made.
+    const { build, hooks = {}, idle, name = "pool", recycle = {} } = options as unknown as Options<
+      A,
+      E | E2 | E3,
+      never,
+      E | E2 | E3,
+      Scope.Scope,
+      E | E2 | E3,
+      Scope.Scope,
+      Scope.Scope,
+      Scope.Scope
+    >
+    if (name.trim() === "") return yield* invalid("name", "must not be empty")
+    const jitter = recycle.jitter ?? 0.2
+    if (!(jitter >= 0 && jitter <= 1)) return yield* invalid("recycle.jitter", "must be a number from 0 to 1")
+    const after = idle?.after
+    const idleAfter = (key: string) =>
+      optional(typeof after === "function" ? after(key) : after, (input) => millis("idle.after", input))
+    // One that is the same for all keys is wrong from the beginning.
+    if (typeof after !== "function") yield* idleAfter("")
+    return {
+      name,
+      build,
+      restore: hooks.restore,
+      retire: hooks.retire,
+      retry: hooks.retry ?? Schedule.upTo(Schedule.exponential("200 millis"), { times: 5 }),
+      saveWithin: yield* period("hooks.within", hooks.within ?? "1 minute"),
+      startWithin: yield* period("startWithin", options.startWithin ?? "1 minute"),
+      idleAfter,
+      activity: idle?.activity,
+      activityWithin: yield* period("idle.activityWithin", idle?.activityWithin ?? "5 seconds"),
+      age: yield* optional(recycle.age, (age) => period("recycle.age", age)),
+      uses: yield* optional(recycle.uses, (uses) => wholeNumber("recycle.uses", uses, 1)),
+      jitter,
+      capacity: yield* optional(options.capacity, capacityOf)
+    }
+  })
+
 /**
  * A pool; all its children are ended when the scope closes, side by side, each by its own shutdown plan, and their state
  * is saved.
+ *
+ * @example
+ * ```ts
+ * import { Child, Pool } from "@treeline/core"
+ * import { PosixPlatform } from "@treeline/platform-posix"
+ * import { Effect } from "effect"
+ * import { ChildProcess } from "effect/process"
+ *
+ * const program = Effect.gen(function*() {
+ *   const pool = yield* Pool.make({
+ *     build: (tenant, { token }) =>
+ *       Effect.succeed({
+ *         child: Child.make("worker", {
+ *           command: ChildProcess.make("sleep", ["60"], { env: { TENANT: tenant, TOKEN: token }, extendEnv: true })
+ *         })
+ *       }),
+ *     idle: { after: "30 minutes" },
+ *     capacity: { max: 100 }
+ *   })
+ *   const [one, same] = yield* Effect.all([pool.ensure("acme"), pool.ensure("acme")], { concurrency: "unbounded" })
+ *   return one.incarnation === same.incarnation
+ * })
+ * const shared = await Effect.runPromise(program.pipe(Effect.scoped, Effect.provide(PosixPlatform.layer)))
+ * if (!shared) throw new Error("two processes for one key")
+ * ```
  */
-export const make = <
+export const make = Effect.fnUntraced(function*<
   A = void,
   E = never,
   R = never,
@@ -226,10 +327,29 @@ export const make = <
   R3 = never,
   R4 = never,
   R5 = never
->(
-  _options: Options<A, E, R, E2, R2, E3, R3, R4, R5>
-): Effect.Effect<
-  Pool<A, E | E2 | E3>,
-  InvalidSpec,
-  Scope.Scope | Exclude<R | R2 | R3 | R4 | R5, Scope.Scope>
-> => Effect.die("not built yet")
+>(options: Options<A, E, R, E2, R2, E3, R3, R4, R5>) {
+  const settings = yield* Effect.fromResult(settingsOf(options))
+  const make = PoolActor.PoolActor.make(settings)
+  const actor = yield* Effect.acquireRelease(make, (actor) => actor.close)
+  // The requirements of user code: they are in the context that the actor has taken.
+  yield* Effect.context<Exclude<R | R2 | R3 | R4 | R5, Scope.Scope>>()
+  return fromActor(actor)
+})
+
+const fromActor = <A, E>(actor: PoolActor.PoolActor<A, E>): Pool<A, E> => ({
+  name: actor.settings.name,
+  ensure: (key) => actor.ensure(key),
+  lease: (key) => actor.lease(key),
+  use: (key, f) => actor.use(key, f),
+  touch: (key) => Effect.sync(() => actor.touch(key)),
+  shutdown: Effect.fn("Pool.shutdown")(function*(key, plan) {
+    yield* actor.shutdown(key, plan === undefined ? undefined : yield* Effect.fromResult(ShutdownPlan.validate(plan)))
+  }),
+  shutdownAll: actor.shutdownAll.pipe(Effect.withSpan("Pool.shutdownAll")),
+  retrySave: Effect.fn("Pool.retrySave")((key: string) => actor.retrySave(key)),
+  discard: Effect.fn("Pool.discard")((key: string) => actor.discard(key)),
+  status: Effect.sync(() => actor.status),
+  events: actor.events.stream(eventsCapacity),
+  lookupToken: (token) =>
+    Effect.sync(() => Option.fromUndefinedOr(actor.lookup(Redacted.isRedacted(token) ? Redacted.value(token) : token)))
+})
