@@ -1,9 +1,8 @@
 /** When a runner has to be done with a shard: on a store that a test holds in its hand, under the test clock. */
 import { assert, describe, it } from "@effect/vitest"
 import { Errors, ShardLease, Watchdog } from "@treeline/core/cluster"
-import { Cause, Deferred, Effect, Exit, Fiber, Layer, Logger, References, Scope } from "effect"
+import { Effect, Exit, Fiber, Layer, Logger, References, Scope } from "effect"
 import { ClusterError, RunnerAddress, RunnerStorage, ShardId, ShardingConfig } from "effect/cluster"
-import { TestClock } from "effect/testing"
 import { advance, settle } from "../support/Actors.ts"
 
 const runner = RunnerAddress.make("localhost", 1)
@@ -43,7 +42,7 @@ const system = Effect.gen(function*() {
       Layer.provide([
         Layer.succeed(RunnerStorage.RunnerStorage, storage),
         Layer.succeed(Watchdog.Watchdog, {
-          start: Effect.succeed({ set: (deadline) => Effect.sync(() => void deadlines.push(deadline)) })
+          start: Effect.succeed({ set: (deadline: number | undefined) => Effect.sync(() => void deadlines.push(deadline)) })
         }),
         ShardingConfig.layer(config)
       ])
@@ -54,13 +53,14 @@ const system = Effect.gen(function*() {
   const log: Array<string> = []
   /** Something that runs in a shard; `left` makes its end fail, `killTime` makes its kill take its time. */
   const hold = Effect.fnUntraced(function*(shard: ShardId.ShardId, name: string) {
-    const holder = { left: false, killTime: 0, scope: yield* Scope.make() }
+    const scope = yield* Scope.make()
+    const holder = { left: false, killTime: 0, close: Scope.close(scope, Exit.void) }
     const say = (what: string) => Effect.map(now, (at) => void log.push(`${at} ${name} ${what}`))
     yield* lease.hold(shard, {
       end: Effect.suspend(() => holder.left ? Effect.fail("left over") : say("ended")),
       kill: Effect.suspend(() => Effect.andThen(Effect.sleep(holder.killTime), say("killed")))
-    }).pipe(Scope.provide(holder.scope))
-    return { ...holder, holder, close: Scope.close(holder.scope, Exit.void) }
+    }).pipe(Scope.provide(scope))
+    return holder
   })
   return { store, deadlines, lease, locks, log, hold, held: (shard: ShardId.ShardId) => Effect.isSuccess(lease.check(shard)) }
 })
@@ -119,7 +119,7 @@ describe("the lease of a shard", () => {
         yield* locks.acquire(runner, [a, b])
         const one = yield* hold(a, "one")
         yield* hold(b, "two")
-        one.holder.killTime = 100
+        one.killTime = 100
         yield* advance(1000)
         store.ours.delete(a)
         yield* locks.refresh(runner, [a, b])
@@ -143,8 +143,8 @@ describe("the lease of a shard", () => {
     on(({ deadlines, hold, locks, log }) =>
       Effect.gen(function*() {
         yield* locks.acquire(runner, [a])
-        const { holder } = yield* hold(a, "one")
-        holder.killTime = 60_000
+        const one = yield* hold(a, "one")
+        one.killTime = 60_000
         yield* advance(20_000)
         assert.deepStrictEqual([log, deadlines], [[], [8500]])
       }))
@@ -194,7 +194,7 @@ describe("the lease of a shard", () => {
       Effect.gen(function*() {
         yield* locks.acquire(runner, [a])
         const one = yield* hold(a, "one")
-        one.holder.left = true
+        one.left = true
         yield* one.close
         assert.deepStrictEqual(log, [])
         for (const release of [locks.release(runner, a), locks.releaseAll(runner)]) {
@@ -203,7 +203,7 @@ describe("the lease of a shard", () => {
           assert.isTrue(Exit.isFailure(yield* Fiber.join(releasing)))
         }
         assert.deepStrictEqual(store.calls, ["acquire"])
-        one.holder.left = false
+        one.left = false
         yield* locks.release(runner, a)
         assert.deepStrictEqual([log, store.calls], [["2000 one ended"], ["acquire", "release default:1"]])
         assert.isFalse(yield* held(a))
@@ -216,7 +216,7 @@ describe("the lease of a shard", () => {
       Effect.gen(function*() {
         yield* locks.acquire(runner, [a])
         const one = yield* hold(a, "one")
-        one.holder.left = true
+        one.left = true
         yield* one.close
         yield* advance(7000)
         yield* locks.releaseAll(runner)
@@ -292,5 +292,3 @@ describe("the lease of a shard", () => {
       assert.strictEqual(stopWithin, 3000)
     }))
 })
-
-void [Cause, Deferred, TestClock]

@@ -195,22 +195,19 @@ const make = (options: Options) =>
     })
 
     const check = (shard: ShardId) =>
-      Effect.suspend(() =>
-        Lease.isHeld(leases.get(String(shard)), now(), timing)
-          ? Effect.void
-          : Effect.fail(new LeaseLost({ shard: String(shard) }))
-      )
+      Effect.suspend(() => Lease.isHeld(leases.get(String(shard)), now(), timing) ? Effect.void : over(shard))
 
-    /** Waits for a change, or for some ms; the look before was at `seen`. */
-    const awaitChange = (seen: Deferred.Deferred<void>, within: number) =>
-      Effect.raceFirst(Deferred.await(seen), Effect.sleep(within))
+    const over = (shard: ShardId) => Effect.fail(new LeaseLost({ shard: String(shard) }))
+
+    const leftOf = (shard: ShardId) => (leases.get(String(shard))?.until ?? 0) - now()
+
+    const isOver = (shard: ShardId) => leftOf(shard) <= 0
 
     const awaitOver = (shard: ShardId): Effect.Effect<void> =>
       Effect.suspend(() => {
-        const seen = wake
-        const lease = leases.get(String(shard))
-        const left = lease === undefined ? 0 : lease.until - now()
-        return left <= 0 ? Effect.void : Effect.andThen(awaitChange(seen, left), awaitOver(shard))
+        if (isOver(shard)) return Effect.void
+        const passed = Effect.raceFirst(Deferred.await(wake), Effect.sleep(leftOf(shard)))
+        return Effect.andThen(passed, awaitOver(shard))
       })
 
     const leased = ShardLease.of({
@@ -230,9 +227,10 @@ const make = (options: Options) =>
         )),
       check,
       during: (shard, effect) =>
-        Effect.raceFirst(
-          effect,
-          Effect.andThen(awaitOver(shard), Effect.fail(new LeaseLost({ shard: String(shard) })))
+        Effect.suspend(() =>
+          isOver(shard)
+            ? over(shard)
+            : Effect.raceFirst(effect, Effect.andThen(awaitOver(shard), over(shard)))
         ),
       awaitHeld: (shard) =>
         Effect.suspend(function again(): Effect.Effect<void> {
