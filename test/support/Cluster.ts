@@ -63,10 +63,14 @@ class Store {
     return this.clock.currentTimeMillisUnsafe()
   }
 
-  /** Whose a shard is by the store; undefined when it is free. */
-  ownerOf(shard: string): string | undefined {
+  private holderOf(shard: string): string | undefined {
     const lock = this.locks.get(shard)
     return lock !== undefined && lock.at >= this.now - expiration ? lock.address : undefined
+  }
+
+  /** Whose a shard is by the store, whichever life of the runner it is; undefined when it is free. */
+  ownerOf(shard: string): string | undefined {
+    return this.holderOf(shard)?.replace(/#[^:]*/, "")
   }
 
   encoded(link: Link): RunnerStorage.Encoded {
@@ -102,7 +106,7 @@ class Store {
       acquire: (address, shards) =>
         call(() =>
           shards.filter((shard) => {
-            const owner = this.ownerOf(shard)
+            const owner = this.holderOf(shard)
             if (owner !== undefined && owner !== address) return false
             this.locks.set(shard, { address, at: this.now })
             return true

@@ -50,7 +50,7 @@ const world = Effect.gen(function*() {
   }
   const runner = Effect.fnUntraced(function*(port: number, options?: Partial<Options>) {
     const started = yield* cluster.runner(port, live(String(port), options))
-    const client = yield* Effect.provideContext(Work.client, started.context)
+    const client = yield* Effect.provideContext(PoolEntity.client(Work), started.context)
     const sharding = yield* Effect.provideContext(Sharding.Sharding, started.context)
     const shardOf = (key: string) => sharding.getShardId(EntityId.make(key), "default")
     yield* advance(toMove)
@@ -81,7 +81,7 @@ describe("calls", () => {
       const two = yield* runner(2)
       const keys = keysOf(20)
       const ask = ({ client }: typeof one) =>
-        passing(Effect.forEach(keys, (key) => client(key).Ensure(), { concurrency: "unbounded" }))
+        passing(Effect.forEach(keys, (key) => client(key).ensure, { concurrency: "unbounded" }))
       const first = yield* ask(one)
       assert.deepStrictEqual(yield* ask(two), first)
       assert.strictEqual(yield* simulation.launches, 20)
@@ -103,7 +103,7 @@ describe("calls", () => {
       const runners = [yield* runner(1, failing), yield* runner(2, failing)]
       const asking = yield* Effect.forkChild(
         Effect.all(
-          runners.flatMap(({ client }) => [client("key").Ensure(), client("key").Ensure()].map(Effect.flip)),
+          runners.flatMap(({ client }) => [client("key").ensure, client("key").ensure].map(Effect.flip)),
           { concurrency: "unbounded" }
         )
       )
@@ -122,13 +122,13 @@ describe("calls", () => {
     onSystem(function*() {
       const { runner } = yield* world
       const { client } = yield* runner(1)
-      assert.isFalse(yield* passing(client("key").Touch()))
-      const before = yield* passing(client("key").Status())
+      assert.isFalse(yield* passing(client("key").touch))
+      const before = yield* passing(client("key").status)
       assert.deepStrictEqual([before.runner, before.key, before.state], ["localhost:1", "key", { _tag: "Absent" }])
       assert.deepStrictEqual(yield* alive, [])
-      yield* passing(client("key").Ensure())
-      assert.isTrue(yield* passing(client("key").Touch()))
-      const after = yield* passing(client("key").Status())
+      yield* passing(client("key").ensure)
+      assert.isTrue(yield* passing(client("key").touch))
+      const after = yield* passing(client("key").status)
       assert.strictEqual(after.state._tag, "Live")
     })
   )
@@ -148,9 +148,9 @@ describe("calls", () => {
             })
           })
       const { client } = yield* runner(1, { build })
-      const exit = yield* passing(Effect.exit(client("key").Ensure()))
+      const exit = yield* passing(Effect.exit(client("key").ensure))
       assert.isTrue(Exit.isFailure(exit) && Cause.hasDies(exit.cause))
-      const place = yield* passing(client("key").Ensure())
+      const place = yield* passing(client("key").ensure)
       assert.strictEqual(place.incarnation, 2)
       assert.deepStrictEqual(cluster.unanswered(), ["Keep key"])
     })
@@ -168,7 +168,7 @@ describe("calls", () => {
           })
         })
       const { client } = yield* runner(1, { build })
-      const error = yield* passing(Effect.flip(client("key").Ensure()))
+      const error = yield* passing(Effect.flip(client("key").ensure))
       assert.instanceOf(error, Errors.InvalidSpec)
       assert.strictEqual(error.field, "child.shutdown")
       assert.deepStrictEqual(yield* alive, [])
@@ -182,11 +182,11 @@ describe("how long a key is kept", () => {
     onSystem(function*() {
       const { cluster, runner, saved } = yield* world
       const { client, sharding } = yield* runner(1, { idle: { after: "10 minutes" } })
-      yield* passing(client("key").Ensure())
+      yield* passing(client("key").ensure)
       // The entity is idle for ten times as long as an idle entity may be.
       yield* advance(9 * 60_000)
       assert.deepStrictEqual([yield* alive, cluster.unanswered()], [["key"], ["Keep key"]])
-      yield* passing(client("key").Touch())
+      yield* passing(client("key").touch)
       yield* advance(9 * 60_000)
       assert.deepStrictEqual(yield* alive, ["key"])
       yield* advance(2 * 60_000)
@@ -202,11 +202,11 @@ describe("how long a key is kept", () => {
       const { cluster, runner } = yield* world
       const simulation = yield* Simulation
       const { client } = yield* runner(1)
-      yield* passing(client("key").Ensure())
+      yield* passing(client("key").ensure)
       yield* simulation.kill((yield* simulation.alive)[0]!.pid)
       yield* advance(1000)
       assert.deepStrictEqual(cluster.unanswered(), [])
-      const place = yield* passing(client("key").Ensure())
+      const place = yield* passing(client("key").ensure)
       assert.strictEqual(place.incarnation, 2)
       assert.deepStrictEqual(cluster.unanswered(), ["Keep key"])
     })
@@ -217,8 +217,8 @@ describe("how long a key is kept", () => {
     onSystem(function*() {
       const { cluster, runner } = yield* world
       const { client } = yield* runner(1)
-      yield* passing(Effect.all(Array.from({ length: 20 }, () => client("key").Ensure()), { concurrency: "unbounded" }))
-      for (let time = 0; time < 5; time++) yield* passing(client("key").Ensure())
+      yield* passing(Effect.all(Array.from({ length: 20 }, () => client("key").ensure), { concurrency: "unbounded" }))
+      for (let time = 0; time < 5; time++) yield* passing(client("key").ensure)
       assert.deepStrictEqual(cluster.unanswered(), ["Keep key"])
     })
   )
@@ -228,8 +228,8 @@ describe("how long a key is kept", () => {
     onSystem(function*() {
       const { cluster, runner, saved } = yield* world
       const { client, close } = yield* runner(1)
-      yield* passing(client("key").Ensure())
-      yield* passing(client("key").Shutdown())
+      yield* passing(client("key").ensure)
+      yield* passing(client("key").shutdown)
       assert.deepStrictEqual([yield* alive, saved.get("key")], [[], 1])
       yield* advance(1000)
       assert.deepStrictEqual(cluster.unanswered(), [])
@@ -237,8 +237,8 @@ describe("how long a key is kept", () => {
       const next = yield* runner(2)
       yield* advance(60_000)
       assert.deepStrictEqual(yield* alive, [])
-      yield* passing(next.client("key").Ensure())
-      yield* passing(next.client("key").Shutdown())
+      yield* passing(next.client("key").ensure)
+      yield* passing(next.client("key").shutdown)
       assert.strictEqual(saved.get("key"), 2)
     })
   )
@@ -252,9 +252,9 @@ describe("a shard moves", () => {
       const simulation = yield* Simulation
       const one = yield* runner(1)
       const keys = keysOf(12)
-      yield* passing(Effect.forEach(keys, (key) => one.client(key).Ensure(), { concurrency: "unbounded" }))
+      yield* passing(Effect.forEach(keys, (key) => one.client(key).ensure, { concurrency: "unbounded" }))
       const two = yield* runner(2)
-      const places = yield* passing(Effect.forEach(keys, (key) => two.client(key).Status()))
+      const places = yield* passing(Effect.forEach(keys, (key) => two.client(key).status))
       const moved = places.filter((place) => place.runner === "localhost:2").map(({ key }) => key)
       assert.isNotEmpty(moved)
       assert.isBelow(moved.length, 12)
@@ -274,6 +274,23 @@ describe("a shard moves", () => {
   )
 
   it.effect(
+    "to the next process of the same runner: it waits like any other until the last one is certain to be done",
+    onSystem(function*() {
+      const { runner } = yield* world
+      const first = yield* runner(1)
+      const keys = keysOf(12)
+      yield* passing(Effect.forEach(keys, (key) => first.client(key).ensure, { concurrency: "unbounded" }))
+      yield* first.stop
+      const second = yield* runner(1)
+      assert.isFalse(second.sharding.hasShardId(second.shardOf("key-0")))
+      yield* advance(6000)
+      assert.isTrue(first.isDead())
+      assert.deepStrictEqual(yield* alive, keys.slice().sort())
+      yield* neverTwo(keys)
+    })
+  )
+
+  it.effect(
     "a child that takes its time keeps the shard until it has gone",
     onSystem(function*() {
       const { cluster, runner } = yield* world
@@ -285,7 +302,7 @@ describe("a shard moves", () => {
           })
         })
       const one = yield* runner(1, { build })
-      yield* passing(Effect.forEach(keysOf(12), (key) => one.client(key).Ensure(), { concurrency: "unbounded" }))
+      yield* passing(Effect.forEach(keysOf(12), (key) => one.client(key).ensure, { concurrency: "unbounded" }))
       const closing = yield* Effect.forkChild(one.close, { startImmediately: true })
       yield* advance(2900)
       assert.lengthOf(yield* alive, 12)
@@ -300,27 +317,24 @@ describe("a shard moves", () => {
   )
 
   it.effect(
-    "while it is built: whoever waits is told to ask again, and the new owner answers",
+    "while it is built: the build is given up, and whoever waits is answered by the next owner",
     onSystem(function*() {
       const { runner } = yield* world
-      const slow: Partial<Options> = { build: () => Effect.never }
-      const one = yield* runner(1, slow)
-      const keys = keysOf(12)
-      const asking = yield* Effect.forkChild(
-        Effect.forEach(keys, (key) => Effect.exit(one.client(key).Ensure()), { concurrency: "unbounded" })
-      )
-      yield* advance(1000)
-      yield* runner(2)
-      yield* advance(toMove)
-      const moved: Array<string> = []
-      const two = yield* runner(3)
-      for (const key of keys) {
-        const { runner, state } = yield* passing(two.client(key).Status())
-        if (runner !== "localhost:1") moved.push(key)
-        assert.strictEqual(state._tag, runner === "localhost:1" ? "Building" : "Absent")
+      const one = yield* runner(1, { build: () => Effect.never })
+      const answers = new Map<string, string>()
+      for (const key of keysOf(12)) {
+        const asking = Effect.map(one.client(key).ensure, (place) => void answers.set(key, place.runner))
+        yield* Effect.forkScoped(Effect.ignore(asking))
       }
-      yield* Fiber.interrupt(asking)
+      yield* advance(1000)
+      const two = yield* runner(2)
+      const moved = keysOf(12).filter((key) => two.sharding.hasShardId(two.shardOf(key)))
       assert.isNotEmpty(moved)
+      assert.deepStrictEqual([...answers.keys()].sort(), moved.sort())
+      assert.deepStrictEqual([...new Set(answers.values())], ["localhost:2"])
+      for (const key of keysOf(12).filter((key) => !moved.includes(key))) {
+        assert.strictEqual((yield* passing(two.client(key).status)).state._tag, "Building")
+      }
     })
   )
 
@@ -329,7 +343,8 @@ describe("a shard moves", () => {
     onSystem(function*() {
       const { runner } = yield* world
       const one = yield* runner(1, { build: () => Effect.never })
-      const asking = yield* Effect.forkChild(Effect.exit(one.client("key").Ensure()), { startImmediately: true })
+      const call = yield* Effect.provideContext(Work.client, one.context)
+      const asking = yield* Effect.forkChild(Effect.exit(call("key").Ensure()), { startImmediately: true })
       yield* advance(1000)
       yield* Effect.forkChild(one.close, { startImmediately: true })
       yield* advance(1000)
@@ -344,7 +359,7 @@ describe("a shard moves", () => {
     onSystem(function*() {
       const { cluster, runner } = yield* world
       const one = yield* runner(1)
-      yield* passing(one.client("key").Ensure())
+      yield* passing(one.client("key").ensure)
       let builds = 0
       const resume = Schedule.upTo(Schedule.spaced("1 second"), { times: 3 })
       const build: Options["build"] = (key) => Effect.suspend(() => (builds++, new NoBuild({ key })))
@@ -362,13 +377,13 @@ describe("a shard moves", () => {
     onSystem(function*() {
       const { cluster, runner } = yield* world
       const one = yield* runner(1)
-      yield* passing(one.client("key").Ensure())
+      yield* passing(one.client("key").ensure)
       yield* passing(one.close)
       let builds = 0
       const build: Options["build"] = (key) => Effect.suspend(() => (builds++, new NoBuild({ key })))
       const two = yield* runner(2, { build })
       assert.isAbove(builds, 0)
-      yield* passing(two.client("key").Shutdown())
+      yield* passing(two.client("key").shutdown)
       yield* advance(1000)
       const before = builds
       yield* advance(60_000)
@@ -387,7 +402,7 @@ describe("a shard moves", () => {
       }
       const one = yield* runner(1, { hooks })
       const keys = keysOf(12)
-      yield* passing(Effect.forEach(keys, (key) => one.client(key).Ensure(), { concurrency: "unbounded" }))
+      yield* passing(Effect.forEach(keys, (key) => one.client(key).ensure, { concurrency: "unbounded" }))
       const two = yield* runner(2)
       yield* advance(30_000)
       const stuck = keys.filter((key) => !one.sharding.hasShardId(one.shardOf(key)))
@@ -399,7 +414,7 @@ describe("a shard moves", () => {
       for (const key of stuck) assert.strictEqual(saved.get(key), 7)
       assert.lengthOf(yield* alive, 12)
       for (const key of stuck) {
-        assert.strictEqual((yield* passing(two.client(key).Status())).runner, "localhost:2")
+        assert.strictEqual((yield* passing(two.client(key).status)).runner, "localhost:2")
       }
       yield* neverTwo(keys)
     })
@@ -414,7 +429,7 @@ describe("the store can't be reached", () => {
       const one = yield* runner(1)
       const two = yield* runner(2)
       const keys = keysOf(12)
-      const places = yield* passing(Effect.forEach(keys, (key) => one.client(key).Ensure(), { concurrency: "unbounded" }))
+      const places = yield* passing(Effect.forEach(keys, (key) => one.client(key).ensure, { concurrency: "unbounded" }))
       const mine = places.filter((place) => place.runner === "localhost:1").map(({ key }) => key)
       one.link.broken = "requests"
       let last = 0
@@ -450,7 +465,7 @@ describe("the store can't be reached", () => {
       const one = yield* runner(1, { hooks })
       const two = yield* runner(2, { hooks })
       const keys = keysOf(12)
-      yield* passing(Effect.forEach(keys, (key) => one.client(key).Ensure(), { concurrency: "unbounded" }))
+      yield* passing(Effect.forEach(keys, (key) => one.client(key).ensure, { concurrency: "unbounded" }))
       one.link.broken = "requests"
       yield* advance(40_000)
       assert.isNotNull(two)
@@ -464,7 +479,7 @@ describe("the store can't be reached", () => {
     onSystem(function*() {
       const { cluster, log, runner, saved } = yield* world
       const one = yield* runner(1)
-      yield* passing(one.client("key").Ensure())
+      yield* passing(one.client("key").ensure)
       const shard = String(one.shardOf("key"))
       cluster.store.steal(shard)
       yield* advance(2100)
@@ -481,9 +496,9 @@ describe("the store can't be reached", () => {
       const { runner } = yield* world
       const { client, deadline } = yield* runner(1)
       assert.isUndefined(deadline())
-      yield* passing(client("key").Ensure())
+      yield* passing(client("key").ensure)
       assert.isDefined(deadline())
-      yield* passing(client("key").Shutdown())
+      yield* passing(client("key").shutdown)
       yield* advance(3 * 60_000)
       assert.isUndefined(deadline())
     })

@@ -8,7 +8,12 @@
  * again.
  */
 import * as Cause from "effect/Cause"
-import { PersistenceError } from "effect/cluster/ClusterError"
+import {
+  type AlreadyProcessingMessage,
+  type EntityNotAssignedToRunner,
+  type MailboxFull,
+  PersistenceError
+} from "effect/cluster/ClusterError"
 import * as ClusterSchema from "effect/cluster/ClusterSchema"
 import * as Entity from "effect/cluster/Entity"
 import { make as entityIdOf } from "effect/cluster/EntityId"
@@ -41,7 +46,6 @@ import { ShardLease } from "./ShardLease.ts"
 /** What crosses the wire without any service. */
 type Wire = Schema.Codec<any, any>
 
-/** Where the child of a key is. `incarnation` counts on its runner. `startedAt` is ms, wall clock of the runner. */
 const placeOf = <Endpoint extends Wire>(endpoint: Endpoint) =>
   Schema.Struct({
     key: Schema.String,
@@ -68,7 +72,6 @@ const rpcs = <Endpoint extends Wire, Failure extends Wire>(endpoint: Endpoint, f
         Overtaken,
         UnsavedState,
         Unkillable,
-        LeaseLost,
         KeyMoving,
         PersistenceError,
         failure
@@ -91,19 +94,7 @@ const Keep = Rpc.make("Keep", { payload: { life: Schema.String, incarnation: Sch
 /** The calls of a pool; see `PoolEntity`. */
 export type Rpcs<Endpoint extends Wire, Failure extends Wire> = ReturnType<typeof rpcs<Endpoint, Failure>>[number]
 
-/**
- * The protocol of a pool across machines. `client` gives for each key:
- *
- * - `Ensure`: the child of the key, started on the owner of its shard if there is none. When this has been answered, the key
- *   is kept: should its runner die or the shard move, it comes up on the next owner. That ends with the child, however it
- *   ends: idle, evicted, shut down, or by itself.
- * - `Touch`: counts as a use; false when the key has no child. Starts nothing.
- * - `Shutdown`: ends the child and saves its state; the key is not kept any more. Goes through storage and is carried out
- *   even if the runner dies meanwhile.
- * - `Status`: of the key, on its owner. Starts nothing.
- *
- * A call waits while the shard has no owner; the caller bounds the wait. `KeyMoving`: ask again.
- */
+/** The protocol of a pool across machines; `client` makes calls of it. */
 export interface PoolEntity<Type extends string, Endpoint extends Wire, Failure extends Wire>
   extends Entity.Entity<Type, Rpcs<Endpoint, Failure>>
 {}
@@ -124,6 +115,79 @@ export const make = <
     ...rpcs(options.endpoint ?? Schema.Void, options.error ?? Schema.Never),
     Keep
   ]) as unknown as PoolEntity<Type, Endpoint, Failure>
+
+/** Where the child of a key is. `incarnation` counts on its runner; `startedAt` is ms, wall clock of the runner. */
+export interface Place<out A> {
+  readonly key: string
+  /** `host:port` of the runner, as the cluster knows it. */
+  readonly runner: string
+  readonly incarnation: number
+  readonly startedAt: number
+  readonly endpoint: A
+}
+
+/** Why a call does not arrive. */
+export type CallError = MailboxFull | AlreadyProcessingMessage | PersistenceError | EntityNotAssignedToRunner
+
+/**
+ * The calls for one key. Each goes to the owner of the key's shard, and waits while there is none; the caller bounds the
+ * wait.
+ */
+export interface Client<out A, out E> {
+  /**
+   * The child of the key, started if there is none. When this has been answered, the key is kept: should its runner die or
+   * its shard move, it comes up on the next owner. That ends with the child, however it ends: idle, evicted, shut down, or
+   * by itself.
+   */
+  readonly ensure: Effect.Effect<Place<A>, E | Pool.EnsureError | CallError>
+  /** Counts as a use; false when the key has no child. Starts nothing. */
+  readonly touch: Effect.Effect<boolean, CallError>
+  /**
+   * Ends the child and saves its state; the key is not kept any more. Goes through the cluster's storage, so it is carried
+   * out even if a runner dies meanwhile.
+   */
+  readonly shutdown: Effect.Effect<void, Pool.Blocked | CallError>
+  /** Starts nothing. */
+  readonly status: Effect.Effect<Status, CallError>
+}
+
+/** Between two calls for a key that is on its way to another runner, in ms. */
+const movingPause = 200
+
+/**
+ * The calls of a pool, from any member of the cluster.
+ *
+ * @example
+ * ```ts no-run
+ * import { PoolEntity } from "@treeline/core/cluster"
+ * import { Effect, Schema } from "effect"
+ *
+ * const Workspaces = PoolEntity.make("Workspaces", { endpoint: Schema.String })
+ *
+ * export const urlOf = (workspace: string) =>
+ *   Effect.gen(function*() {
+ *     const workspaces = yield* PoolEntity.client(Workspaces)
+ *     const { endpoint } = yield* Effect.timeout(workspaces(workspace).ensure, "2 minutes")
+ *     return endpoint
+ *   })
+ * ```
+ */
+export const client = <Type extends string, Endpoint extends Wire, Failure extends Wire>(
+  self: PoolEntity<Type, Endpoint, Failure>
+): Effect.Effect<(key: string) => Client<Endpoint["Type"], Failure["Type"]>, never, Sharding> =>
+  Effect.map(internal(self).client, (clientOf) => (key) => {
+    const calls = clientOf(key)
+    const ensure = Effect.retry(calls.Ensure(), {
+      while: (error) => error instanceof KeyMoving,
+      schedule: Schedule.spaced(movingPause)
+    })
+    return {
+      ensure: ensure as Effect.Effect<Place<Endpoint["Type"]>, Failure["Type"] | Pool.EnsureError | CallError>,
+      touch: calls.Touch(),
+      shutdown: calls.Shutdown(),
+      status: calls.Status()
+    }
+  })
 
 /** What can be chosen beside the options of the pool. */
 export interface Settings {
@@ -229,13 +293,11 @@ const entityOf = (self: unknown, pool: AnyPool, saving: Saving, resume: Schedule
         return handle
       })
 
-    const ensure = Effect.map(Effect.flatMap(pool.ensure(key), keep), ({ endpoint, incarnation, startedAt }) => ({
-      key,
-      runner,
-      incarnation,
-      startedAt,
-      endpoint
-    }))
+    const ensure = pool.ensure(key).pipe(
+      Effect.flatMap(keep),
+      Effect.map(({ endpoint, incarnation, startedAt }) => ({ key, runner, incarnation, startedAt, endpoint }))
+    )
+    const moving = new KeyMoving({ key, runner })
 
     /** Starts the child of a key that lives according to storage, and that nobody here has asked for. */
     const restart = Effect.suspend(() =>
@@ -269,11 +331,11 @@ const entityOf = (self: unknown, pool: AnyPool, saving: Saving, resume: Schedule
     })
 
     return internal(self).of({
+      // An interruption would reach the caller as its own, so it gets a word for it.
       Ensure: () =>
-        // An interruption would reach the caller as its own, so it gets a word for it.
         Rpc.uninterruptible(Effect.catchCause(Effect.interruptible(ensure), (cause) =>
-          Cause.hasInterruptsOnly(cause)
-            ? Effect.fail(new KeyMoving({ key, runner }))
+          Cause.hasInterruptsOnly(cause) || Cause.squash(cause) instanceof LeaseLost
+            ? Effect.fail(moving)
             : Effect.failCause(cause))),
       Touch: () => pool.touch(key),
       Shutdown: () =>
@@ -329,13 +391,15 @@ export const layer = <
       const id = entityIdOf(key)
       return sharding.getShardId(id, self.getShardGroup(id))
     }
+    const check = (key: string) => lease.check(shardOf(key))
     const { build, hooks, resume, ...others } = options
-    const retire = hooks?.retire
+    const { restore, retire } = hooks ?? {}
     const pool = yield* Pool.make({
       ...others,
       name: options.name ?? self.type,
       build: (key, incarnation) =>
         Effect.gen(function*() {
+          yield* check(key)
           const built = yield* build(key, incarnation)
           const plan = yield* Effect.fromResult(ShutdownPlan.validate(built.child.shutdown))
           const untilKill = ShutdownPlan.untilKill(plan)
@@ -345,12 +409,15 @@ export const layer = <
               problem: `takes up to ${untilKill} ms, and a child has to be killed within ${lease.stopWithin} ms here`
             })
           }
-          // Last, because from here on it is started.
-          yield* lease.check(shardOf(key))
+          // From here on it is started.
+          yield* check(key)
           return built
         }),
       hooks: {
         ...hooks,
+        restore: restore === undefined
+          ? undefined
+          : (incarnation) => Effect.andThen(check(incarnation.key), restore(incarnation)),
         retire: retire === undefined ? undefined : (incarnation, end) =>
           saving.during(
             incarnation.key,

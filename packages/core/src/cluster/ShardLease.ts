@@ -7,16 +7,19 @@
  * event loop is blocked, or when it is stopped. So this layer stands between `Sharding` and its `RunnerStorage`: it takes
  * the time before each renewal is asked for, and when a lease has only `margin` left, it ends what runs in the shard at
  * once. At half of the margin the watchdog ends the host. A lock is given back only when nothing is left that runs under
- * it.
+ * it. And it belongs to one life of a runner: the next process at the same address waits like any other runner, because
+ * what the last one has left may still be on its way out.
  *
  * What this cannot cover is in docs/cluster.md.
  */
 import * as Clock from "effect/Clock"
 import { PersistenceError } from "effect/cluster/ClusterError"
+import { make as runnerAddress, type RunnerAddress } from "effect/cluster/RunnerAddress"
 import { RunnerStorage } from "effect/cluster/RunnerStorage"
 import type { ShardId } from "effect/cluster/ShardId"
 import { ShardingConfig } from "effect/cluster/ShardingConfig"
 import * as Context from "effect/Context"
+import * as SecureRandom from "effect/crypto/SecureRandom"
 import * as Deferred from "effect/Deferred"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -25,6 +28,7 @@ import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import type { InvalidSpec } from "../Errors.ts"
 import { monotonic } from "../internal/Time.ts"
+import * as Tokens from "../internal/Tokens.ts"
 import { LeaseLost, type WatchdogUnavailable } from "./Errors.ts"
 import * as Lease from "./internal/Lease.ts"
 import { Watchdog } from "./Watchdog.ts"
@@ -66,6 +70,9 @@ export interface Options {
 /** How long the lock of a shard in which something is left is kept before that is tried again, in ms. */
 const settlePause = 1000
 
+/** How many random bytes tell the lives of a runner apart. */
+const lifeSize = 8
+
 const make = (options: Options) =>
   Effect.gen(function*() {
     const config = yield* ShardingConfig
@@ -81,6 +88,10 @@ const make = (options: Options) =>
     /** Something has changed since the loop has looked. */
     let wake = Deferred.makeUnsafe<void>()
     const now = () => monotonic(clock)
+
+    const life = Tokens.toHex(SecureRandom.randomBytesUnsafe(lifeSize))
+    /** Whose a lock is in the store. */
+    const owner = ({ host, port }: RunnerAddress) => runnerAddress(`${host}#${life}`, port)
 
     /** Leases in which something runs. */
     const inUse = (): ReadonlyArray<readonly [shard: string, lease: Lease.Lease]> =>
@@ -179,25 +190,32 @@ const make = (options: Options) =>
 
     const guarded = RunnerStorage.of({
       ...storage,
-      acquire: (address, shardIds) => timed(shardIds, (asked) => storage.acquire(address, asked), true),
-      refresh: (address, shardIds) => timed(shardIds, (asked) => storage.refresh(address, asked), false),
+      acquire: (address, shardIds) => timed(shardIds, (asked) => storage.acquire(owner(address), asked), true),
+      refresh: (address, shardIds) =>
+        timed(shardIds, (asked) => {
+          // The runner itself is known by its address.
+          const alive = storage.refresh(address, [])
+          return asked.length === 0
+            ? alive
+            : Effect.zipWith(storage.refresh(owner(address), asked), alive, (ours) => ours, { concurrent: true })
+        }, false),
       release: (address, shardId) =>
         settle(String(shardId)).pipe(
-          Effect.andThen(storage.release(address, shardId)),
+          Effect.andThen(storage.release(owner(address), shardId)),
           Effect.andThen(Effect.sync(() => leases.delete(String(shardId)))),
           Effect.asVoid
         ),
       releaseAll: (address) =>
         Effect.forEach([...holders.keys()], settle, { concurrency: "unbounded", discard: true }).pipe(
-          Effect.andThen(storage.releaseAll(address)),
+          Effect.andThen(storage.releaseAll(owner(address))),
           Effect.andThen(Effect.sync(() => leases.clear()))
         )
     })
 
+    const over = (shard: ShardId) => Effect.fail(new LeaseLost({ shard: String(shard) }))
+
     const check = (shard: ShardId) =>
       Effect.suspend(() => Lease.isHeld(leases.get(String(shard)), now(), timing) ? Effect.void : over(shard))
-
-    const over = (shard: ShardId) => Effect.fail(new LeaseLost({ shard: String(shard) }))
 
     const leftOf = (shard: ShardId) => (leases.get(String(shard))?.until ?? 0) - now()
 
