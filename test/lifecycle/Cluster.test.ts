@@ -58,7 +58,11 @@ const run = (seed: number, options: Cluster.RunnerOptions) =>
         idle: { after: "2 minutes" }
       })
     }
-    type Started = Cluster.Runner & { readonly client: Effect.Success<ReturnType<typeof PoolEntity.client<"Work", typeof Schema.String, typeof Schema.Never>>> }
+    type Started = Cluster.Runner & {
+      readonly client: Effect.Success<
+        ReturnType<typeof PoolEntity.client<"Work", typeof Schema.String, typeof Schema.Never>>
+      >
+    }
     const runners: Array<Started> = []
     const start = Effect.gen(function*() {
       // The address of one that has gone is used again, if it left one.

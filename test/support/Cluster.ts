@@ -283,7 +283,12 @@ export const make = Effect.gen(function*() {
       )
       const locks = Layer.succeed(RunnerStorage.RunnerStorage, RunnerStorage.makeEncoded(store.encoded(link)))
       const watchdog = Layer.succeed(Watchdog.Watchdog, {
-        start: Effect.succeed({ set: (at: number | undefined) => Effect.sync(() => void (deadline = at)) })
+        start: Effect.succeed({
+          set: (at: number | undefined) =>
+            Effect.sync(() =>
+              void (deadline = at)
+            )
+        })
       })
       const layer = Sharding.layer.pipe(
         Layer.provide(Layer.effect(Runners.Runners, transport(hosts))),

@@ -46,10 +46,8 @@ const start = Effect.gen(function*() {
   yield* Effect.sync(() => child_process.execFileSync(setup, setupArgs, { cwd: "/", stdio: "pipe" }))
   // What is not on disk when the machine fails is not missed here.
   const settings = ["fsync=off", "synchronous_commit=off", "full_page_writes=off"].flatMap((one) => ["-c", one])
-  const [program, ...args] = account(
-    find("postgres")!,
-    ...["-D", data, "-k", scratch.directory, "-h", "127.0.0.1", "-p", String(port), ...settings]
-  )
+  const where = ["-D", data, "-k", scratch.directory, "-h", "127.0.0.1", "-p", String(port)]
+  const [program, ...args] = account(find("postgres")!, ...where, ...settings)
   const child = yield* Child.start(Child.make("postgres", {
     command: ChildProcess.make(program, args, { cwd: "/" }),
     readiness: Probe.line(/ready to accept connections/),

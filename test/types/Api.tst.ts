@@ -11,9 +11,11 @@ import {
   Spawner,
   Supervisor
 } from "@treeline/core"
+import { PoolEntity, type ShardLease } from "@treeline/core/cluster"
 import { Lifecycle, SimulatedPlatform } from "@treeline/core/testing"
 import { PosixPlatform } from "@treeline/platform-posix"
-import { Context, Effect, type Layer, type Scope } from "effect"
+import { Context, Effect, type Layer, Schema, type Scope } from "effect"
+import type { Sharding } from "effect/cluster"
 import { ChildProcess, type ChildProcessSpawner } from "effect/process"
 import { describe, expect, test } from "tstyche"
 
@@ -159,5 +161,32 @@ describe("pools", () => {
         ProcessPlatform.ProcessPlatform | Store | Scope.Scope
       >
     >()
+  })
+})
+
+describe("pools across machines", () => {
+  class NoRoom extends Schema.TaggedError<NoRoom>()("NoRoom", { key: Schema.String }) {}
+  const Work = PoolEntity.make("Work", { endpoint: Schema.Int, error: NoRoom })
+  const child = Child.make("a", { command })
+
+  test("a client has the endpoint and the failure of the pool", () => {
+    expect(PoolEntity.client(Work)).type.toBe<
+      Effect.Effect<(key: string) => PoolEntity.Client<number, NoRoom>, never, Sharding.Sharding>
+    >()
+  })
+
+  test("what crosses the wire is checked where the pool is run, and a lease is needed", () => {
+    const build = () => Effect.succeed({ child, endpoint: () => Effect.succeed(80) })
+    expect(PoolEntity.layer(Work, { build })).type.toBe<
+      Layer.Layer<
+        never,
+        Errors.InvalidSpec,
+        Sharding.Sharding | ShardLease.ShardLease | ProcessPlatform.ProcessPlatform
+      >
+    >()
+    const wrong = () => Effect.succeed({ child, endpoint: () => Effect.succeed("80") })
+    expect(PoolEntity.layer).type.not.toBeCallableWith(Work, { build: wrong })
+    const failing = () => Effect.fail("unknown to the wire" as const)
+    expect(PoolEntity.layer).type.not.toBeCallableWith(Work, { build: failing })
   })
 })

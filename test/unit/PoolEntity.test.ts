@@ -46,7 +46,7 @@ const world = Effect.gen(function*() {
           })
       },
       ...options
-    } as Options)
+    })
   }
   const runner = Effect.fnUntraced(function*(port: number, options?: Partial<Options>) {
     const started = yield* cluster.runner(port, live(String(port), options))
@@ -112,7 +112,7 @@ describe("calls", () => {
       assert.strictEqual(builds, 1)
       for (const error of errors) {
         assert.instanceOf(error, NoBuild)
-        assert.strictEqual((error as NoBuild).key, "key")
+        assert.strictEqual(error.key, "key")
       }
     })
   )

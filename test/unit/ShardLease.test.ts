@@ -34,7 +34,7 @@ const system = Effect.gen(function*() {
     ...yield* RunnerStorage.makeMemory,
     acquire: (_, ids) => answer("acquire", ids),
     refresh: (_, ids) => answer("refresh", ids),
-    release: (_, id) => Effect.sync(() => void store.calls.push(`release ${id}`)),
+    release: (_, id) => Effect.sync(() => void store.calls.push(`release ${String(id)}`)),
     releaseAll: () => Effect.sync(() => void store.calls.push("release all"))
   })
   const context = yield* Layer.build(
@@ -42,7 +42,9 @@ const system = Effect.gen(function*() {
       Layer.provide([
         Layer.succeed(RunnerStorage.RunnerStorage, storage),
         Layer.succeed(Watchdog.Watchdog, {
-          start: Effect.succeed({ set: (deadline: number | undefined) => Effect.sync(() => void deadlines.push(deadline)) })
+          start: Effect.succeed({
+            set: (deadline: number | undefined) => Effect.sync(() => void deadlines.push(deadline))
+          })
         }),
         ShardingConfig.layer(config)
       ])
@@ -62,7 +64,15 @@ const system = Effect.gen(function*() {
     }).pipe(Scope.provide(scope))
     return holder
   })
-  return { store, deadlines, lease, locks, log, hold, held: (shard: ShardId.ShardId) => Effect.isSuccess(lease.check(shard)) }
+  return {
+    store,
+    deadlines,
+    lease,
+    locks,
+    log,
+    hold,
+    held: (shard: ShardId.ShardId) => Effect.isSuccess(lease.check(shard))
+  }
 })
 
 const on = <A, E>(test: (parts: Effect.Success<typeof system>) => Effect.Effect<A, E, Scope.Scope>) => () =>
@@ -93,7 +103,8 @@ describe("the lease of a shard", () => {
         assert.deepStrictEqual(deadlines, [8500, 10_500, undefined])
         yield* advance(60_000)
         assert.strictEqual(log.length, 1)
-      }))
+      })
+    )
   )
 
   it.effect(
@@ -109,7 +120,8 @@ describe("the lease of a shard", () => {
         assert.isTrue(yield* held(a))
         yield* advance(1)
         assert.isFalse(yield* held(a))
-      }))
+      })
+    )
   )
 
   it.effect(
@@ -135,7 +147,8 @@ describe("the lease of a shard", () => {
         assert.isFalse(yield* held(a), "not by a refresh that did not ask for it")
         yield* locks.acquire(runner, [a])
         assert.isTrue(yield* held(a))
-      }))
+      })
+    )
   )
 
   it.effect(
@@ -147,7 +160,8 @@ describe("the lease of a shard", () => {
         one.killTime = 60_000
         yield* advance(20_000)
         assert.deepStrictEqual([log, deadlines], [[], [8500]])
-      }))
+      })
+    )
   )
 
   it.effect(
@@ -167,7 +181,8 @@ describe("the lease of a shard", () => {
         assert.isTrue(yield* held(a))
         yield* advance(7000)
         assert.deepStrictEqual(log, ["7000 one killed", "14100 one killed"])
-      }))
+      })
+    )
   )
 
   it.effect(
@@ -185,7 +200,8 @@ describe("the lease of a shard", () => {
         assert.deepStrictEqual(deadlines, [9500])
         yield* two.close
         assert.deepStrictEqual(deadlines, [9500, undefined])
-      }))
+      })
+    )
   )
 
   it.effect(
@@ -207,7 +223,8 @@ describe("the lease of a shard", () => {
         yield* locks.release(runner, a)
         assert.deepStrictEqual([log, store.calls], [["2000 one ended"], ["acquire", "release default:1"]])
         assert.isFalse(yield* held(a))
-      }))
+      })
+    )
   )
 
   it.effect(
@@ -221,7 +238,8 @@ describe("the lease of a shard", () => {
         yield* advance(7000)
         yield* locks.releaseAll(runner)
         assert.deepStrictEqual(store.calls, ["acquire", "release all"])
-      }))
+      })
+    )
   )
 
   it.effect(
@@ -236,7 +254,8 @@ describe("the lease of a shard", () => {
         yield* advance(500)
         yield* Fiber.join(refreshing)
         assert.isFalse(yield* held(a))
-      }))
+      })
+    )
   )
 
   it.effect(
@@ -262,7 +281,8 @@ describe("the lease of a shard", () => {
         for (const fiber of [untilEnd, untilLost]) {
           assert.instanceOf(yield* Fiber.join(fiber), Errors.LeaseLost)
         }
-      }))
+      })
+    )
   )
 
   it.effect("a configuration that can't keep the promise is refused, and the field is named", () =>

@@ -49,10 +49,10 @@ class Dog implements Running {
       this.started(problem)
       if (!this.closed) this.restart = setTimeout(() => this.start(), restartPause).unref()
     })
-    child.stdin!.on("error", () => {}) // it has died; `close` follows
-    child.stdout!.once("data", () => this.started())
+    child.stdin.on("error", () => {}) // it has died; `close` follows
+    child.stdout.once("data", () => this.started())
     child.unref()
-    for (const stream of [child.stdin!, child.stdout!]) (stream as unknown as { unref: () => void }).unref()
+    for (const stream of [child.stdin, child.stdout]) (stream as unknown as { unref: () => void }).unref()
     this.tell()
   }
 

@@ -182,7 +182,7 @@ export const client = <Type extends string, Endpoint extends Wire, Failure exten
       schedule: Schedule.spaced(movingPause)
     })
     return {
-      ensure: ensure as Effect.Effect<Place<Endpoint["Type"]>, Failure["Type"] | Pool.EnsureError | CallError>,
+      ensure,
       touch: calls.Touch(),
       shutdown: calls.Shutdown(),
       status: calls.Status()
@@ -333,10 +333,12 @@ const entityOf = (self: unknown, pool: AnyPool, saving: Saving, resume: Schedule
     return internal(self).of({
       // An interruption would reach the caller as its own, so it gets a word for it.
       Ensure: () =>
-        Rpc.uninterruptible(Effect.catchCause(Effect.interruptible(ensure), (cause) =>
-          Cause.hasInterruptsOnly(cause) || Cause.squash(cause) instanceof LeaseLost
-            ? Effect.fail(moving)
-            : Effect.failCause(cause))),
+        Rpc.uninterruptible(
+          Effect.catchCause(Effect.interruptible(ensure), (cause) =>
+            Cause.hasInterruptsOnly(cause) || Cause.squash(cause) instanceof LeaseLost
+              ? Effect.fail(moving)
+              : Effect.failCause(cause))
+        ),
       Touch: () => pool.touch(key),
       Shutdown: () =>
         Effect.suspend(() => {
@@ -421,11 +423,14 @@ export const layer = <
         retire: retire === undefined ? undefined : (incarnation, end) =>
           saving.during(
             incarnation.key,
-            Effect.catch(lease.during(shardOf(incarnation.key), retire(incarnation, end)), (error) =>
-              error instanceof LeaseLost
-                // The next owner has started from what was saved before; to save now would be to overwrite its work.
-                ? Effect.logError(`what ${incarnation.key} has not saved is lost: ${error.message}`)
-                : Effect.fail(error))
+            lease.during(shardOf(incarnation.key), retire(incarnation, end)).pipe(
+              Effect.catch((error) =>
+                error instanceof LeaseLost
+                  // The next owner starts from what was saved before; to save now would be to overwrite its work.
+                  ? Effect.logError(`what ${incarnation.key} has not saved is lost: ${error.message}`)
+                  : Effect.fail(error)
+              )
+            )
           )
       }
     })

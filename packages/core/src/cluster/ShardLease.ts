@@ -214,8 +214,7 @@ const make = (options: Options) =>
 
     const over = (shard: ShardId) => Effect.fail(new LeaseLost({ shard: String(shard) }))
 
-    const check = (shard: ShardId) =>
-      Effect.suspend(() => Lease.isHeld(leases.get(String(shard)), now(), timing) ? Effect.void : over(shard))
+    const isHeld = (shard: ShardId) => Lease.isHeld(leases.get(String(shard)), now(), timing)
 
     const leftOf = (shard: ShardId) => (leases.get(String(shard))?.until ?? 0) - now()
 
@@ -243,7 +242,7 @@ const make = (options: Options) =>
               return changed
             })
         )),
-      check,
+      check: (shard) => Effect.suspend(() => isHeld(shard) ? Effect.void : over(shard)),
       during: (shard, effect) =>
         Effect.suspend(() =>
           isOver(shard)
@@ -253,7 +252,7 @@ const make = (options: Options) =>
       awaitHeld: (shard) =>
         Effect.suspend(function again(): Effect.Effect<void> {
           const seen = wake
-          return Effect.catch(check(shard), () => Effect.andThen(Deferred.await(seen), Effect.suspend(again)))
+          return isHeld(shard) ? Effect.void : Effect.andThen(Deferred.await(seen), Effect.suspend(again))
         }),
       stopWithin: timing.stopWithin
     })
