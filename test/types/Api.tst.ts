@@ -15,9 +15,11 @@ import {
   Spawner,
   Supervisor
 } from "@treeline/core"
+import { PoolEntity, type ShardLease } from "@treeline/core/cluster"
 import { Lifecycle, SimulatedPlatform } from "@treeline/core/testing"
 import { PosixPlatform } from "@treeline/platform-posix"
-import { Context, Effect, type FileSystem, type Layer, type Path, type Scope } from "effect"
+import { Context, Effect, type FileSystem, type Layer, type Path, Schema, type Scope } from "effect"
+import type { Sharding } from "effect/cluster"
 import { ChildProcess, type ChildProcessSpawner } from "effect/process"
 import { describe, expect, test } from "tstyche"
 
@@ -199,5 +201,32 @@ describe("DirectoryState", () => {
     const made = DirectoryState.make({ directory: "/", store: null as unknown as ArchiveStore.ArchiveStore })
     expect<Effect.Services<typeof made>>().type.toBe<FileSystem.FileSystem | Path.Path>()
     expect<Effect.Success<typeof made>>().type.toBeAssignableTo<Pool.Hooks<DirectoryState.Failure, Scope.Scope>>()
+  })
+})
+
+describe("pools across machines", () => {
+  class NoRoom extends Schema.TaggedError<NoRoom>()("NoRoom", { key: Schema.String }) {}
+  const Work = PoolEntity.make("Work", { endpoint: Schema.Int, error: NoRoom })
+  const child = Child.make("a", { command })
+
+  test("a client has the endpoint and the failure of the pool", () => {
+    expect(PoolEntity.client(Work)).type.toBe<
+      Effect.Effect<(key: string) => PoolEntity.Client<number, NoRoom>, never, Sharding.Sharding>
+    >()
+  })
+
+  test("what crosses the wire is checked where the pool is run, and a lease is needed", () => {
+    const build = () => Effect.succeed({ child, endpoint: () => Effect.succeed(80) })
+    expect(PoolEntity.layer(Work, { build })).type.toBe<
+      Layer.Layer<
+        never,
+        Errors.InvalidSpec,
+        Sharding.Sharding | ShardLease.ShardLease | ProcessPlatform.ProcessPlatform
+      >
+    >()
+    const wrong = () => Effect.succeed({ child, endpoint: () => Effect.succeed("80") })
+    expect(PoolEntity.layer).type.not.toBeCallableWith(Work, { build: wrong })
+    const failing = () => Effect.fail("unknown to the wire" as const)
+    expect(PoolEntity.layer).type.not.toBeCallableWith(Work, { build: failing })
   })
 })

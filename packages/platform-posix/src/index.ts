@@ -1,2 +1,3 @@
 export * as PortableEngine from "./PortableEngine.ts"
 export * as PosixPlatform from "./PosixPlatform.ts"
+export * as PosixWatchdog from "./PosixWatchdog.ts"

@@ -1,0 +1,107 @@
+/** A host that can't act is ended by its watchdog, and its trees with it. */
+import { assert, describe, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import * as fs from "node:fs"
+import { eventually, stays } from "../support/Eventually.ts"
+import * as Host from "../support/Host.ts"
+import { identify, type Identity, isAlive, killIfAlive, stateOf } from "../support/Processes.ts"
+import * as Scratch from "../support/Scratch.ts"
+
+/** What a busy machine may take beyond a deadline, in ms. */
+const tolerance = 3000
+
+const started = Effect.gen(function*() {
+  const scratch = yield* Scratch.make
+  const host = yield* Host.startProgram({
+    program: ["watchdogHost.ts", ...Host.treeCommand("session", scratch)],
+    scratch
+  })
+  yield* scratch.awaitReported(3)
+  return { scratch, host }
+})
+
+/** The watchdogs of a host, by the kernel's list of its children. */
+const watchdogsOf = (host: Host.Host): ReadonlyArray<Identity> => {
+  const { pid } = host.identity
+  return fs.readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").trim().split(" ").map(Number)
+    .filter((child) => child > 1 && fs.readFileSync(`/proc/${child}/cmdline`, "utf8").includes("watchdog.ts"))
+    .flatMap((child) => identify(child) ?? [])
+}
+
+const arm = (host: Host.Host, within: number) => {
+  host.order(`arm ${within}`)
+  return host.awaitLine(`set ${within}`)
+}
+
+describe.runIf(process.platform === "linux")("a watchdog", () => {
+  it.live("a host that is stopped is killed at the deadline, not before, and nothing of its trees is left", () =>
+    Effect.gen(function*() {
+      const { host, scratch } = yield* started
+      const armedAt = performance.now()
+      yield* arm(host, 1500)
+      host.signal("SIGSTOP")
+      yield* eventually("it is stopped", () => stateOf(host.identity.pid) === "T")
+      yield* host.awaitDead
+      const after = performance.now() - armedAt
+      assert.isAtLeast(after, 1499)
+      assert.isBelow(after, 1500 + tolerance)
+      yield* scratch.awaitNoneLiving()
+      yield* host.awaitNoDescendants()
+      assert.include(host.errors(), `the host ${host.identity.pid} has not moved its deadline in time`)
+    }))
+
+  it.live("control: without a deadline a stopped host keeps its tree", () =>
+    Effect.gen(function*() {
+      const { host, scratch } = yield* started
+      yield* arm(host, 500)
+      host.order("disarm")
+      yield* host.awaitLine("set undefined")
+      host.signal("SIGSTOP")
+      yield* stays("the tree lives", () => scratch.living().length === 3, 1500)
+      assert.isTrue(host.isAlive())
+    }))
+
+  it.live("a host whose event loop is blocked is killed", () =>
+    Effect.gen(function*() {
+      const { host, scratch } = yield* started
+      yield* arm(host, 500)
+      host.order("block 60000")
+      yield* host.awaitDead
+      yield* scratch.awaitNoneLiving()
+    }))
+
+  it.live("a host that moves its deadline in time lives", () =>
+    Effect.gen(function*() {
+      const { host } = yield* started
+      for (let time = 0; time < 8; time++) {
+        yield* arm(host, 1000 + time)
+        yield* stays("it lives", host.isAlive, 250)
+      }
+    }))
+
+  it.live("a watchdog that was killed is replaced, and the new one knows the deadline", () =>
+    Effect.gen(function*() {
+      const { host, scratch } = yield* started
+      yield* arm(host, 3000)
+      const [first] = watchdogsOf(host)
+      killIfAlive(first!)
+      yield* eventually("another one is there", () => watchdogsOf(host).find(({ pid }) => pid !== first!.pid))
+      host.signal("SIGSTOP")
+      yield* host.awaitDead
+      yield* scratch.awaitNoneLiving()
+    }))
+
+  it.live("it ends with its scope, and with a host that dies", () =>
+    Effect.gen(function*() {
+      const { host } = yield* started
+      const [first] = watchdogsOf(host)
+      host.order("close")
+      yield* host.awaitLine("closed")
+      yield* eventually("it has ended", () => !isAlive(first!))
+      const other = yield* started
+      const [second] = watchdogsOf(other.host)
+      other.host.signal("SIGKILL")
+      yield* eventually("it has ended", () => !isAlive(second!))
+      yield* other.host.awaitNoDescendants()
+    }))
+})
