@@ -20,7 +20,7 @@ interface Program {
   /** Runs before it says that it is up. */
   readonly before?: string
   /** What it does then; default: it lives until it is ended. */
-  readonly then?: string
+  readonly work?: string
   readonly shutdown?: ShutdownPlan.ShutdownPlan
   readonly env?: Readonly<Record<string, string | Redacted.Redacted<string>>>
 }
@@ -29,12 +29,12 @@ interface Program {
 const worker = (
   key: string,
   scratch: Scratch.Scratch,
-  { before = "", env = {}, shutdown, then = "exec sleep 60" }: Program = {}
+  { before = "", env = {}, shutdown, work = "exec sleep 60" }: Program = {}
 ) =>
   Child.make("worker", {
     command: ChildProcess.make("sh", [
       "-c",
-      `${before}\necho "$2 $$" >>"$1"; echo up; ${then}`,
+      `${before}\necho "$2 $$" >>"$1"; echo up; ${work}`,
       "sh",
       scratch.report,
       key
@@ -202,7 +202,7 @@ layer(platform, { excludeTestServices: true })("a pool", (it) => {
             child: worker(key, scratch, {
               env: { VISITS: `${local}/visits` },
               before: "echo hello >>\"$VISITS\"; trap 'sleep 0.2; echo bye >>\"$VISITS\"; exit 0' TERM",
-              then: "sleep 60 & wait"
+              work: "sleep 60 & wait"
             })
           })
       })

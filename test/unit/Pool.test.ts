@@ -1,7 +1,7 @@
 /** Pools of children on the simulated system, under the test clock. */
 import { assert, describe, it } from "@effect/vitest"
 import { Child, Errors, Pool, PoolState, PoolStatus, ProcessPlatform, ShutdownPlan } from "@treeline/core"
-import { Cause, Deferred, Effect, Exit, Fiber, Option, Schedule, Schema, Scope } from "effect"
+import { Cause, Deferred, Effect, Exit, Fiber, Metric, Option, Schedule, Schema, Scope } from "effect"
 import {
   advance,
   exits,
@@ -210,7 +210,7 @@ describe("one build for all who ask", () => {
         const { result, took } = yield* timed(pool.ensure("a"))
         const error = Option.getOrThrow(Exit.findErrorOption(result))
         assert.instanceOf(error, Errors.StartTimedOut)
-        assert.strictEqual((error as Errors.StartTimedOut).step, step)
+        assert.strictEqual(error.step, step)
         assert.approximately(took, 500, 20)
         yield* settle
         assert.deepStrictEqual((yield* pool.status).keys, [])
@@ -1271,6 +1271,62 @@ describe("what is told", () => {
         last.set(key, change.to._tag)
       }
       assert.deepStrictEqual([...new Set(last.values())], ["Absent"])
+    })
+  )
+
+  it.effect(
+    "metrics: keys by state, ends by reason, starts, savings that failed; a closed pool's series are gone",
+    onSystem(function*() {
+      const series = Effect.map(
+        Metric.snapshot,
+        (all) =>
+          Object.fromEntries(all.flatMap(({ attributes = {}, id, state, type }) => {
+            if (attributes["pool"] !== "metered") return []
+            const name = [id.replace("treeline_pool_", ""), attributes["state"] ?? attributes["reason"] ?? []].flat()
+              .join(" ")
+            return [[
+              name,
+              type === "Gauge" ? Number(state.value) : (state as { readonly count: number }).count
+            ]]
+          }))
+      )
+      const store = new Store()
+      const scope = yield* Scope.make()
+      const { pool } = yield* Scope.provide(tenants({ name: "metered", store, idle: { after: 5000 } }), scope)
+      yield* passing(Effect.forEach(["a", "b", "c"], pool.ensure))
+      store.failures.push("once")
+      yield* passing(pool.shutdown("a"))
+      yield* advance(4500)
+      yield* pool.touch("b")
+      yield* advance(400)
+      assert.deepStrictEqual(yield* series, {
+        "keys Building": 0,
+        "keys Live": 1,
+        "keys Retiring": 0,
+        "ends_total shutdown": 1,
+        "ends_total idle": 1,
+        "save_failures_total": 1,
+        "start_ms": 3
+      })
+      yield* passing(Scope.close(scope, Exit.void))
+      assert.deepStrictEqual(yield* series, {})
+    })
+  )
+
+  it.effect(
+    "what a listener throws changes nothing",
+    onSystem(function*() {
+      const told: Array<string> = []
+      const pool = yield* Pool.make({
+        build: (key) => Effect.succeed({ child: process(key, lives) }),
+        onEvent: ({ change }) => {
+          told.push(change._tag)
+          throw new Error("thrown by a listener")
+        }
+      })
+      yield* passing(pool.ensure("a"))
+      yield* passing(pool.shutdown("a"))
+      assert.deepStrictEqual(told, Array.from({ length: 5 }, () => "State"))
     })
   )
 

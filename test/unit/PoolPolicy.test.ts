@@ -1,6 +1,7 @@
 /** The pure decisions of a pool: the table, limits, who makes room; and the look-up of tokens. */
 import { assert, describe, it } from "@effect/vitest"
 import { PoolState } from "@treeline/core"
+import * as fs from "node:fs"
 import * as Policy from "../../packages/core/src/internal/PoolPolicy.ts"
 import * as Tokens from "../../packages/core/src/internal/Tokens.ts"
 import { make as random } from "../support/Random.ts"
@@ -19,6 +20,11 @@ describe("PoolState", () => {
       const out = Object.entries(PoolState.table[tag]).filter(([, to]) => !PoolState.isOccupied(to))
       assert.deepStrictEqual(out.map(([event]) => [tag, event]), tag === "Retiring" ? [["Retiring", "gone"]] : [])
     }
+  })
+
+  it("the guide shows the table as it is", () => {
+    const guide = fs.readFileSync(new URL("../../docs/pools.md", import.meta.url), "utf8")
+    assert.include(guide, `\`\`\`mermaid\n${PoolState.toMermaid()}\`\`\``)
   })
 
   it("every state can be left and reached", () => {

@@ -11,7 +11,7 @@ import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import * as Fiber from "effect/Fiber"
+import type * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import * as Random from "effect/Random"
 import * as Redacted from "effect/Redacted"
@@ -737,7 +737,7 @@ export class PoolActor<A, E> {
       const child = Child.fromActor(actor)
       const { endpoint } = built
       // When the child fails, the incarnation ends, and this with it.
-      const ready = Effect.catch(actor.awaitReady(false), () => Effect.never)
+      const ready = actor.awaitReady(false).pipe(Effect.catch(() => Effect.never))
       const reached = endpoint === undefined ?
         // Without an endpoint the type of its value is void.
         Effect.succeed(undefined as A) :
