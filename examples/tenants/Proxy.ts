@@ -1,6 +1,6 @@
 /** What the world sees: `/TENANT/...` goes to the server of the tenant, which is started for it if need be. */
 import { NodeHttpServer } from "@effect/platform-node"
-import { Effect, Redacted } from "effect"
+import { Effect, Redacted, Schedule } from "effect"
 import { HttpClient, HttpClientRequest, HttpServerRequest, HttpServerResponse } from "effect/http"
 import { createServer } from "node:http"
 import type { Tenants } from "./Tenants.ts"
@@ -14,18 +14,29 @@ const split = (url: string): { readonly tenant: string; readonly rest: string } 
   return match === null ? undefined : { tenant: match[1]!, rest: match[2] ?? "/" }
 }
 
+/** A server may have died a moment ago. Who asks only to read may ask the next one (RFC 9110, 9.2.2). */
+const again = { times: 2, schedule: Schedule.spaced("50 millis") }
+
 const forward = Effect.fnUntraced(function*(tenants: Tenants, client: HttpClient.HttpClient) {
   const request = yield* HttpServerRequest.HttpServerRequest
   const target = split(request.url)
   if (target === undefined) return HttpServerResponse.empty({ status: 404 })
-  // In the scope of the request, which ends with the last byte of the answer: as long as it answers it is not idle.
-  const { endpoint, token } = yield* tenants.lease(target.tenant)
   let forwarded = HttpServerRequest.toClientRequest(request)
   for (const name of [...hopByHop, "host"]) forwarded = HttpClientRequest.removeHeader(forwarded, name)
-  const response = yield* client.execute(forwarded.pipe(
-    HttpClientRequest.setUrl(endpoint.http + target.rest),
-    HttpClientRequest.setHeader("x-token", Redacted.value(token))
-  ))
+
+  const ask = Effect.gen(function*() {
+    // In the scope of the request, which ends with the last byte of the answer: as long as it answers it is not idle.
+    const { endpoint, token } = yield* tenants.lease(target.tenant)
+    return yield* client.execute(forwarded.pipe(
+      HttpClientRequest.setUrl(endpoint.http + target.rest),
+      HttpClientRequest.setHeader("x-token", Redacted.value(token))
+    ))
+  })
+  const isRead = request.method === "GET" || request.method === "HEAD"
+  const response = yield* isRead
+    ? Effect.retry(ask, { ...again, while: ({ _tag }) => _tag === "HttpClientError" })
+    : ask
+
   let answer = HttpServerResponse.fromClientResponse(response)
   for (const name of hopByHop) answer = HttpServerResponse.removeHeader(answer, name)
   return answer

@@ -7,7 +7,7 @@ import { fileURLToPath } from "node:url"
 const shop = fileURLToPath(new URL("programs/shop.mjs", import.meta.url))
 
 /** A server that nobody has used for this long is ended, ms. */
-export const idleAfter = 800
+export const idleAfter = 1000
 
 /** The pool; `folder` gets the directories of those that run and the archives of the others. */
 export const make = Effect.fn("Tenants.make")(function*(folder: string) {

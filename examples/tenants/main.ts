@@ -72,7 +72,9 @@ const example = Effect.gen(function*() {
   const back = yield* shop("acme")
   Screen.action(`the same ${back.orders} orders, from ${pids.has(back.pid) ? "the same" : "another"} process`)
   const news = yield* get("/acme/news")
-  Screen.action(`${news.trim().split("\n").length} news in ${Tenants.idleAfter * 2} ms`)
+  Screen.action(
+    `${news.trim().split("\n").length} news, one every 200 ms; idle is who is not used for ${Tenants.idleAfter} ms`
+  )
 
   Screen.heading("its server is killed; whoever asks next gets another")
   const fourth = yield* order("acme", "sugar")
