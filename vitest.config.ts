@@ -39,6 +39,7 @@ const windows = {
     alias: [
       { find: /^@treeline\/([^/]+)$/, replacement: `${packages}/$1/src/index.ts` },
       { find: /^@treeline\/core\/testing$/, replacement: `${packages}/core/src/testing/index.ts` },
+      { find: /^@treeline\/core\/daemon$/, replacement: `${packages}/core/src/daemon/index.ts` },
       { find: /^@treeline\/([^/]+)\/(.+)$/, replacement: `${packages}/$1/src/$2.ts` }
     ]
   }

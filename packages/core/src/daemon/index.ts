@@ -1,0 +1,8 @@
+export * as ConfigDiff from "./ConfigDiff.ts"
+export * as ConfigLoad from "./ConfigLoad.ts"
+export * as ConfigMerge from "./ConfigMerge.ts"
+export * as ConfigPath from "./ConfigPath.ts"
+export * as ConfigSource from "./ConfigSource.ts"
+export * as ServiceChild from "./ServiceChild.ts"
+export * as ServiceConfig from "./ServiceConfig.ts"
+export * as Services from "./Services.ts"
