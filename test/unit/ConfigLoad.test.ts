@@ -1,6 +1,6 @@
 /** Which value holds, where it came from, and what is wrong with a configuration. */
 import { assert, describe, it } from "@effect/vitest"
-import { ConfigLoad, ConfigMerge, ConfigPath, ConfigSource } from "@treeline/core/daemon"
+import { ConfigLoad, ConfigMerge, ConfigOrigin, ConfigPath, ConfigSource } from "@treeline/core/daemon"
 import { Effect, Equal, Redacted, Result, Schema } from "effect"
 import * as fc from "fast-check"
 import { load, type Sources } from "../support/Configs.ts"
@@ -12,7 +12,7 @@ const explanationOf = (sources: Sources) =>
   Effect.map(
     load(sources),
     ({ explained }) =>
-      new Map(explained.map(({ origin, path, value }) => [path, [value, ConfigSource.describeOrigin(origin)]]))
+      new Map(explained.map(({ origin, path, value }) => [path, [value, ConfigOrigin.describe(origin)]]))
   )
 
 const web = (fields: string) =>
@@ -87,7 +87,7 @@ describe("precedence", () => {
           chosen.map((path) => ({
             path,
             value,
-            origin: ConfigSource.Origin.cases.Default.make({})
+            origin: ConfigOrigin.Origin.cases.Default.make({})
           }))
         ).tree
       const { origins, tree } = ConfigMerge.merge(
@@ -97,7 +97,7 @@ describe("precedence", () => {
         const owner = all.findLastIndex(({ chosen }) => chosen.includes(path))
         assert.deepStrictEqual(ConfigMerge.at(tree, path), all[owner]?.value)
         const origin = origins.get(ConfigPath.format(path))
-        assert.strictEqual(origin === undefined ? -1 : Number(ConfigSource.describeOrigin(origin).slice(6)), owner)
+        assert.strictEqual(origin === undefined ? -1 : Number(ConfigOrigin.describe(origin).slice(6)), owner)
       }
       for (const path of origins.keys()) {
         assert.isDefined(
@@ -167,7 +167,7 @@ describe("secrets", () => {
 })
 
 describe("errors name the source, the path and what was expected", () => {
-  it.effect.each([
+  it.effect.each<readonly [string, string]>([
     [web("\"cwdd\": \"x\""), "services.web.cwdd: is not known here; is it misspelt?"],
     [web("\"args\": \"-v\""), "services.web.args: expected array"],
     [web("\"env\": { \"A\": 3 }"), "services.web.env.A: expected a text, {\"fromEnv\": NAME} or {\"fromFile\": PATH}"],

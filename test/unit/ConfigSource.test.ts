@@ -1,10 +1,8 @@
 /** The texts that a configuration is read from. */
 import { assert, describe, it } from "@effect/vitest"
-import { ConfigSource } from "@treeline/core/daemon"
+import { ConfigOrigin, ConfigSource } from "@treeline/core/daemon"
 import { Result } from "effect"
 import * as fc from "fast-check"
-
-const { describeOrigin } = ConfigSource
 
 const messageOf = <A>(result: Result.Result<A, { readonly message: string }>): string =>
   Result.isFailure(result) ? result.failure.message : "no error"
@@ -61,7 +59,7 @@ describe("JSON", () => {
 
   it("each value knows its place, and what is missing has the place of what is around it", () => {
     const { originOf } = Result.getOrThrow(ConfigSource.json("f", "{\n  \"a\": [ 1,\n 2 ] }"))
-    const where = (...path: ReadonlyArray<string | number>) => describeOrigin(originOf(path))
+    const where = (...path: ReadonlyArray<string | number>) => ConfigOrigin.describe(originOf(path))
     assert.deepStrictEqual(
       [where("a"), where("a", 1), where("a", 7), where("b"), where()],
       ["f:2:8", "f:3:2", "f:2:8", "f:1:1", "f:1:1"]
@@ -74,7 +72,7 @@ describe(".env", () => {
     Result.getOrThrow(ConfigSource.dotEnv(".env", text)).map(({ name, origin, value }) => [
       name,
       value,
-      describeOrigin(origin)
+      ConfigOrigin.describe(origin)
     ])
 
   it.each([
@@ -96,7 +94,7 @@ describe(".env", () => {
       fc.property(
         fc.array(fc.string({ unit: fc.constantFrom("a", "é", "\"", "'", "\\", "\n", "\r", "#", " ", "$", "=", "n") })),
         (values) => {
-          const usable = values.map((value) => value.replaceAll("\r\n", "\n"))
+          const usable = values.map((value) => value.replaceAll(/\r+\n/g, "\n"))
           const text = usable.map((value, index) =>
             `V${index}="${value.replaceAll("\\", "\\\\").replaceAll("\"", "\\\"")}"`
           ).join("\n")
@@ -130,7 +128,7 @@ describe("Procfile", () => {
         job: { command: "rake", shell: true, env: { PORT: "7100" }, envFile: [".env"] }
       }
     })
-    assert.strictEqual(describeOrigin(originOf(["services", "job", "command"])), "Procfile:4:1")
+    assert.strictEqual(ConfigOrigin.describe(originOf(["services", "job", "command"])), "Procfile:4:1")
   })
 
   it.each([

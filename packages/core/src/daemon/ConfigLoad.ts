@@ -10,6 +10,7 @@ import * as ChildSpec from "../ChildSpec.ts"
 import { type ConfigIssue, InvalidConfig } from "../Errors.ts"
 import * as Dependencies from "../internal/Dependencies.ts"
 import * as ConfigMerge from "./ConfigMerge.ts"
+import * as ConfigOrigin from "./ConfigOrigin.ts"
 import * as ConfigPath from "./ConfigPath.ts"
 import * as ConfigSource from "./ConfigSource.ts"
 import * as ServiceChild from "./ServiceChild.ts"
@@ -18,7 +19,7 @@ import { Config } from "./ServiceConfig.ts"
 /** A configuration that can be used, and where each of its values came from. */
 export interface Loaded {
   readonly config: Config
-  readonly explained: ReadonlyArray<ConfigMerge.Explained>
+  readonly explained: ReadonlyArray<ConfigOrigin.Explained>
 }
 
 export interface Options {
@@ -41,8 +42,8 @@ interface Problem {
 
 const located = (problems: ReadonlyArray<Problem>, merged: ConfigMerge.Merged): InvalidConfig => {
   const issues = problems.map(({ path, problem }): ConfigIssue => ({
-    source: ConfigSource.describeOrigin(
-      ConfigMerge.originOf(merged.origins, path) ?? ConfigSource.Origin.cases.Default.make({})
+    source: ConfigOrigin.describe(
+      ConfigMerge.originOf(merged.origins, path) ?? ConfigOrigin.Origin.cases.Default.make({})
     ),
     path: ConfigPath.format(path),
     problem
@@ -251,7 +252,7 @@ export const load = Effect.fn("ConfigLoad.load")(function*(
     const cwd = ConfigMerge.at(value, ["cwd"])
     if (cwd === undefined || typeof cwd === "string") {
       const origin = cwd === undefined
-        ? ConfigSource.Origin.cases.Default.make({})
+        ? ConfigOrigin.Origin.cases.Default.make({})
         : ConfigMerge.originOf(written.origins, [...path, "cwd"])
       if (ConfigPath.isTree(value)) {
         lookedUp.push({ path: [...path, "cwd"], value: options.resolvePath(cwd ?? "."), origin: origin! })

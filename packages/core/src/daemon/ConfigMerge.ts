@@ -4,8 +4,9 @@
  */
 import * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
+import { type Explained, Origin } from "./ConfigOrigin.ts"
 import * as ConfigPath from "./ConfigPath.ts"
-import { type Layer, Origin, type Override } from "./ConfigSource.ts"
+import type { Layer, Override } from "./ConfigSource.ts"
 import { Config } from "./ServiceConfig.ts"
 
 /** The values of all layers, and the layer that each came from. */
@@ -31,14 +32,14 @@ const remember = (
  *
  * @example
  * ```ts
- * import { ConfigMerge, ConfigSource } from "@treeline/core/daemon"
+ * import { ConfigMerge, ConfigOrigin, ConfigSource } from "@treeline/core/daemon"
  * import { deepStrictEqual, strictEqual } from "node:assert"
  *
  * const base = ConfigSource.values("base", { services: { web: { command: "node", args: ["a", "b"] } } })
  * const local = ConfigSource.values("local", { services: { web: { args: ["c"] } } })
  * const { origins, tree } = ConfigMerge.merge([base, local])
  * deepStrictEqual(tree, { services: { web: { command: "node", args: ["c"] } } })
- * strictEqual(ConfigSource.describeOrigin(origins.get("services.web.args")!), "local")
+ * strictEqual(ConfigOrigin.describe(origins.get("services.web.args")!), "local")
  * ```
  */
 export const merge = (layers: ReadonlyArray<Layer>): Merged => {
@@ -65,6 +66,22 @@ const setAt = (tree: unknown, path: ConfigPath.Path, value: unknown): unknown =>
   if (inner.length === 0 && value === null) delete fields[name]
   else if (value !== null || Object.hasOwn(fields, name)) fields[name] = setAt(fields[name], inner, value)
   return fields
+}
+
+/** The tree with these values in place of those that are there, in lists too. */
+export const withValues = (
+  tree: unknown,
+  values: ReadonlyArray<readonly [path: ConfigPath.Path, value: unknown]>
+): unknown => {
+  const known = new Map(values.map(([path, value]) => [ConfigPath.format(path), value]))
+  const copy = (item: unknown, path: ConfigPath.Path): unknown => {
+    const name = ConfigPath.format(path)
+    if (known.has(name)) return known.get(name)
+    if (Array.isArray(item)) return item.map((inner, index) => copy(inner, [...path, index]))
+    if (!ConfigPath.isTree(item)) return item
+    return Object.fromEntries(Object.entries(item).map(([name, inner]) => [name, copy(inner, [...path, name])]))
+  }
+  return known.size === 0 ? tree : copy(tree, [])
 }
 
 /** A whole probe is one value: another kind of probe replaces it, its times stay. */
@@ -114,15 +131,6 @@ export const originOf = (origins: ReadonlyMap<string, Origin>, path: ConfigPath.
   }
   return undefined
 }
-
-/** One value of a configuration that is used, and where it came from. */
-export const Explained = Schema.Struct({
-  path: Schema.String,
-  /** As it would be written; a secret is `<redacted>`. */
-  value: Schema.Json,
-  origin: Origin
-})
-export type Explained = typeof Explained.Type
 
 const hidden = "<redacted>"
 

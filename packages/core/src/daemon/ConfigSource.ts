@@ -6,31 +6,9 @@ import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import { type ConfigIssue, InvalidConfig } from "../Errors.ts"
 import * as JsonText from "../internal/JsonText.ts"
+import { describe, Origin } from "./ConfigOrigin.ts"
 import * as ConfigPath from "./ConfigPath.ts"
 import { Config, namePattern } from "./ServiceConfig.ts"
-
-/** Where a value comes from. Lines and columns count from 1. */
-export const Origin = Schema.TaggedUnion({
-  Default: {},
-  File: { file: Schema.String, line: Schema.NullOr(Schema.Int), column: Schema.NullOr(Schema.Int) },
-  Variable: { name: Schema.String },
-  Flag: { text: Schema.String }
-})
-export type Origin = typeof Origin.Type
-
-/** `treeline.json:7:15`, `variable TREELINE_...`, `--set services.web.cwd`, `default`. */
-export const describeOrigin = (origin: Origin): string => {
-  switch (origin._tag) {
-    case "Default":
-      return "default"
-    case "File":
-      return [origin.file, origin.line, origin.column].filter((part) => part !== null).join(":")
-    case "Variable":
-      return `variable ${origin.name}`
-    case "Flag":
-      return `--set ${origin.text}`
-  }
-}
 
 /** Values and where each comes from; a higher layer wins over a lower one. */
 export interface Layer {
@@ -72,7 +50,7 @@ export const values = (file: string, tree: unknown): Layer => layerOf(file, tree
  *
  * @example
  * ```ts
- * import { ConfigSource } from "@treeline/core/daemon"
+ * import { ConfigOrigin, ConfigSource } from "@treeline/core/daemon"
  * import { Result } from "effect"
  * import { strictEqual } from "node:assert"
  *
@@ -80,7 +58,7 @@ export const values = (file: string, tree: unknown): Layer => layerOf(file, tree
  *   // what it is
  *   "services": { "web": { "command": "node" } },
  * }`))
- * strictEqual(ConfigSource.describeOrigin(layer.originOf(["services", "web", "command"])), "treeline.json:3:37")
+ * strictEqual(ConfigOrigin.describe(layer.originOf(["services", "web", "command"])), "treeline.json:3:37")
  * const wrong = ConfigSource.json("treeline.json", `{ "services": }`)
  * strictEqual(Result.isFailure(wrong) && wrong.failure.message, "treeline.json:1:15: expected a value")
  * ```
@@ -91,7 +69,7 @@ export const json = (file: string, text: string): Result.Result<Layer, InvalidCo
     return Result.succeed(layerOf(file, value, places))
   } catch (error) {
     if (!(error instanceof JsonText.Unexpected)) throw error
-    return invalid(describeOrigin(place(file, error.position)), "", error.message)
+    return invalid(describe(place(file, error.position)), "", error.message)
   }
 }
 
@@ -248,7 +226,7 @@ const override = (
   } catch (error) {
     if (!(error instanceof JsonText.Unexpected)) throw error
     return Result.fail({
-      source: describeOrigin(origin),
+      source: describe(origin),
       path: ConfigPath.format(path),
       problem: `${error.message} at character ${error.position.column} of the JSON`
     })

@@ -54,7 +54,10 @@ const askedOf = (
   { exec, http, tcp }: Pick<Readiness | Liveness, "exec" | "http" | "tcp">
 ): Probe.Probe | undefined => {
   if (tcp !== undefined) return Probe.tcp(tcp)
-  if (exec !== undefined) return Probe.exec(programOf(service, exec[0], exec.slice(1), false))
+  if (exec !== undefined) {
+    const [program = "", ...args] = exec
+    return Probe.exec(programOf(service, program, args, false))
+  }
   if (http === undefined) return undefined
   return Probe.http(
     typeof http === "string" ? http : {

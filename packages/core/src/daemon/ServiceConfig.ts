@@ -40,7 +40,14 @@ const toMillis = (input: string | number): number => {
   return Number(amount) * unitOf(unit)
 }
 
-const fromMillis = (ms: number): string => ms % 1000 === 0 && ms > 0 ? `${ms / 1000} seconds` : `${ms} millis`
+const fromMillis = (ms: number): string => {
+  const [amount, unit] = ms % 60_000 === 0 && ms > 0
+    ? [ms / 60_000, "minute"]
+    : ms % 1000 === 0 && ms > 0
+    ? [ms / 1000, "second"]
+    : [ms, "milli"]
+  return `${amount} ${unit}${amount === 1 ? "" : "s"}`
+}
 
 const expectedTime = "a time such as \"5 seconds\" or \"500 millis\", or a number of ms, of at most 24 days"
 
@@ -168,7 +175,7 @@ const Http = Schema.Union([
 const asked = {
   tcp: Tcp.pipe(optional("A connection to this port or address, served by the service itself")),
   http: Http.pipe(optional("A GET request with a good answer")),
-  exec: Schema.NonEmptyArray(Text).pipe(
+  exec: Schema.Array(Text).check(Schema.isMinLength(1, expected("a program and its arguments"))).pipe(
     optional("A program and its arguments that exit with 0; in the folder and environment of the service")
   )
 }

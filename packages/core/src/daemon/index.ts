@@ -1,6 +1,8 @@
 export * as ConfigDiff from "./ConfigDiff.ts"
+export * as ConfigJsonSchema from "./ConfigJsonSchema.ts"
 export * as ConfigLoad from "./ConfigLoad.ts"
 export * as ConfigMerge from "./ConfigMerge.ts"
+export * as ConfigOrigin from "./ConfigOrigin.ts"
 export * as ConfigPath from "./ConfigPath.ts"
 export * as ConfigSource from "./ConfigSource.ts"
 export * as ServiceChild from "./ServiceChild.ts"
