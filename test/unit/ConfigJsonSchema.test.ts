@@ -2,11 +2,13 @@
 import { assert, describe, it } from "@effect/vitest"
 import { ConfigSource, ServiceConfig } from "@treeline/core/daemon"
 import { Ajv } from "ajv"
-import { Result, Schema } from "effect"
+import { Effect, Result, Schema } from "effect"
 import * as fc from "fast-check"
 import * as fs from "node:fs"
+import * as path from "node:path"
 import * as Starter from "../../packages/treeline/src/internal/Starter.ts"
 import { file, render } from "../../tools/config-schema.ts"
+import { load } from "../support/Configs.ts"
 
 const text = fs.readFileSync(file, "utf8")
 
@@ -40,7 +42,7 @@ const full = {
         resetAfter: "1 hour"
       },
       shutdown: { steps: [{ action: "closeStdin" }, { action: "SIGINT", target: "leader", within: 0 }], cap: "1 day" },
-      logs: { file: "web.log", maxSize: "1.5 GiB", keep: 0, timestamps: false },
+      logs: { file: "web.log", maxSize: "1.5 GiB", maxAge: "1 day", keep: 1, timestamps: false },
       limits: { memory: 1, processes: 1, cpu: 0.5 },
       require: "tagged",
       dependsOn: ["db", { service: "all", until: "started" }],
@@ -95,6 +97,21 @@ describe("packages/treeline/schema/treeline.schema.json", () => {
       assert.isTrue(accepts(value))
     }
   })
+
+  it.effect("accepts every example of docs/configuration.md", () =>
+    Effect.gen(function*() {
+      const page = fs.readFileSync(path.resolve(import.meta.dirname, "../../docs/configuration.md"), "utf8")
+      const blocks = [...page.matchAll(/^```jsonc?\n([^]*?)^```$/gm)].map(([, block]) => block!)
+      assert.isAbove(blocks.length, 2)
+      for (const text of blocks) {
+        assert.isTrue(validate(Result.getOrThrow(ConfigSource.json("example", text)).tree), text)
+        yield* load({
+          text,
+          environment: { DB_PASSWORD: "x", API_KEY: "x" },
+          files: { "/run/secrets/tls-key": "x", "/srv/.env": "" }
+        })
+      }
+    }))
 
   it("any change of one value: both verdicts are the same", () => {
     const paths = pathsOf(full)

@@ -305,7 +305,8 @@ export const Dependency = Schema.Union([
 export const Logs = Schema.Struct({
   file: Text.annotate({ description: "The file, seen from the configuration's folder" }),
   maxSize: Size.pipe(or("10 MiB", "The file is put aside before it grows beyond this")),
-  keep: Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 1000 })).pipe(
+  maxAge: Time.pipe(optional("The file is put aside when it is older than this; without it never")),
+  keep: Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 1000 })).pipe(
     or(5, "How many files that were put aside are kept")
   ),
   timestamps: Schema.Boolean.pipe(or(true, "Whether each line begins with its time"))
