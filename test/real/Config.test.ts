@@ -172,7 +172,7 @@ describe("treeline config: what holds", () => {
             ],
             env: { TERM: "xterm", ...env }
           })
-        assert.match((yield* look({})).stdout, /\x1b\[2m {2}restart\.mode +"permanent" +default\x1b\[0m/)
+        assert.match((yield* look({})).stdout, /\[2m {2}restart\.mode +"permanent" +default.\[0m/)
         assert.notInclude((yield* look({ NO_COLOR: "1" })).stdout, "\x1b")
       })
   )

@@ -50,8 +50,8 @@ describe("the difference of two configurations", () => {
         running.set(name, next.get(name)!)
       }
       assert.deepStrictEqual(
-        [...running].map(([name, { service }]) => [name, service]).sort(),
-        [...next].map(([name, { service }]) => [name, service]).sort()
+        Object.fromEntries([...running].map(([name, { service }]) => [name, service])),
+        Object.fromEntries([...next].map(([name, { service }]) => [name, service]))
       )
       const changed = diff.changed.map(({ service }) => service)
       assert.deepStrictEqual([...diff.unchanged, ...changed, ...diff.added].sort(), [...next.keys()].sort())
@@ -80,7 +80,7 @@ describe("the difference of two configurations", () => {
 
   it("any one: there is no difference to itself, written in another order", () => {
     fc.assert(fc.property(config, (one) => {
-      const other = { ...one, services: Object.fromEntries(Object.entries(one.services).reverse()) }
+      const other = { ...one, services: Object.fromEntries(Object.entries(one.services).toReversed()) }
       const diff = ConfigDiff.between(ConfigDiff.plan(one), ConfigDiff.plan(other))
       assert.deepStrictEqual([diff.changed, diff.added, diff.removed, diff.stops, diff.starts], [[], [], [], [], []])
     }))

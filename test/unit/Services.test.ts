@@ -1,6 +1,6 @@
 /** Services of a configuration on the simulated system, and their reload. No real time passes. */
 import { assert, describe, it } from "@effect/vitest"
-import { ServiceConfig, Services } from "@treeline/core/daemon"
+import { type ServiceConfig, Services } from "@treeline/core/daemon"
 import { Program } from "@treeline/core/testing"
 import { Effect, Fiber } from "effect"
 import {

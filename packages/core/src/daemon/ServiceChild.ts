@@ -101,8 +101,10 @@ const stepOf = ({ action, target, within }: Service["shutdown"]["steps"][number]
   }
 }
 
+const modes = { permanent: Restart.permanent, transient: Restart.transient, temporary: Restart.temporary }
+
 const restartOf = ({ backoff, mode, ...codes }: Service["restart"]): Restart.Policy =>
-  Restart[mode]({ ...codes, backoff: Restart.exponential(backoff) })
+  modes[mode]({ ...codes, backoff: Restart.exponential(backoff) })
 
 const optionsOf = (service: Common): Child.Options => ({
   command: programOf(service, service.command, service.args, service.shell),

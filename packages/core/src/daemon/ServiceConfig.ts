@@ -108,7 +108,7 @@ const written = <S extends Schema.Constraint>(
   schema: S,
   annotations: Schema.Annotations.Bottom<never, readonly []>
 ): S =>
-  Schema.annotateEncoded(annotations as Schema.Annotations.Bottom<never, readonly []>)(
+  Schema.annotateEncoded(annotations)(
     schema as unknown as Schema.Top
   ) as unknown as S
 
@@ -190,7 +190,7 @@ const oneOf = (names: ReadonlyArray<string>) => <S extends Schema.Top>(schema: S
         ? undefined
         : `expected one of ${names.join(", ")}, and no more`
   )).pipe(
-    Schema.annotateEncoded({ exactlyOneOf: names } as Schema.Annotations.Bottom<never, readonly []>)
+    Schema.annotateEncoded({ exactlyOneOf: names })
   ) as unknown as S
 
 /** When a service is ready. */

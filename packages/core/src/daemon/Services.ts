@@ -147,7 +147,7 @@ export const start = Effect.fn("Services.start")(function*(
     for (const name of diff.starts) {
       const spec = specs.get(name)!
       note(name)(yield* outcome(put(spec, running.has(name))))
-      if (!problems.has(name)) running.set(name, plan.get(name)!)
+      if (!problems.has(name)) running.set(name, plan.get(name))
     }
     for (const name of diff.stops.flat().filter((name) => !plan.has(name))) {
       const problem = yield* supervisor.removeChild(name).pipe(

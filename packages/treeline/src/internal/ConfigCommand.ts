@@ -37,7 +37,7 @@ export const render = (
   let last = ""
   const rows = values.map(({ origin, path, value }) => {
     const [, section, name] = /^((?:services|groups|pools)\.[\w-]+|[\w$]+)\.?(.*)$/.exec(path) ?? [path, "", path]
-    return { section: name === "" ? "" : section!, name: name === "" ? path : name!, value: valueText(value), origin }
+    return { section: name === "" ? "" : section, name: name === "" ? path : name, value: valueText(value), origin }
   })
   const nameWidth = Math.min(40, Math.max(0, ...rows.map(({ name }) => name.length)))
   const valueWidth = Math.min(30, Math.max(0, ...rows.map(({ value }) => value.length)))

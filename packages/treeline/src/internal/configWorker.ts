@@ -57,15 +57,20 @@ const answerOf = async (url: string): Promise<Answer> => {
   return { _tag: "Read", tree: plain(value, []), secrets }
 }
 
+/** To the command; a port between threads has no origin. */
+// oxlint-disable-next-line unicorn/require-post-message-target-origin
+const answer = (answer: Answer): void => parentPort!.postMessage(answer)
+
 try {
-  parentPort!.postMessage(await answerOf(workerData as string))
+  answer(await answerOf(workerData as string))
 } catch (error) {
-  const refused: Answer = error instanceof Refusal
-    ? { _tag: "Refused", path: error.path, problem: error.message }
-    : {
-      _tag: "Refused",
-      path: [],
-      problem: `the module failed: ${error instanceof Error ? error.message : String(error)}`
-    }
-  parentPort!.postMessage(refused)
+  answer(
+    error instanceof Refusal
+      ? { _tag: "Refused", path: error.path, problem: error.message }
+      : {
+        _tag: "Refused",
+        path: [],
+        problem: `the module failed: ${error instanceof Error ? error.message : String(error)}`
+      }
+  )
 }
