@@ -110,6 +110,18 @@ describe("precedence", () => {
     }))
   })
 
+  it.effect("paths are seen from the folder of the file", () =>
+    Effect.gen(function*() {
+      const { config } = yield* load({
+        text:
+          "{ \"services\": { \"web\": { \"command\": \"x\", \"cwd\": \"site\", \"logs\": { \"file\": \"web.log\" } } }, " +
+          "\"daemon\": { \"socket\": \"run/s\", \"directory\": \"/run/treeline\" } }"
+      })
+      assert.deepInclude(config.services["web"], { cwd: "/srv/site" })
+      assert.strictEqual(config.services["web"]?.logs?.file, "/srv/web.log")
+      assert.deepInclude(config.daemon, { socket: "/srv/run/s", directory: "/run/treeline" })
+    }))
+
   it("a merge leaves the layers as they were", () => {
     const base = { a: { b: 1 } }
     ConfigMerge.merge([ConfigSource.values("x", base), ConfigSource.values("y", { a: { b: 2, c: 3 } })])

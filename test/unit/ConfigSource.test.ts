@@ -163,6 +163,7 @@ describe("flags and variables", () => {
     ["services.web.env.PORT=0080", "services/web/env/PORT", "0080"],
     ["services.web.env.DEBUG=true", "services/web/env/DEBUG", "true"],
     ["services.web.env.a.b=[x]", "services/web/env/a.b", "[x]"],
+    ["services.web.env.JSON={\"a\": 1", "services/web/env/JSON", "{\"a\": 1"],
     ["services.web.env.KEY={\"fromEnv\": \"X\"}", "services/web/env/KEY", { fromEnv: "X" }]
   ])("%s", (text, path, value) => {
     assert.deepStrictEqual(flag(text), [path, value])

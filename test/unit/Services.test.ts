@@ -1,8 +1,9 @@
 /** Services of a configuration on the simulated system, and their reload. No real time passes. */
 import { assert, describe, it } from "@effect/vitest"
-import { type ServiceConfig, Services } from "@treeline/core/daemon"
+import { Pool } from "@treeline/core"
+import { ServiceChild, type ServiceConfig, Services } from "@treeline/core/daemon"
 import { Program } from "@treeline/core/testing"
-import { Effect, Fiber } from "effect"
+import { Effect, Fiber, Result } from "effect"
 import {
   advance,
   exits,
@@ -333,4 +334,38 @@ describe("a reload", () => {
       assert.strictEqual(yield* simulation.launches, launches)
     })
   )
+})
+
+describe("a pool of a configuration", () => {
+  it.effect(
+    "runs a child for each key, with the key in its texts, and ends it when nobody uses it",
+    onServices(function*() {
+      const simulation = yield* Simulation
+      const { pools } = configOf({
+        pools: {
+          tenants: { command: "lives", args: ["{key}"], env: { A: "{key}" }, idle: "1 minute", capacity: { max: 1 } }
+        }
+      })
+      const pool = yield* Pool.make(ServiceChild.poolOptions("tenants", pools["tenants"]!))
+      const first = yield* passing(pool.ensure("a"))
+      assert.strictEqual(first.key, "a")
+      yield* advance(10_000)
+      yield* passing(pool.ensure("b"))
+      assert.lengthOf(yield* simulation.alive, 1, "there is room for one")
+      yield* advance(61_000)
+      assert.lengthOf(yield* simulation.alive, 0)
+    })
+  )
+
+  it("a key is a text and nothing more: no pattern of a replacement, and no part of a line for the shell", () => {
+    const { pools } = configOf({
+      pools: { a: { command: "x", args: ["--key={key}"] }, b: { command: "x {key}", shell: true } }
+    })
+    assert.isTrue(Result.isSuccess(ServiceChild.forKey(pools["a"]!, "$&")))
+    const refused = ServiceChild.forKey(pools["b"]!, "; rm -rf /")
+    assert.strictEqual(
+      Result.isFailure(refused) && refused.failure.message,
+      "command: a line for the shell can't hold {key}; give it in \"env\""
+    )
+  })
 })

@@ -227,6 +227,15 @@ export const load = Effect.fn("ConfigLoad.load")(function*(
         })
       )
     )
+  /** A path seen from the file's folder; where it comes from does not change. */
+  const absolute = (path: ConfigPath.Path, name: string) => {
+    const origin = ConfigMerge.originOf(written.origins, path)
+    lookedUp.push({ path, value: options.resolvePath(name), origin: origin! })
+  }
+  for (const name of ["directory", "socket"]) {
+    const value = ConfigMerge.at(written.tree, ["daemon", name])
+    if (typeof value === "string") absolute(["daemon", name], value)
+  }
   for (const [path, value] of runnable(written.tree)) {
     const env = ConfigMerge.at(value, ["env"])
     for (const [index, name] of textsAt(value, ["envFile"]).entries()) {
@@ -249,14 +258,13 @@ export const load = Effect.fn("ConfigLoad.load")(function*(
       if (found === undefined) problems.push({ path: at, problem: `expected the variable ${name}, which is not set` })
       else lookedUp.push({ path: at, value: Redacted.make(found), origin: origin! })
     }
+    const logs = ConfigMerge.at(value, ["logs", "file"])
+    if (typeof logs === "string") absolute([...path, "logs", "file"], logs)
     const cwd = ConfigMerge.at(value, ["cwd"])
-    if (cwd === undefined || typeof cwd === "string") {
-      const origin = cwd === undefined
-        ? ConfigOrigin.Origin.cases.Default.make({})
-        : ConfigMerge.originOf(written.origins, [...path, "cwd"])
-      if (ConfigPath.isTree(value)) {
-        lookedUp.push({ path: [...path, "cwd"], value: options.resolvePath(cwd ?? "."), origin: origin! })
-      }
+    if (typeof cwd === "string") absolute([...path, "cwd"], cwd)
+    else if (cwd === undefined && ConfigPath.isTree(value)) {
+      const origin = ConfigOrigin.Origin.cases.Default.make({})
+      lookedUp.push({ path: [...path, "cwd"], value: options.resolvePath("."), origin })
     }
   }
   if (problems.length > 0) return yield* located(problems, written)

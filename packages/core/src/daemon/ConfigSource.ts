@@ -205,12 +205,12 @@ const isFree = (name: string | number | undefined): boolean => name === "env" ||
 
 /**
  * What a text means: `true`, `false`, `null`, numbers, and JSON that begins with [, { or " are what they are in JSON,
- * everything else is text. The value of an environment variable is text whatever it looks like, but for null and {.
+ * everything else is text. The value of a service's variable is text whatever it looks like, but for null and references.
  */
 const valueOf = (text: string, path: ConfigPath.Path): unknown => {
   const trimmed = text.trim()
   const json = isFree(path.at(-2))
-    ? /^(?:null$|\{)/
+    ? /^(?:null$|\{\s*"from(?:Env|File)"\s*:)/
     : /^(?:(?:true|false|null|-?(?:0|[1-9]\d*)(?:\.\d+)?)$|[[{"])/
   if (!json.test(trimmed)) return text
   return JsonText.parse(trimmed).value

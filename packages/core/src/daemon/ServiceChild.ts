@@ -1,4 +1,5 @@
 /** What a configured service is as a supervised child. */
+import * as Effect from "effect/Effect"
 import * as ChildProcess from "effect/process/ChildProcess"
 import * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
@@ -175,3 +176,33 @@ export const forKey = (pool: Pool, key: string): Result.Result<ChildSpec<Process
   }
   return attempt(() => Child.make(key, optionsOf(replaced(pool))))
 }
+
+/**
+ * A configured pool, for `Pool.make`.
+ *
+ * @example
+ * ```ts
+ * import { Pool } from "@treeline/core"
+ * import { ServiceChild, ServiceConfig } from "@treeline/core/daemon"
+ * import { PosixPlatform } from "@treeline/platform-posix"
+ * import { Effect, Schema } from "effect"
+ *
+ * const { pools } = Schema.decodeUnknownSync(ServiceConfig.Config)({
+ *   pools: { tenants: { command: "sleep", args: ["60"], env: { TENANT: "{key}" }, idle: "5 minutes" } }
+ * })
+ * const program = Effect.gen(function*() {
+ *   const pool = yield* Pool.make(ServiceChild.poolOptions("tenants", pools["tenants"]!))
+ *   return (yield* pool.ensure("acme")).key
+ * })
+ * const key = await Effect.runPromise(program.pipe(Effect.scoped, Effect.provide(PosixPlatform.layer)))
+ * if (key !== "acme") throw new Error(key)
+ * ```
+ */
+export const poolOptions = (name: string, pool: Pool) => ({
+  name,
+  build: (key: string) => Effect.map(Effect.fromResult(forKey(pool, key)), (child) => ({ child })),
+  startWithin: pool.startWithin,
+  idle: pool.idle === undefined ? undefined : { after: pool.idle },
+  capacity: pool.capacity,
+  recycle: Object.keys(pool.recycle).length === 0 ? undefined : pool.recycle
+})
