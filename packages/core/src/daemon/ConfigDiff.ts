@@ -57,16 +57,21 @@ const differing = (old: Planned, next: Planned): ReadonlyArray<string> => {
   )
 }
 
-/** How many services have to come before each, one after the other. A plan without circles is expected. */
+/**
+ * How many services have to come before each, one after the other. After a reload that failed in part there may be a
+ * circle of old and new; it is cut somewhere.
+ */
 const depths = (services: ReadonlyMap<string, Pick<Planned, "after">>): ReadonlyMap<string, number> => {
   const found = new Map<string, number>()
+  const entered = new Set<string>()
   for (const name of services.keys()) {
-    // With a stack of its own: a chain may be as long as the list.
+    // Depth first, with a stack of its own: a chain may be as long as the list.
     const stack = [name]
     for (let top = stack.at(-1); top !== undefined; top = stack.at(-1)) {
       const before = (services.get(top)?.after ?? []).filter((other) => services.has(other))
-      const open = found.has(top) ? [] : before.filter((other) => !found.has(other) && !stack.includes(other))
-      if (open.length > 0) stack.push(...open)
+      entered.add(top)
+      const open = before.filter((other) => !entered.has(other))
+      if (open.length > 0 && !found.has(top)) stack.push(...open)
       else {
         stack.pop()
         if (!found.has(top)) found.set(top, 1 + Math.max(-1, ...before.map((other) => found.get(other) ?? -1)))
