@@ -302,6 +302,8 @@ describe("a reload", () => {
       const { apply } = yield* startServices({ services: { db } })
       const next = { services: { db }, supervisor: { strategy: "one_for_all" as const } }
       assert.deepStrictEqual((yield* apply(next)).needsRestart, ["supervisor"])
+      assert.deepStrictEqual((yield* apply(next)).needsRestart, ["supervisor"], "it does not hold yet")
+      assert.deepStrictEqual((yield* apply({ services: { db } })).needsRestart, [])
     })
   )
 

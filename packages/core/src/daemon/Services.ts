@@ -157,7 +157,7 @@ export const start = Effect.fn("Services.start")(function*(
       note(name)(problem)
       if (problem === null) running.delete(name)
     }
-    const needsRestart = Equal.equals(config.supervisor, next.supervisor) ? [] : ["supervisor"]
+    const needsRestart = Equal.equals(first.supervisor, next.supervisor) ? [] : ["supervisor"]
     config = next
     const applied = (change: Applied["change"]) => (service: string, fields: ReadonlyArray<string> = []): Applied => ({
       service,
