@@ -479,6 +479,66 @@ describe("nested supervisors", () => {
   )
 
   it.effect(
+    "peer 9: a child that could not be ended is not replaced until it is gone",
+    onSystem(function*() {
+      const simulation = yield* Simulation
+      const { supervisor, tags } = yield* supervise([process("db", lives)])
+      const { pid } = (yield* simulation.alive)[0]!
+      yield* simulation.hang(pid)
+      const error = yield* passing(Effect.flip(supervisor.replaceChild(process("db", lives))))
+      assert.strictEqual(error._tag, "ChildFailed")
+      assert.strictEqual(yield* simulation.launches, 1)
+      yield* simulation.hang(pid, false)
+      yield* settle
+      yield* supervisor.replaceChild(process("db", lives))
+      yield* settle
+      assert.deepStrictEqual(yield* tags, { db: "Ready" })
+    })
+  )
+
+  it.effect(
+    "a child is replaced in its place: those that depend on it go on, and a round takes along who comes after it",
+    onSystem(function*() {
+      const { supervisor, tags } = yield* supervise(
+        ["a", "b", "c"].map((id) => process(id, lives, { dependsOn: id === "c" ? ["b"] : [], restart: steady() })),
+        { strategy: "rest_for_one" }
+      )
+      const [a, c] = [yield* pidOf(supervisor, "a"), yield* pidOf(supervisor, "c")]
+      yield* passing(supervisor.replaceChild(process("b", lives, { restart: steady() })))
+      yield* settle
+      assert.deepStrictEqual([yield* pidOf(supervisor, "a"), yield* pidOf(supervisor, "c")], [a, c])
+      assert.deepStrictEqual(Object.keys(yield* tags), ["a", "b", "c"])
+      yield* crash(supervisor, "b")
+      yield* advance(100)
+      assert.strictEqual(yield* pidOf(supervisor, "a"), a)
+      assert.notStrictEqual(yield* pidOf(supervisor, "c"), c)
+    })
+  )
+
+  it.effect(
+    "a replacement that can't be is refused before anything is stopped",
+    onSystem(function*() {
+      const { supervisor } = yield* supervise([process("a", lives), process("b", lives, { dependsOn: ["a"] })])
+      const a = yield* pidOf(supervisor, "a")
+      const refusal = (spec: ReturnType<typeof process>) =>
+        Effect.map(Effect.flip(supervisor.replaceChild(spec)), ({ _tag, message }) => [_tag, message])
+      assert.deepStrictEqual(yield* refusal(process("c", lives)), ["UnknownChild", "there is no child c"])
+      assert.deepStrictEqual(yield* refusal(process("a", lives, { dependsOn: ["b"] })), [
+        "InvalidSpec",
+        "a.dependsOn: children wait for each other in a circle: a -> b -> a"
+      ])
+      assert.deepStrictEqual(
+        yield* refusal(process("a", lives, { shutdown: ShutdownPlan.terminate({ within: -1 }) })),
+        [
+          "InvalidSpec",
+          "a.shutdown.steps[0].within: must not be negative; 0 means at once"
+        ]
+      )
+      assert.strictEqual(yield* pidOf(supervisor, "a"), a)
+    })
+  )
+
+  it.effect(
     "peer 9: a nested supervisor starts again when what it could not end is gone",
     onSystem(function*() {
       const simulation = yield* Simulation

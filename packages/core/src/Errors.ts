@@ -364,3 +364,25 @@ export class ChildLost extends Schema.TaggedError<ChildLost>()("ChildLost", {
     return `the child of ${this.key} in the pool ${this.pool} is gone: ${this.reason}`
   }
 }
+
+/** One thing that is wrong in a configuration. `source` says where it was read: `treeline.json:7:15`, a variable, a flag. */
+export const ConfigIssue = Schema.Struct({
+  source: Schema.String,
+  /** Such as `services.web.restart.mode`; empty for the whole. */
+  path: Schema.String,
+  /** What was expected there; never what was found, which may be secret. */
+  problem: Schema.String
+})
+export type ConfigIssue = typeof ConfigIssue.Type
+
+/** A configuration can't be used. Nothing was started or changed. */
+export class InvalidConfig extends Schema.TaggedError<InvalidConfig>()("InvalidConfig", {
+  issues: Schema.NonEmptyArray(ConfigIssue)
+}) {
+  override get message(): string {
+    const lines = this.issues.map(({ path, problem, source }) =>
+      `${source}: ${path === "" ? "" : `${path}: `}${problem}`
+    )
+    return lines.length === 1 ? lines[0]! : `the configuration has ${lines.length} errors:\n  ${lines.join("\n  ")}`
+  }
+}

@@ -117,6 +117,13 @@ export interface Supervisor {
   readonly restartChild: (
     id: string
   ) => Effect.Effect<number, UnknownChild | ChildClosed | Overtaken | ChildFailed>
+  /**
+   * Stops the child of this name and starts another one in its place. Those that depend on it are not touched; refused
+   * while what could not be ended of the old one lives.
+   */
+  readonly replaceChild: <R>(
+    spec: ChildSpec.ChildSpec<R>
+  ) => Effect.Effect<Child.Child, UnknownChild | InvalidSpec | ChildClosed | ChildFailed, R>
   /** Stops a child and forgets it; refused while another child depends on it, or while what could not be ended lives. */
   readonly removeChild: (id: string) => Effect.Effect<void, UnknownChild | InvalidSpec | ChildFailed>
   /** Waits until every child is ready or has done its work; the caller bounds the wait. */
@@ -208,6 +215,7 @@ const fromActor = (actor: SupervisorActor): Supervisor => ({
   restartChild: Effect.fn("Supervisor.restartChild")((id: string) =>
     Effect.flatMap(actor.find(id), (child) => child.restart)
   ),
+  replaceChild: Effect.fn("Supervisor.replaceChild")((spec) => Effect.map(actor.replaceChild(spec), Child.fromActor)),
   removeChild: Effect.fn("Supervisor.removeChild")((id: string) => actor.removeChild(id)),
   awaitReady: awaitReady(actor),
   awaitEnd: actor.awaitEnd,

@@ -3,7 +3,8 @@
  * `Failure` on stderr when it did not.
  */
 import { Level } from "@treeline/core/Containment"
-import { ContainmentUnavailable, InvalidSpec, LaunchError } from "@treeline/core/Errors"
+import { Explained } from "@treeline/core/daemon/ConfigOrigin"
+import { ContainmentUnavailable, InvalidConfig, InvalidSpec, LaunchError } from "@treeline/core/Errors"
 import { ExitStatus } from "@treeline/core/ExitStatus"
 import { ProcessInfo } from "@treeline/core/ProcessIdentity"
 import * as Schema from "effect/Schema"
@@ -42,6 +43,24 @@ export const Run = Schema.Struct({
 })
 export type Run = typeof Run.Type
 
+/** The configuration that holds, as it would be written, with all defaults and without secrets (`treeline config`). */
+export const Config = Schema.Struct({
+  file: Schema.String,
+  config: Schema.Json
+})
+export type Config = typeof Config.Type
+
+/** Every value of the configuration and where it came from (`treeline config --explain`). */
+export const ConfigExplained = Schema.Struct({
+  file: Schema.String,
+  values: Schema.Array(Explained)
+})
+export type ConfigExplained = typeof ConfigExplained.Type
+
+/** The file that `treeline init` has written. */
+export const Written = Schema.Struct({ file: Schema.String })
+export type Written = typeof Written.Type
+
 /** The command line can't be used. Nothing was started. */
 export class UsageError extends Schema.TaggedError<UsageError>()("UsageError", {
   problem: Schema.String
@@ -60,7 +79,14 @@ export class InternalError extends Schema.TaggedError<InternalError>()("Internal
   }
 }
 
-export const FailureReason = Schema.Union([LaunchError, ContainmentUnavailable, InvalidSpec, UsageError, InternalError])
+export const FailureReason = Schema.Union([
+  LaunchError,
+  ContainmentUnavailable,
+  InvalidSpec,
+  InvalidConfig,
+  UsageError,
+  InternalError
+])
 export type FailureReason = typeof FailureReason.Type
 
 /** Why a command did not do what was asked. */
@@ -74,12 +100,13 @@ export type Failure = typeof Failure.Type
 
 /**
  * The exit code for a failure: 127 for a program that is not there, 126 for one that can't be executed, 2 for arguments
- * that can't be used, 125 for everything that `treeline` itself can't do (`env(1)` and `timeout(1)` count the same way).
+ * or a configuration that can't be used, 125 for everything that `treeline` itself can't do (`env(1)` and `timeout(1)` count the same way).
  */
 export const exitCodeOf = (error: FailureReason): number => {
   switch (error._tag) {
     case "UsageError":
     case "InvalidSpec":
+    case "InvalidConfig":
       return 2
     case "ContainmentUnavailable":
     case "InternalError":

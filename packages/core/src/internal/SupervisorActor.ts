@@ -52,6 +52,8 @@ interface Round {
 
 export type Phase = "running" | "restarting" | "stopping" | "ended"
 
+type ReplaceRefusal = UnknownChild | ChildClosed
+
 /** Past events that a late reader is given: children start before anybody can have asked for events. */
 const historySize = 256
 
@@ -461,6 +463,44 @@ export class SupervisorActor {
         const admitted = this.admit(entry)
         if (Result.isFailure(admitted)) yield* entry.actor.close
         return yield* Effect.fromResult(Result.map(admitted, () => entry.actor))
+      }))
+      yield* Effect.ignore(actor.start)
+      return actor
+    })
+  }
+
+  private checkReplacement(
+    entry: Entry,
+    spec: ChildSpec.ChildSpec<unknown>
+  ): Result.Result<void, InvalidSpec | ReplaceRefusal> {
+    if (this.ending !== undefined) return Result.fail(new ChildClosed({ child: spec.id }))
+    if (this.entries.get(spec.id) !== entry) return Result.fail(new UnknownChild({ child: spec.id }))
+    const specs = this.specs.map((other) => other.id === spec.id ? spec : other)
+    return Dependencies.validate(specs, this.settings.order)
+  }
+
+  replaceChild<R>(
+    spec: ChildSpec.ChildSpec<R>
+  ): Effect.Effect<ChildActor, InvalidSpec | ReplaceRefusal | ChildFailed, R> {
+    return Effect.gen({ self: this }, function*() {
+      const child = yield* Effect.fromResult(ChildSpec.validate(spec))
+      const entry = yield* this.entry(spec.id)
+      yield* Effect.fromResult(this.checkReplacement(entry, spec))
+      yield* Effect.ignore(entry.actor.stop())
+      // The new one must not begin while something of the old one lives.
+      const remains = yield* entry.actor.stillThere
+      if (remains !== undefined) return yield* remains
+      const actor = yield* Effect.uninterruptible(Effect.gen({ self: this }, function*() {
+        const next = yield* this.makeEntry(child, entry.dynamic)
+        // To make an actor may take turns of the scheduler. From here to the end of the exchange nothing comes between.
+        const checked = this.checkReplacement(entry, spec)
+        if (Result.isFailure(checked)) yield* next.actor.close
+        yield* Effect.fromResult(checked)
+        // The place in the list stays, and so do those that depend on it.
+        this.entries.set(spec.id, next)
+        this.linkAll()
+        yield* entry.actor.close
+        return next.actor
       }))
       yield* Effect.ignore(actor.start)
       return actor

@@ -40,6 +40,9 @@ const json = Flag.Boolean("json").pipe(Flag.withDefault(false))
 const descriptor = (name: string, description: string) =>
   Flag.Int(name).pipe(Flag.withMetavar("N"), Flag.withDescription(description))
 
+/** Loaded when needed: `treeline run` has no configuration, and starts sooner without the Schema of one. */
+const configCommands = Effect.promise(() => import("./ConfigCommand.ts"))
+
 /** The command tree; each handler hands over how the process ends. */
 const commands = (ends: (ending: Ending.Ending) => void) => {
   const ended = <E>(effect: Effect.Effect<Ending.Ending, E>) => Effect.map(effect, ends)
@@ -152,9 +155,68 @@ Exit codes:
     ])
   )
 
+  const configCommand = Command.make(
+    "config",
+    {
+      file: Flag.String("config").pipe(
+        Flag.withAlias("c"),
+        Flag.withMetavar("FILE"),
+        Flag.withDescription("The file; else TREELINE_CONFIG, else the one here or in a folder above"),
+        Flag.optional
+      ),
+      flags: Flag.String("set").pipe(
+        Flag.withMetavar("PATH=VALUE"),
+        Flag.withDescription("Another value, such as services.web.restart.mode=transient; may come often"),
+        Flag.atLeast(0)
+      ),
+      explain: Flag.Boolean("explain").pipe(
+        Flag.withDescription("Each value and where it comes from"),
+        Flag.withDefault(false)
+      ),
+      json: json.pipe(Flag.withDescription("One JSON object"))
+    },
+    ({ file, ...options }) =>
+      ended(Effect.flatMap(configCommands, ({ config }) => config({ ...options, file: Option.getOrUndefined(file) })))
+  ).pipe(
+    Command.withShortDescription("Check the configuration and show what holds"),
+    Command.withDescription(`Reads treeline.config.ts, treeline.json or a Procfile, checks it, and shows what
+holds: defaults < file < environment < --set. Secrets are not shown.
+
+A variable overrides a value by its path, with __ between the parts:
+  TREELINE_SERVICES__WEB__RESTART__MODE=transient
+
+Exit codes:
+  0                     it can be used
+  2                     it can't be; each error names file, path and what was
+                        expected`),
+    Command.withExamples([
+      { command: "treeline config --explain", description: "What holds, and why" },
+      { command: "treeline config --json --set services.web.env.PORT=80", description: "With one other value" }
+    ])
+  )
+
+  const initCommand = Command.make(
+    "init",
+    {
+      format: Flag.Literals("format", ["json", "ts", "procfile"]).pipe(
+        Flag.withMetavar("FORMAT"),
+        Flag.withDescription("json, ts or procfile (json)"),
+        Flag.withDefault("json" as const)
+      ),
+      json: json.pipe(Flag.withDescription("The file that was written, as one JSON object"))
+    },
+    (options) => ended(Effect.flatMap(configCommands, ({ init }) => init(options)))
+  ).pipe(
+    Command.withShortDescription("Write a commented configuration to begin with"),
+    Command.withDescription(
+      "Writes treeline.json, treeline.config.ts or a Procfile with comments in this folder, unless it has one."
+    ),
+    Command.withExamples([{ command: "treeline init --format ts", description: "With types for an editor" }])
+  )
+
   return Command.make("treeline").pipe(
     Command.withDescription("Runs programs so that their whole process trees end."),
-    Command.withSubcommands([runCommand, doctorCommand, guardCommand]),
+    Command.withSubcommands([runCommand, configCommand, initCommand, doctorCommand, guardCommand]),
     Command.withExamples([
       { command: "treeline run -- npm test", description: "Run a command, leave nothing behind" },
       { command: "treeline doctor", description: "What is promised here" }

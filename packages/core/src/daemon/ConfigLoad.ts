@@ -1,0 +1,274 @@
+/**
+ * From what was read to a configuration that can be used: merged, checked, with its secrets looked up. Nothing is started.
+ */
+import * as Effect from "effect/Effect"
+import * as Redacted from "effect/Redacted"
+import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
+import * as SchemaIssue from "effect/SchemaIssue"
+import * as ChildSpec from "../ChildSpec.ts"
+import { type ConfigIssue, InvalidConfig } from "../Errors.ts"
+import * as Dependencies from "../internal/Dependencies.ts"
+import * as ConfigMerge from "./ConfigMerge.ts"
+import * as ConfigOrigin from "./ConfigOrigin.ts"
+import * as ConfigPath from "./ConfigPath.ts"
+import * as ConfigSource from "./ConfigSource.ts"
+import * as ServiceChild from "./ServiceChild.ts"
+import { Config } from "./ServiceConfig.ts"
+
+/** A configuration that can be used, and where each of its values came from. */
+export interface Loaded {
+  readonly config: Config
+  readonly explained: ReadonlyArray<ConfigOrigin.Explained>
+}
+
+export interface Options {
+  /** The file. */
+  readonly file: ConfigSource.Layer
+  /** Variables of this program, for overrides and for values `{"fromEnv": NAME}`. */
+  readonly environment: Readonly<Record<string, string | undefined>>
+  /** `PATH=VALUE`; they win over all. */
+  readonly flags: ReadonlyArray<string>
+  /** The absolute path of one that is seen from the file's folder. */
+  readonly resolvePath: (path: string) => string
+  /** The text of a file, by its absolute path; the error says why there is none. */
+  readonly readText: (path: string) => Effect.Effect<string, string>
+}
+
+interface Problem {
+  readonly path: ConfigPath.Path
+  readonly problem: string
+}
+
+const located = (problems: ReadonlyArray<Problem>, merged: ConfigMerge.Merged): InvalidConfig => {
+  const issues = problems.map(({ path, problem }): ConfigIssue => ({
+    source: ConfigOrigin.describe(
+      ConfigMerge.originOf(merged.origins, path) ?? ConfigOrigin.Origin.cases.Default.make({})
+    ),
+    path: ConfigPath.format(path),
+    problem
+  }))
+  const [first, ...others] = issues
+  return new InvalidConfig({ issues: [first!, ...others] })
+}
+
+/** What the Schema would say in its own words. */
+const leafHook: SchemaIssue.LeafHook = (issue) => {
+  switch (issue._tag) {
+    case "MissingKey":
+      return "is missing"
+    case "UnexpectedKey":
+      return "is not known here; is it misspelt?"
+    default:
+      return SchemaIssue.defaultLeafHook(issue)
+  }
+}
+
+const formatter = SchemaIssue.makeFormatterStandardSchemaV1({ leafHook })
+
+const sections = new Set<string | number>(["services", "groups", "pools"])
+
+const problemsOf = (issue: SchemaIssue.Issue): ReadonlyArray<Problem> =>
+  formatter(issue).issues.map(({ message, path = [] }) => {
+    const parts = path.map((part) => {
+      const key = typeof part === "object" ? part.key : part
+      return typeof key === "number" ? key : String(key)
+    })
+    const named = parts.length === 2 && sections.has(parts[0]!) && message.startsWith("is not known")
+    return {
+      path: parts,
+      problem: named ? "expected a name of letters, digits, _ and -" : message.replace(/^Expected/, "expected")
+    }
+  })
+
+const decode = Schema.decodeUnknownResult(Config)
+
+/** The ports of this machine that must be a service's own. */
+const portsOf = (service: Config["services"][string]): ReadonlySet<number> => {
+  const ports = new Set<number>()
+  for (const probe of [service.readiness, ...service.liveness]) {
+    if (typeof probe?.tcp === "number") ports.add(probe.tcp)
+  }
+  return ports
+}
+
+/** What no Schema can say: names that must exist, circles, and fields that exclude each other. */
+const conflictsOf = (config: Config): ReadonlyArray<Problem> => {
+  const problems: Array<Problem> = []
+  const { groups, pools, services } = config
+  const say = (path: ConfigPath.Path, problem: string) => void problems.push({ path, problem })
+  for (const [group, members] of Object.entries(groups)) {
+    if (Object.hasOwn(services, group)) say(["groups", group], "a service has this name already")
+    for (const [index, member] of members.entries()) {
+      if (!Object.hasOwn(services, member)) say(["groups", group, index], "expected the name of a service")
+    }
+  }
+  const owners = new Map<number, string>()
+  for (const [name, service] of Object.entries(services)) {
+    const path = ["services", name]
+    for (const [index, dependency] of service.dependsOn.entries()) {
+      const on = typeof dependency === "string" ? dependency : dependency.service
+      if (on === name) say([...path, "dependsOn", index], "expected another service")
+      else if (!Object.hasOwn(services, on) && !Object.hasOwn(groups, on)) {
+        say([...path, "dependsOn", index], "expected the name of a service or a group")
+      }
+    }
+    for (const port of portsOf(service)) {
+      const owner = owners.get(port)
+      if (owner !== undefined) say(path, `port ${port} is the port of ${owner} too; a port has one service`)
+      owners.set(port, name)
+    }
+  }
+  for (const [section, all] of [["services", services], ["pools", pools]] as const) {
+    for (const [name, { args, shell }] of Object.entries(all)) {
+      if (shell && args.length > 0) say([section, name, "args"], "expected none: the shell's line has its arguments")
+    }
+  }
+  if (problems.length > 0) return problems
+  const specs: Array<ChildSpec.ChildSpec<unknown>> = []
+  const check = (section: string, name: string, made: ReturnType<typeof ServiceChild.make>) => {
+    const valid = Result.flatMap(made, ChildSpec.validate)
+    if (Result.isFailure(valid)) {
+      const { field, problem } = valid.failure
+      const own = field.startsWith(`${name}.`) ? field.slice(name.length + 1) : field
+      say([section, name, ...own.split(".")], problem)
+    } else if (section === "services") specs.push(valid.success.spec)
+  }
+  for (const [name, service] of Object.entries(services)) {
+    check("services", name, ServiceChild.make(name, service, groups))
+  }
+  for (const [name, pool] of Object.entries(pools)) {
+    check("pools", name, Result.map(ServiceChild.forKey(pool, name), (spec) => spec))
+  }
+  if (problems.length > 0) return problems
+  const ordered = Dependencies.validate(specs, config.supervisor.order)
+  if (Result.isFailure(ordered)) {
+    const { field, problem } = ordered.failure
+    say(["services", ...field.split(".")], problem)
+  }
+  return problems
+}
+
+/**
+ * Checks what was merged. Every error names the source, the path and what was expected.
+ *
+ * @example
+ * ```ts
+ * import { ConfigLoad, ConfigMerge, ConfigSource } from "@treeline/core/daemon"
+ * import { Result } from "effect"
+ * import { strictEqual } from "node:assert"
+ *
+ * const file = ConfigSource.json("treeline.json", `{
+ *   "services": { "web": { "command": "node", "restart": { "mode": "sometimes" } } }
+ * }`)
+ * const checked = ConfigLoad.check(ConfigMerge.merge([Result.getOrThrow(file)]))
+ * strictEqual(
+ *   Result.isFailure(checked) && checked.failure.message,
+ *   `treeline.json:2:66: services.web.restart.mode: expected "permanent" | "transient" | "temporary"`
+ * )
+ * ```
+ */
+export const check = (merged: ConfigMerge.Merged): Result.Result<Config, InvalidConfig> =>
+  Result.flatMap(
+    Result.mapError(
+      decode(merged.tree, { errors: "all", onExcessProperty: "error" }),
+      ({ issue }) => located(problemsOf(issue), merged)
+    ),
+    (config) => {
+      const conflicts = conflictsOf(config)
+      return conflicts.length === 0 ? Result.succeed(config) : Result.fail(located(conflicts, merged))
+    }
+  )
+
+/** The parts of a configuration that are services or the like of them. */
+const runnable = (tree: unknown): ReadonlyArray<readonly [path: ConfigPath.Path, value: unknown]> =>
+  ["services", "pools"].flatMap((section) => {
+    const all = ConfigMerge.at(tree, [section])
+    return ConfigPath.isTree(all) ? Object.entries(all).map(([name, value]) => [[section, name], value] as const) : []
+  })
+
+const textsAt = (tree: unknown, path: ConfigPath.Path): ReadonlyArray<string> => {
+  const value = ConfigMerge.at(tree, path)
+  return Array.isArray(value) ? value.filter((item) => typeof item === "string") : []
+}
+
+/** A secret that is found elsewhere, and how it is written there. */
+const referenceOf = (value: unknown): { readonly from: "fromEnv" | "fromFile"; readonly name: string } | undefined => {
+  if (!ConfigPath.isTree(value) || Object.keys(value).length !== 1) return undefined
+  for (const from of ["fromEnv", "fromFile"] as const) {
+    const name = value[from]
+    if (typeof name === "string" && name !== "") return { from, name }
+  }
+  return undefined
+}
+
+/**
+ * Merges, looks up and checks: defaults < `envFile` < file < environment < flags. A folder that is not given is the
+ * file's own.
+ */
+export const load = Effect.fn("ConfigLoad.load")(function*(
+  options: Options
+): Effect.fn.Return<Loaded, InvalidConfig> {
+  const base = ConfigMerge.merge([options.file])
+  const overrides = [
+    ...yield* Effect.fromResult(ConfigSource.variables(options.environment, base.tree)),
+    ...yield* Effect.fromResult(ConfigSource.flags(options.flags))
+  ]
+  const written = ConfigMerge.override(base, overrides)
+  const problems: Array<Problem> = []
+  const lookedUp: Array<ConfigSource.Override> = []
+  /** Problems of the reading and the text, which is empty then. */
+  const read = (path: ConfigPath.Path, name: string) =>
+    options.readText(options.resolvePath(name)).pipe(
+      Effect.catch((reason) =>
+        Effect.sync(() => {
+          problems.push({ path, problem: `expected a file that can be read: ${reason}` })
+          return ""
+        })
+      )
+    )
+  /** A path seen from the file's folder; where it comes from does not change. */
+  const absolute = (path: ConfigPath.Path, name: string) => {
+    const origin = ConfigMerge.originOf(written.origins, path)
+    lookedUp.push({ path, value: options.resolvePath(name), origin: origin! })
+  }
+  for (const name of ["directory", "socket"]) {
+    const value = ConfigMerge.at(written.tree, ["daemon", name])
+    if (typeof value === "string") absolute(["daemon", name], value)
+  }
+  for (const [path, value] of runnable(written.tree)) {
+    const env = ConfigMerge.at(value, ["env"])
+    for (const [index, name] of textsAt(value, ["envFile"]).entries()) {
+      const text = yield* read([...path, "envFile", index], name)
+      for (const entry of yield* Effect.fromResult(ConfigSource.dotEnv(name, text))) {
+        if (ConfigPath.isTree(env) && Object.hasOwn(env, entry.name)) continue
+        const at = [...path, "env", entry.name]
+        lookedUp.push({ path: at, value: Redacted.make(entry.value), origin: entry.origin })
+      }
+    }
+    const references: Array<readonly [ConfigPath.Path, NonNullable<ReturnType<typeof referenceOf>>]> = []
+    ConfigPath.walk(value, (inner, item) => {
+      const free = inner.at(-2) === "env" || inner.at(-2) === "headers"
+      const reference = free ? referenceOf(item) : undefined
+      if (reference !== undefined) references.push([[...path, ...inner], reference])
+    })
+    for (const [at, { from, name }] of references) {
+      const origin = ConfigMerge.originOf(written.origins, at)
+      const found = from === "fromEnv" ? options.environment[name] : (yield* read(at, name)).replace(/\r?\n$/, "")
+      if (found === undefined) problems.push({ path: at, problem: `expected the variable ${name}, which is not set` })
+      else lookedUp.push({ path: at, value: Redacted.make(found), origin: origin! })
+    }
+    const logs = ConfigMerge.at(value, ["logs", "file"])
+    if (typeof logs === "string") absolute([...path, "logs", "file"], logs)
+    const cwd = ConfigMerge.at(value, ["cwd"])
+    if (typeof cwd === "string") absolute([...path, "cwd"], cwd)
+    else if (cwd === undefined && ConfigPath.isTree(value)) {
+      const origin = ConfigOrigin.Origin.cases.Default.make({})
+      lookedUp.push({ path: [...path, "cwd"], value: options.resolvePath("."), origin })
+    }
+  }
+  if (problems.length > 0) return yield* located(problems, written)
+  const merged = ConfigMerge.override(written, lookedUp)
+  const config = yield* Effect.fromResult(check(merged))
+  return { config, explained: ConfigMerge.explain(config, merged.origins) }
+})

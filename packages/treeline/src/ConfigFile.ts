@@ -1,0 +1,218 @@
+/**
+ * Configuration files: which one holds, and what is in it. `treeline.config.ts` (or `.mts`, `.js`, `.mjs`), `treeline.json`
+ * or a `Procfile`, in a folder or in one above it.
+ */
+import { ConfigLoad, ConfigMerge, ConfigPath, ConfigSource } from "@treeline/core/daemon"
+import { InvalidConfig } from "@treeline/core/Errors"
+import * as Effect from "effect/Effect"
+import * as Redacted from "effect/Redacted"
+import * as fs from "node:fs"
+import * as path from "node:path"
+import { pathToFileURL } from "node:url"
+import { Worker } from "node:worker_threads"
+import type { Answer } from "./internal/configWorker.ts"
+import * as Console from "./internal/Console.ts"
+
+/** Modules, of which one may be in a folder beside no `treeline.json`. */
+const modules = ["treeline.config.ts", "treeline.config.mts", "treeline.config.js", "treeline.config.mjs"]
+
+/** The names that are looked for; a Procfile counts where there is none of the others. */
+export const names: ReadonlyArray<string> = [...modules, "treeline.json", "Procfile"]
+
+/** How long a module may take, in ms. */
+const moduleLimit = 10_000
+
+/** A larger file is no configuration, in bytes. */
+const sizeLimit = 4 * 1024 * 1024
+
+const invalid = (source: string, problem: string, at: ConfigPath.Path = []) =>
+  new InvalidConfig({ issues: [{ source, path: ConfigPath.format(at), problem }] })
+
+const reasonOf = (error: unknown): string => {
+  switch ((error as NodeJS.ErrnoException).code) {
+    case "ENOENT":
+      return "it is not there"
+    case "EACCES":
+      return "permission denied"
+    case "EISDIR":
+      return "it is a folder"
+    default:
+      return error instanceof Error ? error.message : String(error)
+  }
+}
+
+/** The text of a file, or why there is none. */
+const readText = (file: string): Effect.Effect<string, string> =>
+  Effect.try({
+    try: () => {
+      const stat = fs.statSync(file)
+      // A pipe or a device may never come to its end.
+      if (!stat.isFile()) throw new Error(stat.isDirectory() ? "it is a folder" : "it is no regular file")
+      if (stat.size > sizeLimit) throw new Error(`it has more than ${sizeLimit / 1024 / 1024} MiB`)
+      return fs.readFileSync(file, "utf8")
+    },
+    catch: reasonOf
+  })
+
+/** A file by its name as a person in `folder` would say it. */
+const shownName = (file: string, folder: string): string => {
+  const relative = path.relative(folder, file)
+  return relative !== "" && !relative.startsWith("..") && !path.isAbsolute(relative) ? relative : file
+}
+
+/** Whether the file is this user's or root's: one that is found in passing may be somebody else's trap. */
+const isTrusted = (file: string): boolean => {
+  const own = process.getuid?.()
+  const { uid } = fs.statSync(file)
+  return own === undefined || uid === own || uid === 0
+}
+
+/**
+ * The configuration of a folder: its own or that of the nearest folder above it that has one. A file of another user is
+ * refused, because a module is code.
+ */
+export const find = Effect.fn("ConfigFile.find")(function*(folder: string): Effect.fn.Return<string, InvalidConfig> {
+  for (let at = path.resolve(folder), last = ""; at !== last; last = at, at = path.dirname(at)) {
+    const here = names.filter((name) => fs.statSync(path.join(at, name), { throwIfNoEntry: false })?.isFile() === true)
+    const [first, second] = here
+    if (first === undefined) continue
+    if (second !== undefined && second !== "Procfile") {
+      return yield* invalid(at, `${here.join(" and ")} are both here; choose one with --config`)
+    }
+    const file = path.join(at, first)
+    if (isTrusted(file)) return file
+    return yield* invalid(file, "it belongs to another user; if you trust it, name it with --config")
+  }
+  return yield* invalid(
+    path.resolve(folder),
+    "there is no treeline.config.ts, treeline.json or Procfile here or in a folder above; \"treeline init\" writes one"
+  )
+})
+
+/** The thread beside this module: TypeScript in the sources, JavaScript when published. */
+const workerUrl = new URL(
+  import.meta.url.endsWith(".ts") ? "./internal/configWorker.ts" : "./internal/configWorker.js",
+  import.meta.url
+)
+
+const answerOf = (worker: Worker): Effect.Effect<Answer> =>
+  Effect.callback<Answer>((resume) => {
+    const answer = (answer: Answer) => resume(Effect.succeed(answer))
+    const failed = (problem: string) => answer({ _tag: "Refused", path: [], problem })
+    // What the module prints must not mix with what the command prints.
+    worker.stdout.on("data", (chunk: Buffer) => void Console.writeAll(2, chunk))
+    worker.once("message", answer)
+    worker.once("error", (error) => failed(`the module failed: ${reasonOf(error)}`))
+    worker.once("exit", (code) => failed(`the module ended with code ${code} and without a configuration`))
+  })
+
+const readModule = (file: string, shown: string): Effect.Effect<ConfigSource.Layer, InvalidConfig> =>
+  Effect.acquireUseRelease(
+    Effect.sync(() => new Worker(workerUrl, { workerData: pathToFileURL(file).href, stdout: true })),
+    answerOf,
+    (worker) => Effect.promise(() => worker.terminate())
+  ).pipe(
+    Effect.timeoutOrElse({
+      duration: moduleLimit,
+      orElse: () =>
+        Effect.succeed<Answer>({
+          _tag: "Refused",
+          path: [],
+          problem: `the module was not done within ${moduleLimit / 1000} seconds`
+        })
+    }),
+    Effect.flatMap((answer) => {
+      if (answer._tag === "Refused") return Effect.fail(invalid(shown, answer.problem, answer.path))
+      const layer = ConfigSource.values(shown, answer.tree)
+      const secrets = answer.secrets.map(([at, secret]) => [at, Redacted.make(secret)] as const)
+      return Effect.succeed({ ...layer, tree: ConfigMerge.withValues(layer.tree, secrets) })
+    })
+  )
+
+/** The port that foreman would begin with: `PORT` of `.env`, or of the environment. */
+const portOf = (env: ReadonlyArray<ConfigSource.EnvEntry>, environment: Environment): number | undefined => {
+  const text = env.findLast(({ name }) => name === "PORT")?.value ?? environment["PORT"]
+  return text !== undefined && /^\d{1,5}$/.test(text) ? Number(text) : undefined
+}
+
+type Environment = Readonly<Record<string, string | undefined>>
+
+/** What is in a file, by its name: a module, JSON, or else a Procfile, to which a `.env` beside it belongs. */
+export const read = Effect.fn("ConfigFile.read")(function*(
+  file: string,
+  options: { readonly folder?: string | undefined; readonly environment?: Environment | undefined } = {}
+): Effect.fn.Return<ConfigSource.Layer, InvalidConfig> {
+  const shown = shownName(file, options.folder ?? process.cwd())
+  const unreadable = (reason: string) => invalid(shown, `expected a file that can be read: ${reason}`)
+  if (/\.[cm]?[jt]s$/.test(file)) {
+    // The error of an import would hold the path only, and name the thread.
+    yield* Effect.mapError(readText(file), unreadable)
+    return yield* readModule(file, shown)
+  }
+  const text = yield* Effect.mapError(readText(file), unreadable)
+  if (file.endsWith(".json") || file.endsWith(".jsonc")) return yield* Effect.fromResult(ConfigSource.json(shown, text))
+  const beside = path.join(path.dirname(file), ".env")
+  const hasEnv = fs.existsSync(beside)
+  const env = hasEnv
+    ? yield* Effect.fromResult(
+      ConfigSource.dotEnv(".env", yield* Effect.mapError(readText(beside), (reason) => invalid(".env", reason)))
+    )
+    : []
+  return yield* Effect.fromResult(ConfigSource.procfile(shown, text, {
+    port: portOf(env, options.environment ?? process.env),
+    envFile: hasEnv ? [".env"] : undefined
+  }))
+})
+
+/** A configuration that can be used, and the file it came from. */
+export interface Loaded extends ConfigLoad.Loaded {
+  readonly file: string
+}
+
+export interface Options {
+  /** The file; without it `TREELINE_CONFIG`, and then what `find` finds. */
+  readonly file?: string | undefined
+  /** Where a relative path begins, and the search. Default: the current folder. */
+  readonly folder?: string | undefined
+  /** Default: that of this process. */
+  readonly environment?: Environment | undefined
+  /** `PATH=VALUE`. */
+  readonly flags?: ReadonlyArray<string> | undefined
+}
+
+/**
+ * Finds, reads, merges and checks: defaults < file < environment < flags. Nothing is started.
+ *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { strictEqual } from "node:assert"
+ * import * as fs from "node:fs"
+ * import * as os from "node:os"
+ * import * as path from "node:path"
+ * import { ConfigFile } from "treeline/daemon"
+ *
+ * const folder = fs.mkdtempSync(path.join(os.tmpdir(), "example-"))
+ * fs.writeFileSync(path.join(folder, "Procfile"), "web: npm start\n")
+ * const { config } = await Effect.runPromise(ConfigFile.load({ folder, flags: ["services.web.restart.mode=transient"] }))
+ * strictEqual(config.services["web"]?.restart.mode, "transient")
+ * fs.rmSync(folder, { recursive: true })
+ * ```
+ */
+export const load = Effect.fn("ConfigFile.load")(
+  function*(options: Options = {}): Effect.fn.Return<Loaded, InvalidConfig> {
+    const folder = path.resolve(options.folder ?? process.cwd())
+    const environment = options.environment ?? process.env
+    const named = options.file ?? (environment["TREELINE_CONFIG"] || undefined)
+    const file = named === undefined ? yield* find(folder) : path.resolve(folder, named)
+    const layer = yield* read(file, { folder, environment })
+    const loaded = yield* ConfigLoad.load({
+      file: layer,
+      environment,
+      flags: options.flags ?? [],
+      resolvePath: (name) => path.resolve(path.dirname(file), name),
+      readText
+    })
+    return { ...loaded, file }
+  }
+)
