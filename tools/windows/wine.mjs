@@ -6,7 +6,6 @@ import { createHash } from "node:crypto"
 import fs from "node:fs"
 import path from "node:path"
 import { bcryptprimitives } from "./bcryptprimitives.mjs"
-import { bundleHosts } from "./hosts.mjs"
 
 /** Newer lines of Node do not start under Wine 8: V8 reserves address space in a way that it refuses. */
 export const nodeVersion = "22.23.3"
@@ -199,9 +198,9 @@ const follow = (file, stream) => {
 
 /**
  * Runs Node for Windows with `args` in a fresh copy of the prefix, for at most `limit` ms, and gives its exit code; 124
- * when it was ended because of the limit. Whatever it left running ends with it.
+ * when it was ended because of the limit. Whatever it left running ends with it. `prepare` fills the folder TREELINE_HOSTS.
  */
-export const runNode = async (wine, args, limit) => {
+export const runNode = async (wine, args, limit, prepare) => {
   const modules = setUpModules()
   const template = setUpPrefix(wine)
   sweep(wine)
@@ -210,7 +209,7 @@ export const runNode = async (wine, args, limit) => {
   const { status, stderr } = spawnSync("cp", ["-al", template, prefix], { encoding: "utf8" })
   if (status !== 0) throw new Error(`no copy of the prefix: ${stderr}`)
   const hosts = path.join(prefix, "hosts")
-  await bundleHosts(hosts)
+  await prepare?.(hosts)
 
   const env = environment(wine, prefix, {
     // The native packages are looked for here after node_modules.
