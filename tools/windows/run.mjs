@@ -3,7 +3,7 @@
 //   npm run test:windows                                     all of test/windows
 //   npm run test:windows -- test/windows/Jobs.test.ts -t P2  arguments for `vitest run`
 //   npm run test:windows -- --script FILE.ts [arguments]     a program instead, by Node for Windows
-//   TREELINE_WINDOWS_LIMIT=60 npm run test:windows           so many seconds at most (default: 240)
+//   TREELINE_WINDOWS_LIMIT=60 npm run test:windows           so many seconds at most (default: 480)
 //
 // The exit code is the one of vitest or of the program, 124 when the limit ended it. Without Wine it says so and ends
 // with 0; nothing is ever installed outside of .windows/, where the first run puts the prefix, Node and koffi.
@@ -17,18 +17,24 @@ import path from "node:path"
 import { bundleHosts } from "./hosts.mjs"
 import { findWine, root, runNode } from "./wine.mjs"
 
-const seconds = Number(process.env.TREELINE_WINDOWS_LIMIT ?? 240)
+const seconds = Number(process.env.TREELINE_WINDOWS_LIMIT ?? 480)
 process.env.TREELINE_REPORT = "windows"
 const [first, ...rest] = process.argv.slice(2)
-const args = first === "--script"
+const isTests = first !== "--script"
+const args = !isTests
   ? ["--conditions=source", ...rest]
   : ["node_modules/vitest/vitest.mjs", "run", "--project", "windows*", ...process.argv.slice(2)]
 
 if (process.platform === "win32") {
-  process.env.TREELINE_HOSTS = path.join(root, ".windows/hosts")
-  await bundleHosts(process.env.TREELINE_HOSTS)
+  if (isTests) {
+    process.env.TREELINE_HOSTS = path.join(root, ".windows/hosts")
+    await bundleHosts(process.env.TREELINE_HOSTS)
+  }
   const child = spawn(process.execPath, args, { cwd: root, stdio: "inherit", timeout: seconds * 1000 })
-  child.once("exit", (code) => (process.exitCode = code ?? 124))
+  child.once("exit", (code) => {
+    if (code === null) console.error(`windows: still running after ${seconds} s: it is ended`)
+    process.exitCode = code ?? 124
+  })
 } else {
   const wine = findWine()
   if (wine === undefined) {
@@ -37,6 +43,6 @@ if (process.platform === "win32") {
     )
   } else {
     console.error(`windows: ${wine.version}, ${path.relative(process.cwd(), root) || "."}`)
-    process.exitCode = await runNode(wine, args, seconds * 1000)
+    process.exitCode = await runNode(wine, args, seconds * 1000, isTests ? bundleHosts : undefined)
   }
 }

@@ -6,7 +6,6 @@ import { createHash } from "node:crypto"
 import fs from "node:fs"
 import path from "node:path"
 import { bcryptprimitives } from "./bcryptprimitives.mjs"
-import { bundleHosts } from "./hosts.mjs"
 
 /** Newer lines of Node do not start under Wine 8: V8 reserves address space in a way that it refuses. */
 export const nodeVersion = "22.23.3"
@@ -60,6 +59,15 @@ const tool = (wine, prefix, command, args, limit) =>
 /** Ends every process of the prefix. */
 const endAll = (wine, prefix) => {
   if (!tool(wine, prefix, wine.server, ["-k"], 10_000)) tool(wine, prefix, wine.server, ["-k9"], 10_000)
+  // One that was just starting is not known to the server yet, and waits for it for ever.
+  for (const pid of fs.readdirSync("/proc").filter((name) => /^\d+$/.test(name))) {
+    try {
+      const environ = fs.readFileSync(`/proc/${pid}/environ`, "utf8").split("\0")
+      if (environ.includes(`WINEPREFIX=${prefix}`)) process.kill(Number(pid), "SIGKILL")
+    } catch {
+      // It has ended, or is somebody else's.
+    }
+  }
 }
 
 /** Makes `.windows/NAME-KEY` by `build`, which gets a folder to fill, unless it is there. */
@@ -113,18 +121,31 @@ const setUpModules = () => {
   })
 }
 
-/** Changes of the registry: Node refuses the old Windows that Wine is by default; windows exist without a display. */
+const service = (name) => `HKEY_LOCAL_MACHINE\\System\\CurrentControlSet\\Services\\${name}`
+
+/** Changes of the registry. */
 const settings = [
-  ["HKCU\\Software\\Wine", "Version", "win10"],
-  ["HKCU\\Software\\Wine\\Drivers", "Graphics", "null"]
+  // Of the older Windows that Wine is by default Node wants nothing to do.
+  ["HKEY_CURRENT_USER\\Software\\Wine", "Version", "\"win10\""],
+  // Windows on the screen exist without a display.
+  ["HKEY_CURRENT_USER\\Software\\Wine\\Drivers", "Graphics", "\"null\""],
+  // Asked by every process about its files. Once a process was killed in the middle of such a question it may never
+  // answer again, and whatever is started then hangs: seen twice in 15 runs. Files are found without it, and faster.
+  [service("MountMgr"), "Start", "dword:4"],
+  // Keyboards and the like.
+  [service("PlugPlay"), "Start", "dword:4"],
+  [service("winebus"), "Start", "dword:4"]
 ]
 
-/** A prefix as Wine makes it, but for a few settings. */
+/** A prefix as Wine makes it, but for the settings. */
 const setUpPrefix = (wine) =>
   cached("prefix", { wine: wine.version, settings }, (prefix) => {
+    const file = path.join(prefix, "settings.reg")
+    const lines = settings.map(([key, name, value]) => `[${key}]\r\n"${name}"=${value}\r\n`)
+    fs.writeFileSync(file, ["REGEDIT4\r\n", ...lines].join("\r\n"))
     const steps = [
       [wine.loader, ["wineboot", "-i"]],
-      ...settings.map(([key, name, value]) => [wine.loader, ["reg", "add", key, "/v", name, "/d", value, "/f"]]),
+      [wine.loader, ["regedit", "/S", `Z:${file}`]],
       // Until the last process has ended and the registry is on disk.
       [wine.server, ["-w"]]
     ]
@@ -177,9 +198,9 @@ const follow = (file, stream) => {
 
 /**
  * Runs Node for Windows with `args` in a fresh copy of the prefix, for at most `limit` ms, and gives its exit code; 124
- * when it was ended because of the limit. Whatever it left running ends with it.
+ * when it was ended because of the limit. Whatever it left running ends with it. `prepare` fills the folder TREELINE_HOSTS.
  */
-export const runNode = async (wine, args, limit) => {
+export const runNode = async (wine, args, limit, prepare) => {
   const modules = setUpModules()
   const template = setUpPrefix(wine)
   sweep(wine)
@@ -188,7 +209,7 @@ export const runNode = async (wine, args, limit) => {
   const { status, stderr } = spawnSync("cp", ["-al", template, prefix], { encoding: "utf8" })
   if (status !== 0) throw new Error(`no copy of the prefix: ${stderr}`)
   const hosts = path.join(prefix, "hosts")
-  await bundleHosts(hosts)
+  await prepare?.(hosts)
 
   const env = environment(wine, prefix, {
     // The native packages are looked for here after node_modules.

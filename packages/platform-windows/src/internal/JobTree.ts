@@ -112,6 +112,9 @@ export const make = ({ console, consoleControl, job, launched, means }: Parts): 
       }
     })
 
+  const leaderFirst = (pids: ReadonlyArray<number>): ReadonlyArray<number> =>
+    pids.includes(pid) ? [pid, ...pids.filter((other) => other !== pid)] : pids
+
   /** To the consoles of the living members; the leader's first, which is mostly the only one. */
   const send = (event: Event, wanted?: Pick<ProcessInfo, "pid" | "startTime">): Effect.Effect<SignalReport> =>
     // A console that is the host's too can't be given an event without the host.
@@ -121,13 +124,12 @@ export const make = ({ console, consoleControl, job, launched, means }: Parts): 
         Effect.sync(() => job.hold(wanted)),
         ({ pids }) =>
           Effect.map(
-            Effect.promise(() => consoleControl.send(event, [...pids].sort((a, b) => rank(a) - rank(b)))),
+            Effect.promise(() => consoleControl.send(event, leaderFirst(pids))),
             (delivered) => ({ delivered, denied: [] })
           ),
         ({ release }) => Effect.sync(release)
       )
       : Effect.succeed(nobody)
-  const rank = (member: number): number => member === pid ? 0 : 1
 
   const terminateLeader = (): SignalReport => {
     if (ended) return nobody
