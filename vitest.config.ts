@@ -38,7 +38,7 @@ const windows = {
     // Wine takes the links in node_modules for folders, and a package there would not be taken for a source.
     alias: [
       { find: /^@treeline\/([^/]+)$/, replacement: `${packages}/$1/src/index.ts` },
-      { find: /^@treeline\/core\/testing$/, replacement: `${packages}/core/src/testing/index.ts` },
+      { find: /^@treeline\/core\/(daemon|testing)$/, replacement: `${packages}/core/src/$1/index.ts` },
       { find: /^@treeline\/([^/]+)\/(.+)$/, replacement: `${packages}/$1/src/$2.ts` }
     ]
   }

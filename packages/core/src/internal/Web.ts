@@ -22,7 +22,7 @@ export interface TextDecoder {
 const web = globalThis as unknown as {
   readonly URL: new(url: string) => Url
   readonly TextEncoder: new() => TextEncoder
-  readonly TextDecoder: new() => TextDecoder
+  readonly TextDecoder: new(label: string, options: { readonly ignoreBOM: boolean }) => TextDecoder
 }
 
 /** Throws where the text is no absolute URL. */
@@ -31,5 +31,6 @@ export const parseUrl = (url: string): Url => new web.URL(url)
 /** For UTF-8. */
 export const textEncoder = (): TextEncoder => new web.TextEncoder()
 
-/** For UTF-8. */
-export const textDecoder = (): TextDecoder => new web.TextDecoder()
+/** For UTF-8; a byte order mark at the start is dropped unless `ignoreBOM`. */
+export const textDecoder = (options: { readonly ignoreBOM: boolean } = { ignoreBOM: false }): TextDecoder =>
+  new web.TextDecoder("utf-8", options)

@@ -1,0 +1,3 @@
+export * as LogFile from "./LogFile.ts"
+export * as LogLine from "./LogLine.ts"
+export * as Logs from "./Logs.ts"
