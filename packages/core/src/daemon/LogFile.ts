@@ -42,7 +42,7 @@ export interface Rotation {
 }
 
 export interface Options extends Rotation {
-  /** Bytes that wait for a slow or failing disk; at most as many again are being written. Default: 4 MiB. */
+  /** Bytes that wait for a slow or failing disk; at most as many again are being written. Default: 8 MiB. */
   readonly buffer?: number | undefined
   /** Permissions of a new file. Default: 0o600, for logs may hold what others should not see. */
   readonly mode?: number | undefined
@@ -151,7 +151,7 @@ export const validate = (options: Options = {}): Result.Result<Validated, Invali
       maxBytes: yield* whole("maxBytes", options.maxBytes ?? 10 * 1024 * 1024, 1, Number.MAX_SAFE_INTEGER),
       maxAge,
       keep: yield* whole("keep", options.keep ?? 5, 1, 1000),
-      buffer: yield* whole("buffer", options.buffer ?? 4 * 1024 * 1024, 1, Number.MAX_SAFE_INTEGER),
+      buffer: yield* whole("buffer", options.buffer ?? 8 * 1024 * 1024, 1, Number.MAX_SAFE_INTEGER),
       mode: yield* whole("mode", options.mode ?? 0o600, 0, 0o777),
       retry: options.retry ?? defaultRetry,
       flushWithin: yield* millis("file.flushWithin", options.flushWithin ?? "2 seconds"),
@@ -214,6 +214,8 @@ interface Handle {
   /** ms, wall clock. */
   readonly born: number
   size: number
+  /** Somebody has died in the middle of its last line. */
+  unended: boolean
 }
 
 interface Request {
@@ -253,6 +255,8 @@ class Delays {
 
 /** Where a schedule gives none, in ms. */
 const longestDelay = 5000
+
+const lineEnd = new Uint8Array([newline])
 
 const tooSlow = "the disk was too slow"
 
@@ -555,6 +559,8 @@ class Writer implements LogFile {
   private write(handle: Handle, batch: Batch, bytes: number): Effect.Effect<void, PlatformError.PlatformError> {
     return Effect.gen({ self: this }, function*() {
       const end = batch.offset + bytes
+      if (handle.unended && !isInside(batch)) handle.size += yield* handle.file.write(lineEnd)
+      handle.unended = false
       while (batch.offset < end) {
         const wrote = yield* handle.file.write(batch.bytes.subarray(batch.offset, end))
         if (wrote === 0) return yield* Effect.fail(writeZero(this.path))
@@ -616,10 +622,12 @@ class Writer implements LogFile {
       )
       const handle = yield* opening
       const old = this.handle
+      handle.unended = handle.regular && handle.size > 0 && (yield* this.isUnended(handle.size))
       this.handle = handle
       if (old !== undefined) {
         // A line that is half in the old file comes whole into the new one.
-        if (this.batch !== undefined && !(old.dev === handle.dev && old.ino === handle.ino)) rewind(this.batch)
+        const same = old.dev === handle.dev && old.ino === handle.ino
+        if (this.batch !== undefined && !same) rewind(this.batch)
         // What a close has to complain about is no reason not to go on.
         yield* Effect.exit(Scope.close(old.scope, Exit.void))
       }
@@ -627,13 +635,24 @@ class Writer implements LogFile {
     })
   )
 
+  /** Whether the file does not end with a newline; what can't be read is believed to. */
+  private isUnended(size: number): Effect.Effect<boolean> {
+    const last = new Uint8Array(1)
+    return this.fs.open(this.path, { flag: "r" }).pipe(
+      Effect.flatMap((file) => file.read(last, { position: BigInt(size - 1) })),
+      Effect.map((read) => read === 1 && last[0] !== newline),
+      Effect.scoped,
+      Effect.orElseSucceed(() => false)
+    )
+  }
+
   private handleOf(file: FileSystem.File, scope: Scope.Closeable, info: FileSystem.File.Info): Handle {
     const now = this.now()
     const size = Number(ByteSize.toBigInt(info.size))
     const times = [info.birthtime, info.mtime].flatMap((time) => Option.isSome(time) ? [time.value.getTime()] : [])
     const born = size === 0 ? now : times.find((time) => time > 0 && time <= now) ?? now
     const ino = Option.getOrUndefined(info.ino)
-    return { file, scope, dev: info.dev, ino, regular: info.type === "File", born, size }
+    return { file, scope, dev: info.dev, ino, regular: info.type === "File", born, size, unended: false }
   }
 
   // ------------------------------------------------------------------------------------------------ rotating
