@@ -48,7 +48,7 @@ describe("lines", () => {
         assert.deepStrictEqual(split(rules, bytes, cuts), whole)
         assert.deepStrictEqual(split(rules, bytes, Array.from(bytes.keys())), whole)
       }),
-      { numRuns: 500 }
+      { numRuns: 300 }
     )
   })
 

@@ -455,6 +455,7 @@ class Writer implements LogFile {
       const reason = error === undefined ? Cause.pretty(cause).slice(0, 500) : reasonOf(error)
       if (this.failing !== undefined) return Effect.void
       this.failing = reason
+      this.outran = false
       this.episode = { lines: 0, bytes: 0 }
       return this.say(
         "Warn",
@@ -480,7 +481,7 @@ class Writer implements LogFile {
   private readonly work: Effect.Effect<void, PlatformError.PlatformError> = Effect.gen({ self: this }, function*() {
     while (true) {
       yield* this.serve
-      if (this.outran && !this.slow) {
+      if (this.outran && !this.slow && this.failing === undefined) {
         this.slow = true
         yield* this.say(
           "Warn",

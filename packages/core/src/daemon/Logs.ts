@@ -106,6 +106,9 @@ const readAhead = 4 * 1024 * 1024
 const batchLines = 512
 const batchBytes = 256 * 1024
 
+/** How much goes to a file in one piece, in characters. */
+const pieceLength = 32 * 1024
+
 /** Turns of all fibers without a byte after which a log that is being closed has what there was. */
 const quietTurns = 64
 
@@ -115,7 +118,7 @@ const encoder = Web.textEncoder()
 class ChildLog {
   readonly id: string
   readonly ring: LineRing<LogLine.Entry>
-  /** Those who log into it; 0 when the child is closed. */
+  /** Until the child is closed. */
   open = true
   sink: Sink | undefined = undefined
   lines = 0
@@ -159,6 +162,8 @@ class Book {
   private wakers = new Set<() => void>()
   private order = 0
   private progress = 0
+  /** Rises when a log is added or closed. */
+  private changes = 0
   private closed = false
 
   constructor(
@@ -184,6 +189,7 @@ class Book {
       const log = new ChildLog(child.id, known?.ring ?? new LineRing<LogLine.Entry>(this.ringBytes))
       this.logs.delete(child.id)
       this.logs.set(child.id, log)
+      this.changes++
       const scope = yield* Scope.make()
       log.sink = yield* (this.makeSink === undefined ? Effect.undefined : this.makeSink(child.id)).pipe(
         Scope.provide(scope),
@@ -202,6 +208,7 @@ class Book {
 
   private close(log: ChildLog): void {
     log.open = false
+    this.changes++
     const closed = [...this.logs.values()].filter(({ open }) => !open)
     for (const { id } of closed.slice(0, Math.max(0, closed.length - closedKept))) this.logs.delete(id)
     this.wake()
@@ -257,13 +264,23 @@ class Book {
     const at = this.clock.currentTimeMillisUnsafe()
     const { id: child, ring, sink } = log
     let text = ""
+    let count = 0
+    const append = () => {
+      sink?.file.append(encoder.encode(text), count)
+      text = ""
+      count = 0
+    }
     for (const line of lines) {
       const entry: LogLine.Line = { _tag: "Line", child, incarnation, stream, at, order: ++this.order, text: line }
       ring.push(entry, line.length)
-      if (sink !== undefined) text += `${sink.format(entry)}\n`
+      if (sink === undefined) continue
+      text += `${sink.format(entry)}\n`
+      count++
+      // Pieces are lost as a whole where the disk is too slow.
+      if (text.length >= pieceLength) append()
     }
     log.lines += lines.length
-    sink?.file.append(encoder.encode(text), lines.length)
+    if (count > 0) append()
     this.wake()
   }
 
@@ -388,8 +405,10 @@ class Book {
   readonly follow: Logs["follow"] = (query = {}) =>
     Stream.unwrap(Effect.map(this.select(query.children), (logs) => {
       const cursors = this.cursorsOf(logs, query.from ?? "start")
+      let seen = this.changes
       const next: Effect.Effect<[LogLine.Entry, ...Array<LogLine.Entry>] | undefined> = Effect.suspend(() => {
-        this.meetNew(cursors, query)
+        if (seen !== this.changes) this.meetNew(cursors, query)
+        seen = this.changes
         const entries = this.take(cursors, query, batchLines, batchBytes)
         if (entries.length > 0) return Effect.succeed(entries as [LogLine.Entry, ...Array<LogLine.Entry>])
         // Of those that were asked for none will write any more.
@@ -406,12 +425,12 @@ class Book {
       if (cursors.has(log) || (children !== undefined && !children.includes(log.id))) continue
       const before = [...cursors].find(([{ ring }]) => ring === log.ring)
       if (before !== undefined) cursors.delete(before[0])
-      cursors.set(log, before?.[1] ?? log.ring.first)
+      // From its very beginning: what is not there any more is told.
+      cursors.set(log, before?.[1] ?? 0)
     }
+    if (children !== undefined) return
     for (const [log, next] of cursors) {
-      if (!log.open && next >= log.ring.end && this.logs.get(log.id) !== log && children === undefined) {
-        cursors.delete(log)
-      }
+      if (!log.open && next >= log.ring.end && this.logs.get(log.id) !== log) cursors.delete(log)
     }
   }
 
