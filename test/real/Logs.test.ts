@@ -204,145 +204,159 @@ layer(services, { excludeTestServices: true })("files", (it) => {
       assert.strictEqual((yield* child.status).state._tag, "Ready")
     }))
 
-  it.effect.skipIf(!canMount)("peer 60: a full disk: the child goes on; when there is room the file does, too", () =>
-    Effect.gen(function*() {
-      const scratch = yield* Scratch.make
-      const disk = scratch.file("disk")
-      fs.mkdirSync(disk)
-      yield* mount(disk, "-t", "tmpfs", "-o", "size=64k", "none")
-      const ballast = path.join(disk, "ballast")
-      fs.writeFileSync(ballast, Buffer.alloc(48 * 1024))
-      const logs = yield* Logs.make({ file: Logs.files(disk, { layout: plain, buffer: 4000, maxBytes: 1e6 }) })
-      const child = yield* logged(logs, "web", ticker("0.001"))
-      const file = yield* logs.file("web")
-      const events = yield* record(file)
-      fs.appendFileSync(ballast, Buffer.alloc(12 * 1024))
-      yield* eventually("the disk is full", () => events.length > 0)
-      const full = fs.readFileSync(path.join(disk, "web.log"), "utf8")
-      const before = (yield* logs.status)[0]!.lines
-      yield* Effect.sleep(1500)
-      assert.isAbove((yield* logs.status)[0]!.lines, before + 100, "the child goes on")
-      assert.strictEqual(events.length, 1)
-      fs.truncateSync(ballast)
-      yield* eventually("it is written again", () => events.length > 1)
-      yield* child.stop()
-      yield* file.flush
-      assert.deepStrictEqual(events.map((event) => event._tag), ["Failing", "Recovered"])
-      const text = fs.readFileSync(path.join(disk, "web.log"), "utf8")
-      assert.isTrue(text.startsWith(full))
-      // Every line is there, or counted where it is missing.
-      let next = 1
-      for (const line of text.trimEnd().split("\n")) {
-        const gap = /^treeline: (\d+) lines/.exec(line)
-        if (gap === null) assert.strictEqual(Number(line), next)
-        next += gap === null ? 1 : Number(gap[1])
-      }
-      assert.strictEqual(next - 1, (yield* logs.status)[0]!.lines)
-    }))
+  it.effect.skipIf(!canMount)(
+    "peer 60: a full disk: the child goes on; when there is room the file does, too",
+    () =>
+      Effect.gen(function*() {
+        const scratch = yield* Scratch.make
+        const disk = scratch.file("disk")
+        fs.mkdirSync(disk)
+        yield* mount(disk, "-t", "tmpfs", "-o", "size=64k", "none")
+        const ballast = path.join(disk, "ballast")
+        fs.writeFileSync(ballast, Buffer.alloc(48 * 1024))
+        const logs = yield* Logs.make({ file: Logs.files(disk, { layout: plain, buffer: 4000, maxBytes: 1e6 }) })
+        const child = yield* logged(logs, "web", ticker("0.001"))
+        const file = yield* logs.file("web")
+        const events = yield* record(file)
+        fs.appendFileSync(ballast, Buffer.alloc(12 * 1024))
+        yield* eventually("the disk is full", () => events.length > 0)
+        const full = fs.readFileSync(path.join(disk, "web.log"), "utf8")
+        const before = (yield* logs.status)[0]!.lines
+        yield* Effect.sleep(1500)
+        assert.isAbove((yield* logs.status)[0]!.lines, before + 100, "the child goes on")
+        assert.strictEqual(events.length, 1)
+        fs.truncateSync(ballast)
+        yield* eventually("it is written again", () => events.length > 1)
+        yield* child.stop()
+        yield* file.flush
+        assert.deepStrictEqual(events.map((event) => event._tag), ["Failing", "Recovered"])
+        const text = fs.readFileSync(path.join(disk, "web.log"), "utf8")
+        assert.isTrue(text.startsWith(full))
+        // Every line is there, or counted where it is missing.
+        let next = 1
+        for (const line of text.trimEnd().split("\n")) {
+          const gap = /^treeline: (\d+) lines/.exec(line)
+          if (gap === null) assert.strictEqual(Number(line), next)
+          next += gap === null ? 1 : Number(gap[1])
+        }
+        assert.strictEqual(next - 1, (yield* logs.status)[0]!.lines)
+      })
+  )
 
-  it.effect.skipIf(!canMount)("peer 60: a read-only directory: the file is written on, said once, rotated afterwards", () =>
-    Effect.gen(function*() {
-      const scratch = yield* Scratch.make
-      const directory = scratch.file("logs")
-      fs.mkdirSync(directory)
-      const logs = yield* Logs.make({ file: Logs.files(directory, { layout: plain, maxBytes: 100, keep: 1000 }) })
-      const child = yield* logged(logs, "web", ticker("0.005"))
-      const file = yield* logs.file("web")
-      const events = yield* record(file)
-      const seen = (tag: string) => events.filter(({ _tag }) => _tag === tag).length
-      yield* eventually("a rotation", () => seen("Rotated") > 1)
-      const unmount = yield* mount(directory, "--bind", directory)
-      child_process.spawnSync("mount", ["-o", "remount,bind,ro", directory])
-      yield* eventually("it can't be rotated", () => seen("Failing") > 0)
-      yield* Effect.sleep(700)
-      assert.strictEqual(seen("Failing"), 1)
-      assert.isAbove(fs.statSync(path.join(directory, "web.log")).size, 150)
-      unmount()
-      yield* eventually("it is rotated again", () => seen("Recovered") > 0)
-      yield* child.stop()
-      yield* file.flush
-      const lines = linesOf(path.join(directory, "web.log"))
-      assert.deepStrictEqual(lines, numbers(lines.length))
-      assert.strictEqual((yield* file.status).lostLines, 0)
-    }))
+  it.effect.skipIf(!canMount)(
+    "peer 60: a read-only directory: the file is written on, said once, rotated afterwards",
+    () =>
+      Effect.gen(function*() {
+        const scratch = yield* Scratch.make
+        const directory = scratch.file("logs")
+        fs.mkdirSync(directory)
+        const logs = yield* Logs.make({ file: Logs.files(directory, { layout: plain, maxBytes: 100, keep: 1000 }) })
+        const child = yield* logged(logs, "web", ticker("0.005"))
+        const file = yield* logs.file("web")
+        const events = yield* record(file)
+        const seen = (tag: string) => events.filter(({ _tag }) => _tag === tag).length
+        yield* eventually("a rotation", () => seen("Rotated") > 1)
+        const unmount = yield* mount(directory, "--bind", directory)
+        child_process.spawnSync("mount", ["-o", "remount,bind,ro", directory])
+        yield* eventually("it can't be rotated", () => seen("Failing") > 0)
+        yield* Effect.sleep(700)
+        assert.strictEqual(seen("Failing"), 1)
+        assert.isAbove(fs.statSync(path.join(directory, "web.log")).size, 150)
+        unmount()
+        yield* eventually("it is rotated again", () => seen("Recovered") > 0)
+        yield* child.stop()
+        yield* file.flush
+        const lines = linesOf(path.join(directory, "web.log"))
+        assert.deepStrictEqual(lines, numbers(lines.length))
+        assert.strictEqual((yield* file.status).lostLines, 0)
+      })
+  )
 
-  it.effect("a host that is killed in the middle of rotations: what it wrote is there once, and the next one goes on", () =>
-    Effect.gen(function*() {
-      const scratch = yield* Scratch.make
-      const file = scratch.file("logs/web.log")
-      for (let round = 0; round < 2; round++) {
-        fs.rmSync(scratch.file("logs"), { recursive: true, force: true })
-        for (let host = 0; host < 3; host++) {
-          const args = ["--conditions=source", fixture("logHost.ts"), scratch.file("logs")]
-          const running = child_process.spawn(process.execPath, args, { stdio: "inherit" })
-          yield* eventually("rotations", () => fs.existsSync(`${file}.${(host + 1) * 10 + round}`))
-          running.kill("SIGKILL")
-          yield* Effect.promise(() => new Promise((resolve) => running.on("exit", resolve)))
+  it.effect(
+    "a host that is killed in the middle of rotations: what it wrote is there once, and the next one goes on",
+    () =>
+      Effect.gen(function*() {
+        const scratch = yield* Scratch.make
+        const file = scratch.file("logs/web.log")
+        for (let round = 0; round < 2; round++) {
+          fs.rmSync(scratch.file("logs"), { recursive: true, force: true })
+          for (let host = 0; host < 3; host++) {
+            const args = ["--conditions=source", fixture("logHost.ts"), scratch.file("logs")]
+            const running = child_process.spawn(process.execPath, args, { stdio: "inherit" })
+            yield* eventually("rotations", () => fs.existsSync(`${file}.${(host + 1) * 10 + round}`))
+            running.kill("SIGKILL")
+            yield* Effect.promise(() => new Promise((resolve) => running.on("exit", resolve)))
+          }
+          // Each host's own lines begin with 1; of one that was killed the last may be cut.
+          const lines = linesOf(file)
+          const runs: Array<Array<string>> = []
+          for (const line of lines) {
+            if (line === "1") runs.push([])
+            runs.at(-1)!.push(line)
+          }
+          assert.strictEqual(runs.length, 3)
+          for (const run of runs) {
+            const last = run.at(-1)!
+            const whole = last === String(run.length) ? run : run.slice(0, -1)
+            assert.deepStrictEqual(whole, numbers(whole.length))
+            assert.isTrue(String(run.length).startsWith(last))
+          }
         }
-        // Each host's own lines begin with 1; of one that was killed the last may be cut.
-        const lines = linesOf(file)
-        const runs: Array<Array<string>> = []
-        for (const line of lines) {
-          if (line === "1") runs.push([])
-          runs.at(-1)!.push(line)
-        }
-        assert.strictEqual(runs.length, 3)
-        for (const run of runs) {
-          const last = run.at(-1)!
-          const whole = last === String(run.length) ? run : run.slice(0, -1)
-          assert.deepStrictEqual(whole, numbers(whole.length))
-          assert.isTrue(String(run.length).startsWith(last))
-        }
-      }
-    }), 60_000)
+      }),
+    60_000
+  )
 })
 
 layer(services, { excludeTestServices: true })("much output", (it) => {
-  it.effect("100 MB/s and more for 3 s: the child is not held up, memory is bounded, every line is there or counted", () =>
-    Effect.gen(function*() {
-      const scratch = yield* Scratch.make
-      const logs = yield* Logs.make({
-        ring: 100_000,
-        redact: ["hunter2", /(token=)\S+/],
-        file: Logs.files(scratch.directory, { maxBytes: 20e6, keep: 2, buffer: 4e6 })
-      })
-      const before = used()
-      let most = 0
-      // A follower that never reads, and one that reads all.
-      const idle = yield* Stream.toPull(logs.follow())
-      let followed = 0
-      let missed = 0
-      yield* Effect.forkScoped(
-        Stream.runForEach(logs.follow(), (entry) =>
-          Effect.sync(() => {
-            if (entry._tag === "Line") followed++
-            else missed += entry.lines
-          })),
-        { startImmediately: true }
-      )
-      const child = yield* logged(logs, "yes", ChildProcess.make("yes", ["x".repeat(199)]))
-      yield* idle
-      for (let n = 0; n < 15; n++) {
-        yield* Effect.sleep(200)
-        most = Math.max(most, used())
-      }
-      yield* child.stop()
-      yield* Effect.flatMap(logs.file("yes"), (file) => file.flush)
-      yield* Effect.sleep(50)
-      const [status] = yield* logs.status
-      assert.isAbove(status!.bytes, 30e6, "it was not held up")
-      assert.isBelow(most - before, 100e6, "memory")
-      assert.isAtMost(status!.kept.bytes, 100_000)
-      const exact = status!.missing === 0 ? 200 : status!.bytes / 100
-      assert.isAtMost(Math.abs(status!.lines * 200 - status!.bytes), exact, "every byte is in a line")
-      assert.isAtMost(Math.abs(followed + missed - status!.lines), 1, "a follower gets each line or its count")
-      const onDisk = fs.readdirSync(scratch.directory).filter((name) => name.startsWith("yes")).map((name) =>
-        fs.statSync(scratch.file(name)).size
-      )
-      assert.isAtMost(onDisk.reduce((sum, size) => sum + size, 0), 60e6)
-      const [gap] = yield* idle
-      assert.strictEqual(gap._tag, "Gap")
-    }), 60_000)
+  it.effect(
+    "100 MB/s and more for 3 s: the child is not held up, memory is bounded, every line is there or counted",
+    () =>
+      Effect.gen(function*() {
+        const scratch = yield* Scratch.make
+        const logs = yield* Logs.make({
+          ring: 100_000,
+          redact: ["hunter2", /(token=)\S+/],
+          file: Logs.files(scratch.directory, { maxBytes: 20e6, keep: 2, buffer: 4e6 })
+        })
+        const before = used()
+        let most = 0
+        // A follower that never reads, and one that reads all.
+        const idle = yield* Stream.toPull(logs.follow())
+        let followed = 0
+        let missed = 0
+        yield* Effect.forkScoped(
+          Stream.runForEach(logs.follow(), (entry) =>
+            Effect.sync(() => {
+              if (entry._tag === "Line") followed++
+              else missed += entry.lines
+            })),
+          { startImmediately: true }
+        )
+        const child = yield* logged(logs, "yes", ChildProcess.make("yes", ["x".repeat(199)]))
+        yield* idle
+        for (let n = 0; n < 15; n++) {
+          yield* Effect.sleep(200)
+          most = Math.max(most, used())
+        }
+        yield* child.stop()
+        yield* Effect.flatMap(logs.file("yes"), (file) => file.flush)
+        yield* Effect.sleep(50)
+        const [status] = yield* logs.status
+        assert.isAbove(status!.bytes, 30e6, "it was not held up")
+        assert.isBelow(most - before, 100e6, "memory")
+        assert.isAtMost(status!.kept.bytes, 100_000)
+        const exact = status!.missing === 0 ? 200 : status!.bytes / 100
+        assert.isAtMost(Math.abs(status!.lines * 200 - status!.bytes), exact, "every byte is in a line")
+        assert.isAtMost(Math.abs(followed + missed - status!.lines), 1, "a follower gets each line or its count")
+        const onDisk = fs.readdirSync(scratch.directory).filter((name) => name.startsWith("yes")).map((name) =>
+          fs.statSync(scratch.file(name)).size
+        )
+        assert.isAtMost(onDisk.reduce((sum, size) => sum + size, 0), 60e6)
+        const [gap] = yield* idle
+        assert.strictEqual(gap._tag, "Gap")
+      }),
+    60_000
+  )
 
   it.effect("peer 110: a follower that never reads holds up neither the child nor the others", () =>
     Effect.gen(function*() {

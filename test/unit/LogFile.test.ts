@@ -1,7 +1,20 @@
 /** A rotating log file on a file system in memory, under the test clock. */
 import { assert, describe, it } from "@effect/vitest"
 import { LogFile } from "@treeline/core/daemon"
-import { Clock, Deferred, Effect, Exit, Fiber, type FileSystem, type Path, References, Result, Schedule, Scope, Stream } from "effect"
+import {
+  Clock,
+  Deferred,
+  Effect,
+  Exit,
+  Fiber,
+  type FileSystem,
+  type Path,
+  References,
+  Result,
+  Schedule,
+  Scope,
+  Stream
+} from "effect"
 import { TestClock } from "effect/testing"
 import * as fc from "fast-check"
 import { advance, passing, settle } from "../support/Actors.ts"
@@ -27,12 +40,15 @@ const onFiles = (
 ) =>
 (): Effect.Effect<void, unknown> => {
   const files = new MemoryFiles()
-  return Effect.gen(() => test(files)).pipe(
+  const body: Effect.Effect<void, unknown, FileSystem.FileSystem | Path.Path | Scope.Scope> = Effect.gen(() =>
+    test(files)
+  )
+  return body.pipe(
     Effect.scoped,
     Effect.provide(files.layer),
     Effect.provideService(References.MinimumLogLevel, "None"),
     Effect.ensuring(Effect.sync(() => assert.strictEqual(files.open, 0, "no descriptor is left")))
-  ) as Effect.Effect<void, unknown>
+  )
 }
 
 /** The events of a file from its first on, in words. */
@@ -376,7 +392,10 @@ describe("reopening on demand", () => {
 
 describe("lines", () => {
   const step = fc.oneof(
-    { weight: 6, arbitrary: fc.record({ do: fc.constant("append" as const), lengths: fc.array(fc.nat(14), { maxLength: 6 }) }) },
+    {
+      weight: 6,
+      arbitrary: fc.record({ do: fc.constant("append" as const), lengths: fc.array(fc.nat(14), { maxLength: 6 }) })
+    },
     fc.record({ do: fc.constantFrom("flush", "rotate", "reopen", "moved", "wait", "turn") }),
     fc.record({
       do: fc.constant("fault" as const),
@@ -387,7 +406,10 @@ describe("lines", () => {
     fc.record({ do: fc.constant("short" as const), bytes: fc.integer({ min: 1, max: 8 }) })
   )
   const steps = fc.array(step, { maxLength: 30 })
-  const bounds = fc.record({ maxBytes: fc.integer({ min: 1, max: 40 }), diesAt: fc.option(fc.integer({ min: 1, max: 120 })) })
+  const bounds = fc.record({
+    maxBytes: fc.integer({ min: 1, max: 40 }),
+    diesAt: fc.option(fc.integer({ min: 1, max: 120 }))
+  })
 
   /** One random story; what was appended, and how much of it had been flushed. */
   const live = (
@@ -469,56 +491,60 @@ describe("lines", () => {
     })
   )
 
-  it.effect("none is lost, doubled, cut or out of order, whatever fails and whoever dies when", () =>
-    Effect.promise(() =>
-      fc.assert(
-        fc.asyncProperty(bounds, steps, async (bounds, all) => {
-          const files = new MemoryFiles()
-          const dead = bounds.diesAt !== null
-          await Effect.runPromise(
-            Effect.gen(function*() {
-              const scope = yield* Scope.make()
-              const living = yield* Effect.forkChild(Scope.provide(live(files, bounds, all), scope))
-              for (let n = 0; n < 400 && living.pollUnsafe() === undefined; n++) {
-                if (files.operations >= files.diesAt) break
-                yield* settle
-                yield* TestClock.adjust("1 second")
-              }
-              if (living.pollUnsafe() === undefined) yield* Fiber.interrupt(living)
-              const lived = living.pollUnsafe()
-              const found = [...numbersIn(files)].sort((a, b) => a - b)
-              assert.deepStrictEqual(found, [...new Set(found)], "no line is doubled")
-              if (lived !== undefined && Exit.isSuccess(lived)) {
-                const { appended, flushed } = lived.value
-                const missing = Array.from({ length: flushed }, (_, n) => n).filter((n) => !found.includes(n))
-                assert.deepStrictEqual(missing, [], "no line that was flushed is lost")
-                if (!dead) assert.strictEqual(found.length, appended.length)
-              }
-              // The next process goes on with what is there.
-              files.diesAt = Number.POSITIVE_INFINITY
-              files.fault = () => undefined
-              const before = found.length
-              const next = yield* LogFile.make(path, { maxBytes: bounds.maxBytes, keep: 1000 })
-              append(next, "1000000 x")
-              yield* passing(next.flush)
-              const after = [...numbersIn(files)]
-              assert.isAtLeast(after.length, before, "nothing of the first process is lost")
-              assert.strictEqual(after.filter((n) => n === 1000000).length, 1, "no line is joined to another")
-              for (const text of Object.values(files.contents())) {
-                const numbers = [...text.matchAll(/^(\d+) x*$/gm)].map((match) => Number(match[1]))
-                assert.deepStrictEqual(numbers, [...numbers].sort((a, b) => a - b), "in order")
-              }
-              yield* Effect.forkDetach(Scope.close(scope, Exit.void))
-            }).pipe(
-              Effect.scoped,
-              Effect.provide([files.layer, TestClock.layer()]),
-              Effect.provideService(References.MinimumLogLevel, "None")
+  it.effect(
+    "none is lost, doubled, cut or out of order, whatever fails and whoever dies when",
+    () =>
+      Effect.promise(() =>
+        fc.assert(
+          fc.asyncProperty(bounds, steps, async (bounds, all) => {
+            const files = new MemoryFiles()
+            const dead = bounds.diesAt !== null
+            await Effect.runPromise(
+              Effect.gen(function*() {
+                const scope = yield* Scope.make()
+                const living = yield* Effect.forkChild(Scope.provide(live(files, bounds, all), scope))
+                for (let n = 0; n < 400 && living.pollUnsafe() === undefined; n++) {
+                  if (files.operations >= files.diesAt) break
+                  yield* settle
+                  yield* TestClock.adjust("1 second")
+                }
+                if (living.pollUnsafe() === undefined) yield* Fiber.interrupt(living)
+                const lived = living.pollUnsafe()
+                const found = [...numbersIn(files)].sort((a, b) => a - b)
+                assert.deepStrictEqual(found, [...new Set(found)], "no line is doubled")
+                if (lived !== undefined && Exit.isSuccess(lived)) {
+                  const { appended, flushed } = lived.value
+                  const missing = Array.from({ length: flushed }, (_, n) => n).filter((n) => !found.includes(n))
+                  assert.deepStrictEqual(missing, [], "no line that was flushed is lost")
+                  if (!dead) assert.strictEqual(found.length, appended.length)
+                }
+                // The next process goes on with what is there.
+                files.diesAt = Number.POSITIVE_INFINITY
+                files.fault = () => undefined
+                const before = found.length
+                const next = yield* LogFile.make(path, { maxBytes: bounds.maxBytes, keep: 1000 })
+                append(next, "1000000 x")
+                yield* passing(next.flush)
+                const after = [...numbersIn(files)]
+                assert.isAtLeast(after.length, before, "nothing of the first process is lost")
+                assert.strictEqual(after.filter((n) => n === 1000000).length, 1, "no line is joined to another")
+                for (const text of Object.values(files.contents())) {
+                  const numbers = [...text.matchAll(/^(\d+) x*$/gm)].map((match) => Number(match[1]))
+                  assert.deepStrictEqual(numbers, [...numbers].sort((a, b) => a - b), "in order")
+                }
+                yield* Effect.forkDetach(Scope.close(scope, Exit.void))
+              }).pipe(
+                Effect.scoped,
+                Effect.provide([files.layer, TestClock.layer()]),
+                Effect.provideService(References.MinimumLogLevel, "None")
+              )
             )
-          )
-        }),
-        { numRuns: 150 }
-      )
-    ), 60_000)
+          }),
+          { numRuns: 150 }
+        )
+      ),
+    60_000
+  )
 })
 
 describe("tail", () => {

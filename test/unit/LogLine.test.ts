@@ -35,19 +35,36 @@ describe("lines", () => {
   it("are whole whatever the chunks are: 500 random texts, each cut at random places", () => {
     const text = fc.array(
       fc.oneof(
-        fc.constantFrom("\n", "\r\n", "\r", "ü", "€", "🎈", "\u001b[31m", "\u001b[0m", "hunter2", "token=abc ", "\ufeff"),
+        fc.constantFrom(
+          "\n",
+          "\r\n",
+          "\r",
+          "ü",
+          "€",
+          "🎈",
+          "\u001b[31m",
+          "\u001b[0m",
+          "hunter2",
+          "token=abc ",
+          "\ufeff"
+        ),
         fc.string({ maxLength: 12 })
       ),
       { maxLength: 40 }
     ).map((parts) => parts.join(""))
     const bytes = fc.oneof(text.map((text) => encoder.encode(text)), fc.uint8Array({ maxLength: 200 }))
     fc.assert(
-      fc.property(bytes, fc.array(fc.nat(400), { maxLength: 12 }), fc.integer({ min: 1, max: 60 }), (bytes, cuts, max) => {
-        const rules = rulesOf({ maxLine: max, redact: ["hunter2", /token=\w+/] })
-        const whole = split(rules, bytes)
-        assert.deepStrictEqual(split(rules, bytes, cuts), whole)
-        assert.deepStrictEqual(split(rules, bytes, Array.from(bytes.keys())), whole)
-      }),
+      fc.property(
+        bytes,
+        fc.array(fc.nat(400), { maxLength: 12 }),
+        fc.integer({ min: 1, max: 60 }),
+        (bytes, cuts, max) => {
+          const rules = rulesOf({ maxLine: max, redact: ["hunter2", /token=\w+/] })
+          const whole = split(rules, bytes)
+          assert.deepStrictEqual(split(rules, bytes, cuts), whole)
+          assert.deepStrictEqual(split(rules, bytes, Array.from(bytes.keys())), whole)
+        }
+      ),
       { numRuns: 300 }
     )
   })
@@ -96,7 +113,8 @@ describe("lines", () => {
 
 describe("colours", () => {
   it("are stripped with all other commands to a terminal, or kept", () => {
-    const text = "\u001b[1;31mred\u001b[0m \u001b]8;;https://example.org\u0007link\u001b]8;;\u001b\\ \u001b[2K\u001b(Bend \u009b32mgreen"
+    const text =
+      "\u001b[1;31mred\u001b[0m \u001b]8;;https://example.org\u0007link\u001b]8;;\u001b\\ \u001b[2K\u001b(Bend \u009b32mgreen"
     assert.deepStrictEqual(linesOf(text), ["red link end green"])
     assert.deepStrictEqual(linesOf(text, { colours: "keep" }), [text])
   })

@@ -1,7 +1,7 @@
 /** The logs of children on the simulated system, under the test clock. */
 import { assert, describe, it } from "@effect/vitest"
 import { Child, Restart, Supervisor } from "@treeline/core"
-import { Logs, type LogLine } from "@treeline/core/daemon"
+import { type LogLine, Logs } from "@treeline/core/daemon"
 import { Program } from "@treeline/core/testing"
 import { Effect, Exit, Fiber, Scope, Stream } from "effect"
 import { LineRing } from "../../packages/core/src/internal/LineRing.ts"
@@ -17,7 +17,8 @@ const show = (entry: LogLine.Entry): string =>
 const texts = (entries: ReadonlyArray<LogLine.Entry>): ReadonlyArray<string> =>
   entries.map((entry) => entry._tag === "Line" ? entry.text : show(entry))
 
-const shown = (logs: Logs.Logs, query?: Logs.Query) => Effect.map(Effect.orDie(logs.read(query)), (all) => all.map(show))
+const shown = (logs: Logs.Logs, query?: Logs.Query) =>
+  Effect.map(Effect.orDie(logs.read(query)), (all) => all.map(show))
 
 /** Everything that a follower is given until it ends. */
 const collect = (logs: Logs.Logs, query?: Logs.Query) =>
@@ -112,13 +113,15 @@ describe("a child's log", () => {
       const logs = yield* Logs.make()
       const { fiber, seen } = yield* collect(logs)
       for (let n = 0; n < 3; n++) {
-        yield* Effect.scoped(Effect.gen(function*() {
-          const child = yield* Child.start(once("web", Program.make(say(`life ${n}`))))
-          yield* logs.add(child)
-          const again = yield* Effect.flip(logs.add(child))
-          assert.strictEqual(again.message, "web: it is logged already")
-          yield* passing(child.awaitEnd)
-        }).pipe(passing))
+        yield* Effect.scoped(
+          Effect.gen(function*() {
+            const child = yield* Child.start(once("web", Program.make(say(`life ${n}`))))
+            yield* logs.add(child)
+            const again = yield* Effect.flip(logs.add(child))
+            assert.strictEqual(again.message, "web: it is logged already")
+            yield* passing(child.awaitEnd)
+          }).pipe(passing)
+        )
         yield* settle
       }
       const lives = ["web.1 stdout life 0", "web.1 stdout life 1", "web.1 stdout life 2"]
@@ -131,9 +134,11 @@ describe("a child's log", () => {
   it.effect(
     "of 100 children that came and went: the last of some of them, and nothing grows",
     onSystem(function*() {
-      const logs = yield* Logs.make()
+      const files = new MemoryFiles()
+      const logs = yield* Logs.make({ file: Logs.files("/log") }).pipe(Effect.provide(files.layer))
       const { fiber, seen } = yield* collect(logs)
       for (let n = 0; n < 100; n++) {
+        assert.isAtMost(files.open, 1)
         yield* Effect.scoped(Effect.gen(function*() {
           const child = yield* Child.start(once(`job${n}`, Program.make(say("done"))))
           yield* logs.add(child)
@@ -189,7 +194,9 @@ describe("a child's log", () => {
       assert.strictEqual((yield* logs.read()).length, 50)
       files.capacity = Number.POSITIVE_INFINITY
       yield* passing(Effect.flatMap(logs.file("web"), (file) => file.flush))
-      const written = files.read("/log/web.log").trimEnd().split("\n").map((line) => JSON.parse(line) as { gap?: string })
+      const written = files.read("/log/web.log").trimEnd().split("\n").map((line) =>
+        JSON.parse(line) as { gap?: string }
+      )
       const gaps = written.filter(({ gap }) => gap === "file") as unknown as ReadonlyArray<{ lines: number }>
       assert.isAtLeast(gaps.length, 1)
       const missing = gaps.reduce((sum, { lines }) => sum + lines, 0)
@@ -243,7 +250,7 @@ describe("followers", () => {
       const all = yield* logs.read()
       assert.deepStrictEqual(
         texts(all),
-        Array.from({ length: 20 }, (_, round) => [...ids].reverse().map((id) => `${id} ${round}`)).flat()
+        Array.from({ length: 20 }, (_, round) => ids.toReversed().map((id) => `${id} ${round}`)).flat()
       )
       assert.deepStrictEqual(seen, all.map(show))
       assert.deepStrictEqual(all.map(({ at }) => at), all.map(({ at }) => at).sort((a, b) => a - b))
@@ -271,7 +278,13 @@ describe("followers", () => {
       const b = yield* Child.start(once("b", ticks("b", 2, 10)))
       yield* logs.add(b)
       yield* advance(300)
-      assert.deepStrictEqual(now.seen, ["b.1 stdout b 0", "b.1 stdout b 1", "a.1 stdout a 5", "a.1 stdout a 6", "a.1 stdout a 7"])
+      assert.deepStrictEqual(now.seen, [
+        "b.1 stdout b 0",
+        "b.1 stdout b 1",
+        "a.1 stdout a 5",
+        "a.1 stdout a 6",
+        "a.1 stdout a 7"
+      ])
       assert.deepStrictEqual(two.seen.slice(0, 3), ["a.1 stdout a 3", "a.1 stdout a 4", "a.1 stdout a 5"])
       yield* Fiber.interrupt(now.fiber)
       yield* Fiber.interrupt(two.fiber)
@@ -292,12 +305,12 @@ describe("followers", () => {
       const [gap, first] = yield* pull
       assert.deepStrictEqual(quick.seen.length, 200)
       assert.isDefined(first)
-      const number = Number(/\d+/.exec(texts([first!])[0]!)![0])
+      const number = Number(/\d+/.exec(texts([first])[0]!)![0])
       assert.deepStrictEqual({ ...gap, at: 0 }, {
         _tag: "Gap",
         child: "web",
         at: 0,
-        order: first!.order,
+        order: first.order,
         cause: "reader",
         lines: number - 1,
         bytes: 0
@@ -428,4 +441,3 @@ describe("the ring", () => {
     assert.strictEqual(ring.at(ring.end - 1).order, 1_000_000)
   })
 })
-

@@ -39,7 +39,10 @@ it.effect(
   onSystem(function*() {
     const mute = Program.make(Program.print("waiting for the database\n"), Program.endure)
     const slow = yield* Child.start(
-      process("slow", mute, { restart: temporary, readiness: Probe.readiness(Probe.line("up"), { within: "1 second" }) })
+      process("slow", mute, {
+        restart: temporary,
+        readiness: Probe.readiness(Probe.line("up"), { within: "1 second" })
+      })
     )
     assert.strictEqual((yield* failure(slow)).outputTail, "stdout:\nwaiting for the database\n")
     const sick = yield* Child.start(process("sick", mute, {

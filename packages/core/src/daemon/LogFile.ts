@@ -81,7 +81,12 @@ export interface Loss {
  * - `Rotated`, `Reopened`: `cause` of a reopening is a request, or that somebody deleted or renamed the file.
  */
 export const LogFileEvent = Schema.TaggedUnion({
-  Failing: { at: Schema.Number, path: Schema.String, failed: Schema.Literals(["write", "rotate"]), reason: Schema.String },
+  Failing: {
+    at: Schema.Number,
+    path: Schema.String,
+    failed: Schema.Literals(["write", "rotate"]),
+    reason: Schema.String
+  },
   Recovered: { at: Schema.Number, path: Schema.String, lines: Schema.Int, bytes: Schema.Int },
   Slow: { at: Schema.Number, path: Schema.String },
   Rotated: { at: Schema.Number, path: Schema.String },
@@ -348,8 +353,10 @@ class Writer implements LogFile {
       const done = Deferred.makeUnsafe<void, ReopenFailed>()
       this.requests.push({ action, done })
       this.wake?.()
-      return Effect.onInterrupt(Deferred.await(done), () =>
-        Effect.sync(() => Deferred.doneUnsafe(done, Effect.interrupt)))
+      return Effect.onInterrupt(
+        Deferred.await(done),
+        () => Effect.sync(() => Deferred.doneUnsafe(done, Effect.interrupt))
+      )
     })
   }
 
@@ -858,11 +865,15 @@ const endOf = (path: string, limit: number) =>
     let length = 0
     while (length < bytes.length) {
       const into = bytes.subarray(length, length + readLimit)
-      const read = Number(yield* file.read(into, { position: BigInt(start + length) }))
+      const read = yield* file.read(into, { position: BigInt(start + length) })
       if (read === 0) break
       length += read
     }
-    return { id: `${info.dev} ${Option.getOrUndefined(info.ino)}`, bytes: bytes.subarray(0, length), whole: start === 0 }
+    return {
+      id: `${info.dev} ${Option.getOrUndefined(info.ino)}`,
+      bytes: bytes.subarray(0, length),
+      whole: start === 0
+    }
   }))
 
 /**
@@ -875,9 +886,10 @@ export const tail = Effect.fn("LogFile.tail")(function*(
 ): Effect.fn.Return<ReadonlyArray<string>, PlatformError.PlatformError, FileSystem.FileSystem> {
   const wanted = options.lines ?? 100
   let room = options.maxBytes ?? 1024 * 1024
-  let lines: Array<string> = []
+  const files: Array<Array<string>> = []
+  let found = 0
   const seen = new Set<string>()
-  for (let n = 0; room > 0 && lines.length < wanted; n++) {
+  for (let n = 0; room > 0 && found < wanted; n++) {
     const end = yield* endOf(n === 0 ? path : oldName(path, n), room)
     // A rotation may come between the file and the first old one, and leaves no file for a moment.
     if (end === undefined && n > 0) break
@@ -889,9 +901,11 @@ export const tail = Effect.fn("LogFile.tail")(function*(
     const start = end.whole ? 0 : end.bytes.indexOf(newline) + 1
     const text = decoder.decode(end.bytes.subarray(start), { stream: false })
     if (text === "") continue
-    lines = [...(text.endsWith("\n") ? text.slice(0, -1) : text).split("\n"), ...lines]
+    const lines = (text.endsWith("\n") ? text.slice(0, -1) : text).split("\n")
+    files.push(lines)
+    found += lines.length
   }
-  return wanted <= 0 ? [] : lines.slice(-wanted)
+  return wanted <= 0 ? [] : files.toReversed().flat().slice(-wanted)
 })
 
 const decoder = Web.textDecoder()

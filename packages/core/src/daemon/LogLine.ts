@@ -80,12 +80,15 @@ const redacted = "<redacted>"
 
 /** `$1`, `$<name>`, `$&` and `$$`, as in `String.replace`. */
 const expand = (replacement: string) => (match: RegExpExecArray): string =>
-  replacement.replace(/\$(?:([$&])|(\d{1,2})|<([^>]*)>)/g, (_, sign?: string, digits?: string, name?: string) =>
-    sign === "$"
-      ? "$"
-      : sign === "&"
-      ? match[0]
-      : (digits === undefined ? match.groups?.[name ?? ""] : match[Number(digits)]) ?? "")
+  replacement.replace(
+    /\$(?:([$&])|(\d{1,2})|<([^>]*)>)/g,
+    (_, sign?: string, digits?: string, name?: string) =>
+      sign === "$"
+        ? "$"
+        : sign === "&"
+        ? match[0]
+        : (digits === undefined ? match.groups?.[name ?? ""] : match[Number(digits)]) ?? ""
+  )
 
 const substitutionsOf = (rule: Rule): Array<Substitution> => {
   const { match, replacement } = typeof rule === "object" && "match" in rule

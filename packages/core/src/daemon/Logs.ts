@@ -11,7 +11,7 @@
  */
 import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
-import type * as Context from "effect/Context"
+import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import type * as FileSystem from "effect/FileSystem"
@@ -415,8 +415,11 @@ class Book {
         const over = this.closed || (query.children !== undefined && [...cursors.keys()].every((log) => !log.open))
         return over ? Effect.undefined : Effect.andThen(this.awaitMore, next)
       })
-      return Stream.fromPull(Effect.succeed(Effect.flatMap(next, (entries) =>
-        entries === undefined ? Cause.done() : Effect.succeed(entries))))
+      return Stream.fromPull(
+        Effect.succeed(
+          Effect.flatMap(next, (entries) => entries === undefined ? Cause.done() : Effect.succeed(entries))
+        )
+      )
     }))
 
   /** Children that were added since, and those that have come back under their names; closed ones that went are left. */
@@ -442,9 +445,7 @@ class Book {
 
   readonly waiting: Logs["waiting"] = Effect.sync(() => this.wakers.size)
 
-  readonly status: Logs["status"] = Effect.suspend(() =>
-    Effect.forEach([...this.logs.values()], (log) => log.status)
-  )
+  readonly status: Logs["status"] = Effect.suspend(() => Effect.forEach([...this.logs.values()], (log) => log.status))
 
   readonly file: Logs["file"] = (child) =>
     Effect.suspend(() => {
@@ -523,7 +524,7 @@ export const files =
  * ```ts
  * import { NodeServices } from "@effect/platform-node"
  * import { Child, Restart } from "@treeline/core"
- * import { LogFile, Logs } from "@treeline/core/daemon"
+ * import { Logs } from "@treeline/core/daemon"
  * import { PosixPlatform } from "@treeline/platform-posix"
  * import { Effect, FileSystem } from "effect"
  * import { ChildProcess } from "effect/process"
@@ -550,18 +551,19 @@ export const files =
  */
 export const make = Effect.fn("Logs.make")(function*<R = never>(
   options: Options<R> = {}
-): Effect.fn.Return<Logs, InvalidSpec, Exclude<R, Scope.Scope> | Scope.Scope> {
+): Effect.fn.Return<Logs, InvalidSpec, R | Scope.Scope> {
   const rules = yield* Effect.fromResult(LogLine.validate(options))
   const ring = options.ring ?? 256 * 1024
   if (!Number.isSafeInteger(ring) || ring <= 0) {
     return yield* new InvalidSpec({ field: "logs.ring", problem: "must be a whole number of bytes above 0" })
   }
-  const services = yield* Effect.context<Exclude<R, Scope.Scope>>()
+  // Without our own scope: a file is closed with its child.
+  const services: Context.Context<Exclude<R, Scope.Scope>> = Context.omit(Scope.Scope)(yield* Effect.context<R>())
   const { file } = options
   const makeSink = file === undefined
     ? undefined
     : (child: string) =>
-      Effect.provideContext(file(child), services as Context.Context<Exclude<R, Scope.Scope>>) as Effect.Effect<
+      Effect.provideContext(file(child), services) as Effect.Effect<
         Sink,
         InvalidSpec,
         Scope.Scope
