@@ -18,6 +18,7 @@ import { close, lingering, orphans } from "./questions/Close.ts"
 import { guardian, hostDeath } from "./questions/Guardian.ts"
 import { launch } from "./questions/Launch.ts"
 import { live } from "./questions/Live.ts"
+import { logs } from "./questions/Logs.ts"
 import { memory, nodes, runtimes } from "./questions/Memory.ts"
 import { pool } from "./questions/Pool.ts"
 import { scan } from "./questions/Scan.ts"
@@ -38,6 +39,7 @@ const questions = [
   nodes,
   throughput,
   pipes,
+  logs,
   live,
   hostDeath,
   guardian,

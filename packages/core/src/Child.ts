@@ -27,9 +27,9 @@ import { ChildActor, noOwner } from "./internal/ChildActor.ts"
 import * as EffectBody from "./internal/EffectBody.ts"
 import * as ProcessBody from "./internal/ProcessBody.ts"
 import * as Siblings from "./internal/Siblings.ts"
+import type { Output } from "./Output.ts"
 import * as Probe from "./Probe.ts"
 import type { LaunchOptions, ProcessPlatform } from "./ProcessPlatform.ts"
-import type { ProcessTree } from "./ProcessTree.ts"
 import * as Restart from "./Restart.ts"
 import * as ShutdownPlan from "./ShutdownPlan.ts"
 
@@ -143,6 +143,13 @@ export interface Chunk {
   readonly bytes: Uint8Array
 }
 
+/** What one incarnation writes. */
+export interface Outputs {
+  readonly incarnation: number
+  readonly stdout: Output
+  readonly stderr: Output
+}
+
 /** A started child. */
 export interface Child {
   readonly id: string
@@ -170,6 +177,8 @@ export interface Child {
   readonly events: Stream.Stream<ChildEvent>
   /** What it writes, over all incarnations: what is still kept of the current one, then all that comes. */
   readonly output: Stream.Stream<Chunk, PlatformError.PlatformError>
+  /** The same, one incarnation after another, so that the end of each is seen. A child that is an effect has none. */
+  readonly outputs: Stream.Stream<Outputs>
   /** Waits until it is ready; fails when it has failed or was stopped. The caller bounds the wait. */
   readonly awaitReady: Effect.Effect<void, ChildFailed | ChildStopped | ChildClosed>
   /** Waits until it is down and not coming back: the state it is in then. */
@@ -182,31 +191,30 @@ const eventsCapacity = 256
 /** Incarnations whose output waits for a slow reader; each keeps at most what its output policy says. */
 const outputCapacity = 16
 
-const outputOf = (actor: ChildActor): Stream.Stream<Chunk, PlatformError.PlatformError> => {
-  const incarnations = actor.events.streamOf<readonly [incarnation: number, tree: ProcessTree]>(
-    outputCapacity,
-    (queue) => {
-      let last = 0
-      // Taken when it is launched, because the reader may come to it when there is a newer one.
-      const offer = () => {
-        const tree = actor.latest?.tree
-        if (tree === undefined || actor.incarnation === last) return
-        last = actor.incarnation
-        Queue.offerUnsafe(queue, [last, tree])
-      }
-      offer()
-      return ({ change, incarnation }) => {
-        // Past events come first, and are of trees that have gone.
-        if (change._tag === "State" && change.to._tag === "Running" && incarnation === actor.incarnation) offer()
-      }
+const outputsOf = (actor: ChildActor): Stream.Stream<Outputs> =>
+  actor.events.streamOf<Outputs>(outputCapacity, (queue) => {
+    let last = 0
+    // Taken when it is launched, because the reader may come to it when there is a newer one.
+    const offer = () => {
+      const tree = actor.latest?.tree
+      if (tree === undefined || actor.incarnation === last) return
+      last = actor.incarnation
+      Queue.offerUnsafe(queue, { incarnation: last, stdout: tree.stdout, stderr: tree.stderr })
     }
-  )
-  return Stream.flatMap(incarnations, ([incarnation, tree]) => {
+    offer()
+    return ({ change, incarnation }) => {
+      // Past events come first, and are of trees that have gone.
+      if (change._tag === "State" && change.to._tag === "Running" && incarnation === actor.incarnation) offer()
+    }
+  })
+
+const outputOf = (outputs: Stream.Stream<Outputs>): Stream.Stream<Chunk, PlatformError.PlatformError> =>
+  Stream.flatMap(outputs, (output) => {
+    const { incarnation } = output
     const chunks = (stream: Chunk["stream"]) =>
-      Stream.map(tree[stream].stream, (bytes): Chunk => ({ incarnation, stream, bytes }))
+      Stream.map(output[stream].stream, (bytes): Chunk => ({ incarnation, stream, bytes }))
     return Stream.merge(chunks("stdout"), chunks("stderr"))
   })
-}
 
 /** The public face of an actor; internal. */
 export const fromActor = (actor: ChildActor): Child => {
@@ -216,6 +224,7 @@ export const fromActor = (actor: ChildActor): Child => {
       ? Effect.fail(new NotRunning({ child: actor.id, state: actor.tag }))
       : Effect.succeed(found)
   })
+  const outputs = outputsOf(actor)
   return {
     id: actor.id,
     start: actor.start,
@@ -235,7 +244,8 @@ export const fromActor = (actor: ChildActor): Child => {
         )),
     status: actor.status,
     events: actor.events.stream(eventsCapacity),
-    output: outputOf(actor),
+    output: outputOf(outputs),
+    outputs,
     awaitReady: actor.awaitReady(false),
     awaitEnd: actor.awaitState((state) =>
       state._tag === "Stopped" || state._tag === "Failed" ? Exit.succeed(state) : undefined

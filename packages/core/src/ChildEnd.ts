@@ -4,11 +4,15 @@
 import * as Schema from "effect/Schema"
 import { describe as describeStatus, ExitStatus } from "./ExitStatus.ts"
 
-/** One link of a chain of causes: which child, which of its incarnations, and what happened to it. */
+/**
+ * One link of a chain of causes: which child, which of its incarnations, what happened to it, and the last lines that it
+ * wrote (at most 4 KiB; absent when there are none).
+ */
 export const Link = Schema.Struct({
   child: Schema.String,
   incarnation: Schema.Int,
-  reason: Schema.String
+  reason: Schema.String,
+  outputTail: Schema.optionalKey(Schema.String)
 })
 export type Link = typeof Link.Type
 

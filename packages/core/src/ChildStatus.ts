@@ -40,14 +40,15 @@ export const ChildStatus: Schema.Codec<ChildStatus, unknown> = Schema.Struct({
  * - `State`: a transition.
  * - `Health`: a liveness probe changed its mind; `detail` says why it is degraded.
  * - `Paused`, `Resumed`: restarts and probes are off; on again.
- * - `Ended`: an incarnation is over and its tree is empty, or `survivors` lists what could not be ended.
+ * - `Ended`: an incarnation is over and its tree is empty, or `survivors` lists what could not be ended. When it ended by
+ *   itself, `outputTail` are the last lines that it wrote: at most 4 KiB.
  */
 export const Change = Schema.TaggedUnion({
   State: { from: ChildState, to: ChildState },
   Health: { health: Health, detail: Schema.NullOr(Schema.String) },
   Paused: {},
   Resumed: {},
-  Ended: { end: Schema.NullOr(ChildEnd), survivors: Schema.Array(ProcessInfo) }
+  Ended: { end: Schema.NullOr(ChildEnd), survivors: Schema.Array(ProcessInfo), outputTail: Schema.String }
 })
 export type Change = typeof Change.Type
 

@@ -2,6 +2,7 @@
  * Every error of the library. Each is a Schema class, so it crosses a socket unchanged, and each carries what a person
  * needs to act. Arguments and environment values never appear in one.
  */
+import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import { Link } from "./ChildEnd.ts"
 import { Level } from "./Containment.ts"
@@ -220,12 +221,16 @@ export class NotReady extends Schema.TaggedError<NotReady>()("NotReady", {
   }
 }
 
-/** A child is down and will not come back by itself; `causes` leads from the innermost failure outwards. */
+/**
+ * A child is down and will not come back by itself; `causes` leads from the innermost failure outwards. `outputTail` are the
+ * last lines that it wrote: at most 4 KiB, empty when there are none.
+ */
 export class ChildFailed extends Schema.TaggedError<ChildFailed>()("ChildFailed", {
   child: Schema.String,
   reason: Schema.String,
   causes: Schema.Array(Link),
-  survivors: Schema.Array(ProcessInfo)
+  survivors: Schema.Array(ProcessInfo),
+  outputTail: Schema.String.pipe(Schema.withConstructorDefault(Effect.succeed("")))
 }) {
   override get message(): string {
     return `${this.child} has failed: ${this.reason}${describeCauses(this.causes)}`

@@ -50,6 +50,12 @@ export interface Drained {
   readonly truncated: boolean
 }
 
+/** A chunk, and how many bytes of the stream came before it. */
+export interface Piece {
+  readonly offset: number
+  readonly bytes: Uint8Array
+}
+
 /** One output stream of a child. */
 export interface Output {
   /**
@@ -57,11 +63,23 @@ export interface Output {
    * share one queue, from the first byte on. Ends when the output was drained.
    */
   readonly stream: Stream.Stream<Uint8Array, PlatformError.PlatformError>
+  /**
+   * As `stream`; a reader that was too slow sees from the offsets how much it has lost. Under `ring`, `waiting` bytes may
+   * wait for it, by default as many as the ring holds.
+   */
+  readonly pieces: (waiting?: number) => Stream.Stream<Piece, PlatformError.PlatformError>
   /** The last bytes (at most 64 KiB, or the ring's size), for a report of what went wrong. */
   readonly tail: Effect.Effect<Uint8Array>
   /** Bytes read from the child so far. */
   readonly bytes: Effect.Effect<number>
 }
+
+/** The same chunks with their offsets; for a stream that loses none. */
+export const withOffsets = <E, R>(self: Stream.Stream<Uint8Array, E, R>): Stream.Stream<Piece, E, R> =>
+  Stream.mapAccum(self, () => 0, (offset, bytes): readonly [number, ReadonlyArray<Piece>] => [
+    offset + bytes.length,
+    [{ offset, bytes }]
+  ])
 
 /** State of a line splitter: the text of the last, unfinished line. */
 export interface LineState {

@@ -24,7 +24,7 @@ import type * as Stdio from "./internal/Stdio.ts"
 import { type State as TeardownState, Teardown } from "./internal/Teardown.ts"
 import { monotonic } from "./internal/Time.ts"
 import type { Usage } from "./Limits.ts"
-import type { Drained, Output, Policy } from "./Output.ts"
+import { type Drained, type Output, type Policy, withOffsets } from "./Output.ts"
 import type { ProcessIdentity, ProcessInfo } from "./ProcessIdentity.ts"
 import * as ShutdownPlan from "./ShutdownPlan.ts"
 
@@ -140,7 +140,12 @@ const endingPoll = 20
 /** How long the end of a pipe that holds nothing more is awaited before somebody else is said to hold it, in ms. */
 const closingPause = 20
 
-const emptyOutput: Output = { stream: Stream.empty, tail: Effect.succeed(new Uint8Array()), bytes: Effect.succeed(0) }
+const emptyOutput: Output = {
+  stream: Stream.empty,
+  pieces: () => Stream.empty,
+  tail: Effect.succeed(new Uint8Array()),
+  bytes: Effect.succeed(0)
+}
 
 const noUsage: Usage = { processes: 0, memory: 0, cpu: 0 }
 
@@ -400,9 +405,9 @@ class Tree implements ProcessTree {
       const pump = connection?.pump
       if (pump === undefined) return emptyOutput
       const transducer = connection?.stdio.transducer
-      return transducer === undefined
-        ? pump
-        : { stream: Stream.transduce(pump.stream, transducer), tail: pump.tail, bytes: pump.bytes }
+      if (transducer === undefined) return pump
+      const stream = Stream.transduce(pump.stream, transducer)
+      return { stream, pieces: () => withOffsets(stream), tail: pump.tail, bytes: pump.bytes }
     }
   }
 

@@ -38,6 +38,7 @@ import { Broadcast } from "./Broadcast.ts"
 import * as ChildMetrics from "./ChildMetrics.ts"
 import { Incarnation } from "./Incarnation.ts"
 import { Replies } from "./Replies.ts"
+import * as Tail from "./Tail.ts"
 import { monotonic } from "./Time.ts"
 
 /** What a child asks of whoever supervises it. Called by the actor, synchronous, must not throw. */
@@ -309,6 +310,11 @@ export class ChildActor {
     return this.state._tag === "Running" || this.state._tag === "Ready" || this.state._tag === "Stopping"
       ? this.current?.running
       : undefined
+  }
+
+  /** The last lines of the newest incarnation, when it ended by itself; empty before. */
+  get outputTail(): string {
+    return this.current?.outputTail ?? ""
   }
 
   /** The newest body, also after its end: what it wrote is still kept. */
@@ -715,6 +721,10 @@ export class ChildActor {
       const draining = yield* Effect.forkDetach(this.measureDrain(incarnation.running), { startImmediately: true })
       yield* Scope.close(incarnation.scope, Exit.void)
       yield* Fiber.interrupt(draining)
+      const tree = incarnation.running?.tree
+      if (tree !== undefined && (incarnation.end !== undefined || remainder.problem !== undefined)) {
+        incarnation.outputTail = yield* Tail.ofTree(tree)
+      }
       yield* this.send({ _tag: "Ended", of: incarnation, ...remainder })
     }).pipe(Effect.annotateLogs(incarnation.annotations))
   }
@@ -744,11 +754,12 @@ export class ChildActor {
       const end = this.intent === "decide" ? incarnation.end ?? null : null
       if (incarnation.end !== undefined) this.lastEnd = incarnation.end
       this.metrics.ended(incarnation.step)
-      this.publish({ _tag: "Ended", end, survivors })
+      const { outputTail } = incarnation
+      this.publish({ _tag: "Ended", end, survivors, outputTail: end === null ? "" : outputTail })
       if (problem !== undefined) {
         // Another incarnation beside a living one is worse than none.
         return Effect.andThen(
-          this.giveUp(problem, [], survivors),
+          this.giveUp(problem, [], survivors, outputTail),
           Effect.suspend(() => {
             if (end !== null) this.owner.ended(end, "fail", 0)
             return this.settle
@@ -817,7 +828,7 @@ export class ChildActor {
   private failFor(end: ChildEnd, why: string): Effect.Effect<void> {
     const causes = end._tag === "Failed" ? end.causes : []
     return Effect.andThen(
-      this.giveUp(`${End.describe(end)}; ${why}`, causes, []),
+      this.giveUp(`${End.describe(end)}; ${why}`, causes, [], this.current?.outputTail),
       Effect.sync(() => void this.owner.ended(end, "fail", 0))
     )
   }
@@ -825,10 +836,11 @@ export class ChildActor {
   private giveUp(
     reason: string,
     causes: ReadonlyArray<Link>,
-    survivors: ReadonlyArray<ProcessInfo>
+    survivors: ReadonlyArray<ProcessInfo>,
+    outputTail = ""
   ): Effect.Effect<void> {
     return Effect.suspend(() => {
-      const error = new ChildFailed({ child: this.id, reason, causes, survivors })
+      const error = new ChildFailed({ child: this.id, reason, causes, survivors, outputTail })
       return this.move("giveUp", { _tag: "Failed", error }) ? this.log("Warn", error.message) : Effect.void
     })
   }
@@ -892,7 +904,13 @@ export class ChildActor {
     const remains = yield* this.remains
     return remains.problem === undefined
       ? undefined
-      : new ChildFailed({ child: this.id, reason: remains.problem, causes: error.causes, survivors: remains.survivors })
+      : new ChildFailed({
+        child: this.id,
+        reason: remains.problem,
+        causes: error.causes,
+        survivors: remains.survivors,
+        outputTail: error.outputTail
+      })
   })
 
   private onStop(plan: ShutdownPlan.Validated, reply: Reply<void, ChildClosed>): Effect.Effect<void> {

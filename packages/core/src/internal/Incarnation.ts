@@ -28,6 +28,8 @@ export class Incarnation {
   /** How long it was ready, ms; the time in which its tree was ended does not count. */
   readyFor = 0
   end: ChildEnd | undefined = undefined
+  /** The last lines that it wrote, when it ended by itself. */
+  outputTail = ""
   step = ""
 
   /** `startedAt`: monotonic ms. */

@@ -6,10 +6,10 @@ import * as Effect from "effect/Effect"
 import type * as PlatformError from "effect/PlatformError"
 import * as Stream from "effect/Stream"
 import type { PipeReader } from "../Engine.ts"
-import type { Output, Policy } from "../Output.ts"
+import type { Output, Piece, Policy } from "../Output.ts"
 
 type Chunks = [Uint8Array, ...Array<Uint8Array>]
-type Pull = Effect.Effect<Chunks, PlatformError.PlatformError | Cause.Done>
+type Pull<A> = Effect.Effect<[A, ...Array<A>], PlatformError.PlatformError | Cause.Done>
 
 /** Of all pumps that nobody has read yet; never added to. */
 const noReaders = new Set<Reader>()
@@ -20,10 +20,13 @@ const nothing = (): void => {}
 class ChunkQueue {
   chunks: Array<Uint8Array> = []
   size = 0
+  /** How many bytes of the stream there are up to its end. */
+  end = 0
 
   push(chunk: Uint8Array): void {
     this.chunks.push(chunk)
     this.size += chunk.length
+    this.end += chunk.length
   }
 
   /** Drops the oldest chunks for as long as the rest still holds `bytes`. */
@@ -47,10 +50,22 @@ class ChunkQueue {
 /** One consumer that waits for a chunk, or the chunks that wait for it. */
 class Reader {
   readonly queue: ChunkQueue
+  /** Bytes that may wait for it. */
+  readonly limit: number
   wake: (() => void) | undefined = undefined
-  constructor(queue: ChunkQueue) {
+  constructor(queue: ChunkQueue, limit: number) {
     this.queue = queue
+    this.limit = limit
   }
+}
+
+const piecesOf = (chunks: Chunks, offset: number): [Piece, ...Array<Piece>] => {
+  let at = offset
+  return chunks.map((bytes) => {
+    const piece = { offset: at, bytes }
+    at += bytes.length
+    return piece
+  }) as [Piece, ...Array<Piece>]
 }
 
 /** How much of the last output is kept for reports under backpressure. */
@@ -106,7 +121,7 @@ export class Pump implements Output {
     if (this.policy._tag === "Ring") {
       for (const reader of this.readers) {
         reader.queue.push(chunk)
-        reader.queue.trim(this.policy.bytes)
+        reader.queue.trim(reader.limit)
         reader.wake?.()
       }
       return
@@ -182,10 +197,11 @@ export class Pump implements Output {
     })
   }
 
-  private attach(): Reader {
-    const reader = new Reader(this.policy._tag === "Ring" ? new ChunkQueue() : this.shared)
+  private attach(limit: number): Reader {
+    const reader = new Reader(this.policy._tag === "Ring" ? new ChunkQueue() : this.shared, limit)
     if (this.policy._tag === "Ring") {
       for (const chunk of this.ring.chunks) reader.queue.push(chunk)
+      reader.queue.end = this.ring.end
     }
     if (this.readers === noReaders) this.readers = new Set()
     this.readers.add(reader)
@@ -201,10 +217,12 @@ export class Pump implements Output {
     this.resume()
   }
 
-  private pull(reader: Reader): Pull {
-    const next: Pull = Effect.suspend(() => {
-      if (reader.queue.size > 0) {
-        const taken = reader.queue.takeAll() as Chunks
+  private pull<A>(reader: Reader, as: (chunks: Chunks, offset: number) => [A, ...Array<A>]): Pull<A> {
+    const next: Pull<A> = Effect.suspend(() => {
+      const { queue } = reader
+      if (queue.size > 0) {
+        const offset = queue.end - queue.size
+        const taken = as(queue.takeAll() as Chunks, offset)
         if (this.policy._tag === "Backpressure") this.resume()
         return Effect.succeed(taken)
       }
@@ -222,13 +240,27 @@ export class Pump implements Output {
     return next
   }
 
-  get stream(): Output["stream"] {
+  private read<A>(
+    as: (chunks: Chunks, offset: number) => [A, ...Array<A>],
+    limit: number
+  ): Stream.Stream<A, PlatformError.PlatformError> {
     return Stream.unwrap(
       Effect.map(
-        Effect.acquireRelease(Effect.sync(() => this.attach()), (reader) => Effect.sync(() => this.detach(reader))),
-        (reader) => Stream.fromPull(Effect.succeed(this.pull(reader)))
+        Effect.acquireRelease(
+          Effect.sync(() => this.attach(limit)),
+          (reader) => Effect.sync(() => this.detach(reader))
+        ),
+        (reader) => Stream.fromPull(Effect.succeed(this.pull(reader, as)))
       )
     )
+  }
+
+  get stream(): Output["stream"] {
+    return this.read((chunks) => chunks, this.policy.bytes)
+  }
+
+  get pieces(): Output["pieces"] {
+    return (limit = this.policy.bytes) => this.read(piecesOf, limit)
   }
 
   get tail(): Output["tail"] {

@@ -57,6 +57,9 @@ type ReplaceRefusal = UnknownChild | ChildClosed
 /** Past events that a late reader is given: children start before anybody can have asked for events. */
 const historySize = 256
 
+const linkOf = (child: string, incarnation: number, reason: string, outputTail: string): Link =>
+  outputTail === "" ? { child, incarnation, reason } : { child, incarnation, reason, outputTail }
+
 export class SupervisorActor {
   readonly settings: Settings
   readonly events = new Broadcast<SupervisorEvent>(historySize)
@@ -220,7 +223,7 @@ export class SupervisorActor {
     const { intensity, strategy } = this.settings
     this.restarts = Intensity.add(this.restarts, monotonic(this.clock), intensity)
     if (Intensity.isExceeded(this.restarts, intensity)) {
-      const link: Link = { child: id, incarnation: entry.actor.incarnation, reason: End.describe(end) }
+      const link = linkOf(id, entry.actor.incarnation, End.describe(end), entry.actor.outputTail)
       const causes = end._tag === "Failed" ? [...end.causes, link] : [link]
       this.finish(Exit.fail(new IntensityExceeded({ child: id, ...intensity, causes })))
       return "park"
@@ -321,13 +324,10 @@ export class SupervisorActor {
       if (entry?.actor.tag !== "Waiting") return Effect.void
       const failed = this.failedDependency(id)
       if (failed === undefined) return this.blockers(id).length === 0 ? entry.actor.poke : Effect.void
+      const incarnation = this.entries.get(failed.child)?.actor.incarnation ?? 0
       return entry.actor.fail(`${failed.child}, which it depends on, has failed`, [
         ...failed.causes,
-        {
-          child: failed.child,
-          incarnation: this.entries.get(failed.child)?.actor.incarnation ?? 0,
-          reason: failed.reason
-        }
+        linkOf(failed.child, incarnation, failed.reason, failed.outputTail)
       ])
     }, { discard: true })
   })

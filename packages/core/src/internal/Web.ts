@@ -28,7 +28,7 @@ export type Transform = never
 const web = globalThis as unknown as {
   readonly URL: new(url: string) => Url
   readonly TextEncoder: new() => TextEncoder
-  readonly TextDecoder: new() => TextDecoder
+  readonly TextDecoder: new(label: string, options: { readonly ignoreBOM: boolean }) => TextDecoder
   readonly CompressionStream: new(format: string) => Transform
   readonly DecompressionStream: new(format: string) => Transform
 }
@@ -39,8 +39,9 @@ export const parseUrl = (url: string): Url => new web.URL(url)
 /** For UTF-8. */
 export const textEncoder = (): TextEncoder => new web.TextEncoder()
 
-/** For UTF-8. */
-export const textDecoder = (): TextDecoder => new web.TextDecoder()
+/** For UTF-8; a byte order mark at the start is dropped unless `ignoreBOM`. */
+export const textDecoder = (options: { readonly ignoreBOM: boolean } = { ignoreBOM: false }): TextDecoder =>
+  new web.TextDecoder("utf-8", options)
 
 export const gzip = (): Transform => new web.CompressionStream("gzip")
 
