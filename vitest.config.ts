@@ -105,7 +105,7 @@ export default defineConfig({
               "LinuxExtra",
               "Matrix",
               "Output",
-            "Pool",
+              "Pool",
               "Probe",
               "Spawner",
               "Supervisor",
