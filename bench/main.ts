@@ -86,7 +86,7 @@ const check = async (): Promise<boolean> => {
   const native = report.mechanisms.some(({ available, name }) => available && name === "native launch")
   for (let attempt = 1; attempt <= 2; attempt++) {
     if (!await isCalm(5)) break
-    const { figures } = await ask([launch, memory, throughput, pipes], { rounds: 3, short: true })
+    const { figures } = await ask([launch, memory, throughput, pipes, pool], { rounds: 3, short: true })
     const problems = broken(figures, native)
     if (problems.length === 0) {
       console.log(
