@@ -3,9 +3,9 @@
  */
 import { assert, describe, it } from "@effect/vitest"
 import { Job, JobProblem } from "../../packages/platform-windows/src/internal/Job.ts"
-import * as Kernel32 from "../../packages/platform-windows/src/internal/Kernel32.ts"
+import type * as Kernel32 from "../../packages/platform-windows/src/internal/Kernel32.ts"
 import { Processes } from "../../packages/platform-windows/src/internal/Processes.ts"
-import * as Structs from "../../packages/platform-windows/src/internal/Structs.ts"
+import type * as Structs from "../../packages/platform-windows/src/internal/Structs.ts"
 import * as Waits from "../../packages/platform-windows/src/internal/Waits.ts"
 
 interface Fake {
