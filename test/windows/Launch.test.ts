@@ -97,7 +97,7 @@ layer(WindowsPlatform.layer, { excludeTestServices: true })("launch", (it) => {
         )
         assert.deepStrictEqual(mine, [])
       }),
-    60_000
+    180_000
   )
 
   it.effect("peer 70: a scope that closes in the turn in which the launch returns", () =>
