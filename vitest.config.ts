@@ -35,7 +35,8 @@ const windows = (name: string, groupOrder: number, include: Array<string>, exclu
   const project = realProcesses(name, groupOrder, include, {})
   return {
     ...project,
-    test: { ...project.test, exclude },
+    // A process takes long to start under Wine.
+    test: { ...project.test, exclude, testTimeout: 60_000 },
     resolve: {
       ...resolution.resolve,
       // Wine takes the links in node_modules for folders, and a package there would not be taken for a source.

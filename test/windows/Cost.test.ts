@@ -9,7 +9,7 @@ import * as child_process from "node:child_process"
 import { program, windowsPrograms } from "../fixtures/windowsPrograms.ts"
 import { assertGone, launch, living } from "./support/Trees.ts"
 
-const rounds = 60
+const rounds = 40
 
 const kill = { shutdown: ShutdownPlan.kill }
 
@@ -54,7 +54,7 @@ layer(WindowsPlatform.layer, { excludeTestServices: true })("cost", (it) => {
       )
       // A bound for a busy machine; the figure is what counts.
       assert.isBelow(own / node, 1.5)
-    }), 60_000)
+    }), 180_000)
 
   it.effect("a tree of ten ends in a moment", () =>
     Effect.gen(function*() {

@@ -90,7 +90,7 @@ describe("the host dies", () => {
           console.log(`gone ${times[rounds >> 1]!.toFixed(1)} ms after the host (most ${times.at(-1)!.toFixed(1)})`)
         )
       }),
-    120_000
+    180_000
   )
 
   it.live("peer 36, peer 46: control: with child_process something lives on", () =>

@@ -6,8 +6,9 @@ import { ExitStatus, ProcessPlatform, ShutdownPlan } from "@treeline/core"
 import { WindowsPlatform } from "@treeline/platform-windows"
 import * as JobEngine from "@treeline/platform-windows/JobEngine"
 import * as PortableEngine from "@treeline/platform-windows/PortableEngine"
-import { Context, Effect, Exit, Fiber, Layer, Scope, Stream } from "effect"
+import { Context, Effect, Exit, Fiber, Layer, Option, Scope, Stream } from "effect"
 import { ChildProcess } from "effect/process"
+import * as child_process from "node:child_process"
 import * as fs from "node:fs"
 import * as os from "node:os"
 import * as path from "node:path"
@@ -97,7 +98,7 @@ layer(WindowsPlatform.layer, { excludeTestServices: true })("launch", (it) => {
         )
         assert.deepStrictEqual(mine, [])
       }),
-    60_000
+    180_000
   )
 
   it.effect("peer 70: a scope that closes in the turn in which the launch returns", () =>
@@ -183,6 +184,34 @@ layer(WindowsPlatform.layer, { excludeTestServices: true })("launch", (it) => {
       const error = yield* Effect.flip(platform.launch(windowsPrograms.exit(0)))
       assert.strictEqual(error._tag === "LaunchError" ? error.reason : error._tag, "PermissionDenied")
       assert.strictEqual((yield* platform.containment).level, "sealed")
+    }))
+
+  it.effect("a child inherits its descriptors and nothing else of the host; control: with child_process it does", () =>
+    Effect.gen(function*() {
+      const platform = yield* ProcessPlatform.ProcessPlatform
+      const kernel = Kernel32.load()
+      if (kernel instanceof Error) return assert.fail(kernel.message)
+      const ends = new Pipes.Ends(kernel)
+      /** Whether a pipe whose end could be inherited is closed with it although what `start` starts lives on. */
+      const closes = Effect.fn(function*<E, R>(start: Effect.Effect<unknown, E, R>, within: number) {
+        const end = ends.open({ _tag: "pipe", direction: "read" }, 1)
+        if (end instanceof Pipes.EndProblem) return assert.fail(`error ${end.code}`)
+        kernel.SetHandleInformation(end.handle, Kernel32.HANDLE_FLAG_INHERIT, 1)
+        yield* start
+        ends.close([end], false)
+        const closed = Effect.callback<boolean>((resume) =>
+          void end.socket!.once("end", () => resume(Effect.succeed(true))).resume()
+        )
+        const outcome = yield* Effect.timeoutOption(closed, within)
+        end.socket!.destroy()
+        return Option.isSome(outcome)
+      })
+      assert.isTrue(yield* closes(platform.launch(windowsPrograms.sleeper, kill), 5_000))
+      const started = Effect.acquireRelease(
+        Effect.sync(() => child_process.spawn("ping.exe", ["-n", "60", "127.0.0.1"], { stdio: "ignore" })),
+        (child) => Effect.sync(() => void child.kill())
+      )
+      assert.isFalse(yield* closes(started, 500))
     }))
 
   it.effect("a pipe may be opened by the account of the host, and by no other", () =>

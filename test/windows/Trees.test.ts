@@ -42,7 +42,7 @@ layer(WindowsPlatform.layer, { excludeTestServices: true })("trees", (it) => {
           }))
         }
       }),
-    120_000
+    180_000
   )
 
   it.effect("peer 115: found by the job when the leader has ended long before", () =>
@@ -96,7 +96,7 @@ layer(WindowsPlatform.layer, { excludeTestServices: true })("trees", (it) => {
       const after = look()
       yield* Effect.sync(() => console.log(`200 launches: ${JSON.stringify(before)} -> ${JSON.stringify(after)}`))
       assert.isBelow(after.memory - before.memory, 200 * 1024, "bytes")
-    }), 60_000)
+    }), 180_000)
 
   it.effect("400 exits at once are all seen", () =>
     Effect.gen(function*() {
@@ -119,5 +119,5 @@ layer(WindowsPlatform.layer, { excludeTestServices: true })("trees", (it) => {
         Effect.timeout("10 seconds")
       )
       assert.deepStrictEqual(new Set(seen.map(({ _tag }) => _tag)), new Set(["Exited"]))
-    }), 60_000)
+    }), 180_000)
 })
