@@ -262,6 +262,8 @@ const entityOf = (self: unknown, pool: AnyPool, saving: Saving, resume: Schedule
     let current: Pool.Handle<unknown> | undefined
     /** The incarnation that is kept, once the message is in storage. */
     let kept: { readonly incarnation: number; readonly saved: Effect.Effect<void, PersistenceError> } | undefined
+    /** A message that this entity has not sent stands for the key. */
+    let resuming = false
     /** The child was killed for the end of the lease, and nobody has wanted it to end. */
     let killed = false
     /** Ends the attempts to start it again. */
@@ -280,7 +282,9 @@ const entityOf = (self: unknown, pool: AnyPool, saving: Saving, resume: Schedule
       Effect.gen(function*() {
         const { incarnation } = handle
         current = handle
-        if (kept?.incarnation !== incarnation) {
+        if (kept?.incarnation !== incarnation && resuming) {
+          kept = { incarnation, saved: Effect.void }
+        } else if (kept?.incarnation !== incarnation) {
           const send = Effect.catchTag(
             client.Keep({ life, incarnation }, { discard: true }),
             ["MailboxFull", "AlreadyProcessingMessage", "EntityNotAssignedToRunner"],
@@ -323,7 +327,8 @@ const entityOf = (self: unknown, pool: AnyPool, saving: Saving, resume: Schedule
       })
 
     const resumed: Effect.Effect<void> = Effect.gen(function*() {
-      const handle = yield* restart
+      resuming = true
+      const handle = yield* Effect.ensuring(restart, Effect.sync(() => resuming = false))
       if (handle === undefined) return
       current = handle
       kept = { incarnation: handle.incarnation, saved: Effect.void }
@@ -357,7 +362,8 @@ const entityOf = (self: unknown, pool: AnyPool, saving: Saving, resume: Schedule
             // One that was sent for a child which has gone since keeps nothing.
             return current?.incarnation === payload.incarnation ? untilGone(current) : Effect.void
           }
-          // Somebody was faster; what keeps the key then is a message of this entity.
+          // One is enough, and the one that stands for the key already is in storage.
+          if (resuming) return Effect.void
           return current === undefined ? resumed : Effect.ignore(kept?.saved ?? Effect.void)
         })
     })
