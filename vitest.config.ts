@@ -94,6 +94,7 @@ export default defineConfig({
             "LinuxExtra",
             "Matrix",
             "Output",
+            "Pool",
             "Probe",
             "Spawner",
             "Supervisor",

@@ -19,6 +19,7 @@ import { guardian, hostDeath } from "./questions/Guardian.ts"
 import { launch } from "./questions/Launch.ts"
 import { live } from "./questions/Live.ts"
 import { memory, nodes, runtimes } from "./questions/Memory.ts"
+import { pool } from "./questions/Pool.ts"
 import { scan } from "./questions/Scan.ts"
 import { stubborn } from "./questions/Stubborn.ts"
 import { supervision } from "./questions/Supervision.ts"
@@ -41,7 +42,8 @@ const questions = [
   hostDeath,
   guardian,
   scan,
-  supervision
+  supervision,
+  pool
 ]
 
 const say = (text: string): void => console.error(`... ${text}`)

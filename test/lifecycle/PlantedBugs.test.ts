@@ -5,17 +5,9 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Lifecycle } from "@treeline/core/testing"
 import { Effect } from "effect"
-import * as fs from "node:fs"
-import * as path from "node:path"
-import { fileURLToPath } from "node:url"
-import { check } from "../support/Lifecycles.ts"
+import { check, kit } from "../support/Lifecycles.ts"
 import { scenarioOf } from "../support/OwnSpecs.ts"
-
-interface Change {
-  readonly file: string
-  readonly from: string
-  readonly to: string
-}
+import { type Change, plant } from "../support/PlantedBugs.ts"
 
 /** Each with the changes that plant it; a `from` must be there exactly once. */
 const bugs: Readonly<Record<string, ReadonlyArray<Change>>> = {
@@ -137,8 +129,8 @@ const bugs: Readonly<Record<string, ReadonlyArray<Change>>> = {
   "the kill waits for the leader and not for the tree": [
     {
       file: "internal/Teardown.ts",
-      from: "Effect.as(this.tree.awaitEmpty, \"empty\" as const)",
-      to: "Effect.as(this.tree.exited, \"empty\" as const)"
+      from: "end(this.tree.awaitEmpty, \"empty\")",
+      to: "end(this.tree.exited, \"empty\")"
     }
   ],
   "the backoff never begins anew": [
@@ -157,33 +149,13 @@ const bugs: Readonly<Record<string, ReadonlyArray<Change>>> = {
   ]
 }
 
-const root = fileURLToPath(new URL("../..", import.meta.url))
-const source = path.join(root, "packages/core/src")
-
-/** A copy of the core with the changes, inside the workspace, so that it finds `effect`. */
-const plant = (changes: ReadonlyArray<Change>) =>
-  Effect.acquireRelease(
-    Effect.sync(() => {
-      fs.mkdirSync(path.join(root, ".reports"), { recursive: true })
-      const copy = fs.mkdtempSync(path.join(root, ".reports/planted-"))
-      fs.cpSync(source, copy, { recursive: true })
-      for (const { file, from, to } of changes) {
-        const text = fs.readFileSync(path.join(copy, file), "utf8")
-        assert.strictEqual(text.split(from).length, 2, `${file} has this exactly once: ${from}`)
-        fs.writeFileSync(path.join(copy, file), text.replace(from, () => to))
-      }
-      return path.join(copy, "testing/Lifecycle.ts")
-    }),
-    (module) => Effect.sync(() => fs.rmSync(path.dirname(path.dirname(module)), { recursive: true, force: true }))
-  )
-
 describe.concurrent("planted bugs", () => {
   for (const [name, changes] of Object.entries(bugs)) {
     it.live(
       `is found within 2,000 lifecycles: ${name}`,
       () =>
         Effect.gen(function*() {
-          const answer = yield* check(yield* plant(changes), 1, 2000, 0)
+          const answer = yield* check(yield* plant(changes, kit), 1, 2000, 0)
           if (!("found" in answer)) return assert.fail(`not found in ${answer.runs} lifecycles`)
           assert.isAbove(answer.found.runs, 0, answer.found.detail)
           assert.strictEqual(answer.found.again, answer.found.invariant, answer.found.script)
@@ -206,7 +178,7 @@ describe("a planted bug shrinks to a short script that fails again", () => {
       name,
       () =>
         Effect.gen(function*() {
-          const answer = yield* check(yield* plant(bugs[name]!), 1, 2000, 500)
+          const answer = yield* check(yield* plant(bugs[name]!, kit), 1, 2000, 500)
           if (!("found" in answer)) return assert.fail(`not found in ${answer.runs} lifecycles`)
           const { again, invariant, script } = answer.found
           const { commands, supervisor } = scenarioOf(script)

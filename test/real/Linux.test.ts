@@ -438,6 +438,48 @@ describe.runIf(Host.isNative)("the engine of Linux", () => {
     }
 
     layer(PosixPlatform.layerWith({ seal: "cgroup" }), { excludeTestServices: true })((it) => {
+      const canSeal = Effect.map(
+        ProcessPlatform.ProcessPlatform.use((platform) => platform.containment),
+        ({ highest }) => highest === "sealed"
+      )
+      const busy = "trap 'exit 7' TERM; echo ready; while :; do :; done"
+
+      it.effect("a frozen tree does nothing, and goes on when it is let", () =>
+        Effect.gen(function*() {
+          if (!(yield* canSeal)) return
+          const platform = yield* ProcessPlatform.ProcessPlatform
+          const tree = yield* platform.launch(sh(`(${busy}) & ${busy}`), { require: "sealed", shutdown: soon })
+          yield* Stream.runHead(tree.stdout.stream)
+          yield* tree.setFrozen(true)
+          const { cpu } = yield* tree.usage
+          for (let look = 0; look < 20; look++) {
+            yield* Effect.sleep(10)
+            assert.strictEqual((yield* tree.usage).cpu, cpu)
+          }
+          yield* tree.setFrozen(false)
+          while ((yield* tree.usage).cpu <= cpu) yield* Effect.sleep(5)
+        }))
+
+      it.effect("a frozen tree that is to end sees the signals of its plan", () =>
+        Effect.gen(function*() {
+          if (!(yield* canSeal)) return
+          const platform = yield* ProcessPlatform.ProcessPlatform
+          const tree = yield* platform.launch(sh(busy), { require: "sealed" })
+          yield* Stream.runHead(tree.stdout.stream)
+          yield* tree.setFrozen(true)
+          assert.deepStrictEqual(yield* tree.shutdown(), [])
+          assert.deepStrictEqual(yield* tree.exited, ExitStatus.exited(7))
+        }))
+
+      it.effect("a tree without a group can't be frozen, and says what to do", () =>
+        Effect.gen(function*() {
+          const platform = yield* ProcessPlatform.ProcessPlatform
+          const tree = yield* platform.launch(sh("sleep 60"), { shutdown: soon })
+          const error = yield* Effect.flip(tree.setFrozen(true))
+          assert.strictEqual(error._tag, "ContainmentUnavailable")
+          assert.match(error.message, /launch it with `require: "sealed"`/)
+        }))
+
       it.effect.runIf(isRoot)(
         "peer 21: where no group can be made, requiring one fails with the reason",
         () =>

@@ -10,8 +10,8 @@ import * as Host from "../support/Host.ts"
 import { stateOf } from "../support/Processes.ts"
 import * as Scratch from "../support/Scratch.ts"
 
-/** How often each cell runs, for each user. */
-const rounds = Number(process.env["TREELINE_MATRIX_ROUNDS"] ?? 5)
+/** How often each cell runs, for each user; both engines do it. More: TREELINE_MATRIX_ROUNDS=10. */
+const rounds = Number(process.env["TREELINE_MATRIX_ROUNDS"] ?? 2)
 
 /** Processes that a cell may take to see die after the host, in ms: grace, sweep, and a busy machine. */
 const deathLimit = 8000

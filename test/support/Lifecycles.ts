@@ -21,8 +21,11 @@ const Answer = Schema.Union([
 ])
 export type Answer = typeof Answer.Type
 
-/** The kit itself. */
-export const kit = fileURLToPath(new URL("../../packages/core/src/testing/Lifecycle.ts", import.meta.url))
+const kitAt = (name: string) => fileURLToPath(new URL(`../../packages/core/src/testing/${name}.ts`, import.meta.url))
+
+/** The kit itself, and the one for pools. */
+export const kit = kitAt("Lifecycle")
+export const poolKit = kitAt("PoolLifecycle")
 
 const runner = fileURLToPath(new URL("../fixtures/lifecycles.ts", import.meta.url))
 

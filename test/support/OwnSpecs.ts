@@ -1,6 +1,6 @@
 /** Children as a user of the kit has them, and one with a defect. */
 import { Child, ProcessPlatform } from "@treeline/core"
-import { type Lifecycle, Scenario } from "@treeline/core/testing"
+import { type Lifecycle, PoolScenario, Scenario } from "@treeline/core/testing"
 import { Effect, Exit, Schema, Scope } from "effect"
 import type { ChildProcess } from "effect/process"
 
@@ -32,6 +32,7 @@ export const paste = (script: string, names: Readonly<Record<string, unknown>> =
   const all = {
     it: { effect: (_name: string, body: () => void) => body() },
     Lifecycle: { replay: noting("replay"), replaySpecs: noting("replaySpecs") },
+    PoolLifecycle: { replay: noting("replay") },
     ...names
   }
   // oxlint-disable-next-line typescript/no-implied-eval
@@ -43,6 +44,10 @@ export const paste = (script: string, names: Readonly<Record<string, unknown>> =
 /** The scenario of a script. */
 export const scenarioOf = (script: string): Scenario.Scenario =>
   Schema.decodeUnknownSync(Scenario.Scenario)(paste(script).parameters[0])
+
+/** The same of a script for a pool. */
+export const poolScenarioOf = (script: string): PoolScenario.PoolScenario =>
+  Schema.decodeUnknownSync(PoolScenario.PoolScenario)(paste(script).parameters[0])
 
 const Replay = Schema.Struct({ seed: Schema.Int, commands: Schema.Array(Scenario.Command) })
 

@@ -57,6 +57,27 @@ describe("Restart", () => {
     assert.strictEqual(problem(Restart.permanent()), undefined)
   })
 
+  it("a backoff that would not wait, or never ends waiting, is refused", () => {
+    const problem = (options: Restart.Exponential) => {
+      const result = Restart.validate(Restart.permanent({ backoff: Restart.exponential(options) }))
+      return Result.isFailure(result) ? result.failure.field : undefined
+    }
+    const wrong: ReadonlyArray<readonly [field: string, options: Restart.Exponential]> = [
+      ["first", { first: 0 }],
+      ["first", { first: Number.NaN }],
+      ["max", { first: 500, max: 100 }],
+      ["max", { max: "Infinity" }],
+      ["factor", { factor: 0.5 }],
+      ["factor", { factor: Number.NaN }],
+      ["jitter", { jitter: 1.5 }],
+      ["jitter", { jitter: Number.NaN }],
+      ["times", { times: -1 }],
+      ["times", { times: 2.5 }]
+    ]
+    for (const [field, options] of wrong) assert.strictEqual(problem(options), `restart.backoff.${field}`)
+    assert.strictEqual(problem({ first: 1, max: 1, factor: 1, jitter: 1, times: 0 }), undefined)
+  })
+
   const delays = (schedule: Restart.Policy["backoff"], count: number) =>
     Effect.gen(function*() {
       const step = yield* Schedule.toStep(schedule)

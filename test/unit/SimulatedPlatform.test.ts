@@ -902,6 +902,22 @@ describe("SimulatedPlatform: faults", () => {
       })
     ))
 
+  it.effect("an input that takes no notice of its interruption holds a close for the cap, and no longer", () =>
+    on(
+      {},
+      Effect.gen(function*() {
+        const scope = yield* Scope.make()
+        const stdin = Stream.fromEffect(Effect.uninterruptible(Effect.never))
+        const options = { command: { stdin }, shutdown: ShutdownPlan.make([], { cap: 700 }) }
+        yield* Scope.provide(launch([endure], options), scope)
+        const closing = yield* Effect.forkChild(Scope.close(scope, Exit.void))
+        yield* TestClock.adjust(699)
+        assert.isUndefined(closing.pollUnsafe())
+        yield* TestClock.adjust(1)
+        assert.deepStrictEqual(closing.pollUnsafe(), Exit.void)
+      })
+    ))
+
   it.effect("a launch that takes its time", () =>
     on(
       { spawnTime: 30 },

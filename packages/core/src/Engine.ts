@@ -117,6 +117,11 @@ export interface EngineTree {
   readonly kill: (cap: number) => Effect.Effect<ReadonlyArray<ProcessInfo>>
   /** Whether the tree keeps the host's event loop alive and ends with the host. */
   readonly setReferenced: (referenced: boolean) => Effect.Effect<void>
+  /**
+   * Stops all processes, and those that they start, without their knowing, or lets them go on; returns when that is so, or
+   * after a second. There is no such member where the system can't.
+   */
+  readonly setFrozen?: ((frozen: boolean) => Effect.Effect<void>) | undefined
   /** Gives back descriptors and registrations; called once, last. */
   readonly release: Effect.Effect<void>
 }

@@ -27,6 +27,7 @@ import {
   type Unkillable,
   type UnsavedState
 } from "./Errors.ts"
+import { guarded } from "./internal/Broadcast.ts"
 import * as PoolActor from "./internal/PoolActor.ts"
 import { millis } from "./internal/Time.ts"
 import type { PoolEvent, PoolStatus } from "./PoolStatus.ts"
@@ -47,7 +48,7 @@ export interface Incarnation {
  * from its output, a socket that appears. It becomes `Handle.endpoint`; without it that is undefined.
  */
 export interface Built<A = void, E = never, R = never> {
-  /** Its restart policy does not count: the next `ensure` is the restart. */
+  /** Its restart policy and what it depends on do not count: the next `ensure` is the restart. */
   readonly child: ChildSpec<R>
   readonly endpoint?: ((child: Child.Child) => Effect.Effect<A, E, R>) | undefined
 }
@@ -76,7 +77,10 @@ export type Activity = "busy" | { readonly idleFor: Duration.Input }
 
 /** When a child that nobody uses is ended. A lease is use, and each `ensure`, `touch` and end of a lease counts as one. */
 export interface Idle<A = unknown, R = never> {
-  /** Without use for this long; a function is asked once for each incarnation, and undefined means never. */
+  /**
+   * Without use for this long; 0 is as soon as there is no lease. A function is asked once for each incarnation, and
+   * undefined means never.
+   */
   readonly after: Duration.Input | ((key: string) => Duration.Input | undefined)
   /**
    * Asked before a child is ended for being idle or to make room: it may know of work that the pool has not seen. One
@@ -144,6 +148,11 @@ export interface Options<
   readonly recycle?: Recycle | undefined
   /** Default: no limit. */
   readonly capacity?: Capacity | undefined
+  /**
+   * Called with each event as it happens, before anything else follows from it. It must not use the pool; what it throws
+   * is logged.
+   */
+  readonly onEvent?: ((event: PoolEvent) => void) | undefined
 }
 
 /** The living child of a key. */
@@ -199,7 +208,10 @@ export interface Pool<out A = void, out E = never> {
     key: string,
     plan?: ShutdownPlan.ShutdownPlan
   ) => Effect.Effect<void, Blocked | InvalidSpec>
-  /** Ends all children side by side; the pool stays open. Tells what is left, nothing when all is well. */
+  /**
+   * Ends all children side by side, as `shutdown` does one; the pool stays open. Tells what is left, nothing when all is
+   * well.
+   */
   readonly shutdownAll: Effect.Effect<ReadonlyArray<Blocked>>
   /** Tries again to save the state of a key that is blocked for that. */
   readonly retrySave: (key: string) => Effect.Effect<void, Blocked>
@@ -331,8 +343,9 @@ export const make = Effect.fnUntraced(function*<
   const settings = yield* Effect.fromResult(settingsOf(options))
   const make = PoolActor.PoolActor.make(settings)
   const actor = yield* Effect.acquireRelease(make, (actor) => actor.close)
-  // The requirements of user code: they are in the context that the actor has taken.
-  yield* Effect.context<Exclude<R | R2 | R3 | R4 | R5, Scope.Scope>>()
+  // With the requirements of user code, which are in the context that the actor has taken.
+  const services = yield* Effect.context<Exclude<R | R2 | R3 | R4 | R5, Scope.Scope>>()
+  if (options.onEvent !== undefined) actor.events.listen(guarded(options.onEvent, services))
   return fromActor(actor)
 })
 

@@ -17,7 +17,7 @@ import * as Sink from "effect/Sink"
 import * as Stream from "effect/Stream"
 import type { Level } from "./Containment.ts"
 import type { EngineTree, Pipe, SignalReport } from "./Engine.ts"
-import { type InvalidSpec, Unkillable } from "./Errors.ts"
+import { ContainmentUnavailable, type InvalidSpec, Unkillable } from "./Errors.ts"
 import { type ExitStatus, isSuccess } from "./ExitStatus.ts"
 import { Pump } from "./internal/Pump.ts"
 import type * as Stdio from "./internal/Stdio.ts"
@@ -78,6 +78,30 @@ export interface ProcessTree {
   readonly shutdown: (
     plan?: ShutdownPlan.ShutdownPlan
   ) => Effect.Effect<ReadonlyArray<ProcessInfo>, InvalidSpec>
+  /**
+   * Stops all processes of the tree without their knowing, or lets them go on; returns when that is so, or after a second.
+   * A frozen tree that is to end goes on first, so that it sees the signals of its plan. Only a tree that was launched
+   * with `require: "sealed"` into a control group of version 2 can be frozen (`cgroup.freeze`, cgroups(7)).
+   *
+   * @example
+   * ```ts
+   * import { ProcessPlatform } from "@treeline/core"
+   * import { PosixPlatform } from "@treeline/platform-posix"
+   * import { Effect } from "effect"
+   * import { ChildProcess } from "effect/process"
+   *
+   * const program = Effect.gen(function*() {
+   *   const platform = yield* ProcessPlatform.ProcessPlatform
+   *   const tree = yield* platform.launch(ChildProcess.make("sleep", ["60"]), { require: "sealed" })
+   *   yield* tree.setFrozen(true)
+   *   yield* tree.setFrozen(false)
+   * }).pipe(
+   *   Effect.catchTag("ContainmentUnavailable", (error) => Effect.log(error.message))
+   * )
+   * await Effect.runPromise(program.pipe(Effect.scoped, Effect.provide(PosixPlatform.layer)))
+   * ```
+   */
+  readonly setFrozen: (frozen: boolean) => Effect.Effect<void, ContainmentUnavailable>
   /** The step of the teardown that is going on and since when (ms, platform clock); none while there is none. */
   readonly teardown: Effect.Effect<Option.Option<TeardownState>>
   /** False lets the host end without the tree, and the tree outlive its scope and its host; true takes it back. */
@@ -145,6 +169,7 @@ class Tree implements ProcessTree {
   private readonly connections: Array<Connection> = []
   private openPumps = 0
   private referenced = true
+  private frozen = false
   /** They end with the tree: the leader's end is certain once the tree is closed. */
   private readonly watching: Array<Fiber.Fiber<unknown>> = []
 
@@ -209,6 +234,7 @@ class Tree implements ProcessTree {
   }
 
   private finishDrain(truncated: boolean): void {
+    if (Deferred.isDoneUnsafe(this.drainedDeferred)) return
     // First the outcome: the cut wakes whoever waits for the ends of all pumps, and they are not the same.
     const bytes = this.pumps.reduce((sum, pump) => sum + pump.count, 0)
     Deferred.doneUnsafe(this.drainedDeferred, Effect.succeed({ bytes, truncated }))
@@ -263,21 +289,29 @@ class Tree implements ProcessTree {
       // Nothing is sent after a natural end (peer case 27).
       if (Deferred.isDoneUnsafe(this.exitedDeferred)) yield* this.checkEmpty()
       if (Deferred.isDoneUnsafe(this.emptyDeferred)) return yield* Deferred.await(this.emptyDeferred)
+      if (this.frozen) yield* this.freeze(false)
       const survivors = yield* this.running.run(plan)
       yield* this.finish(survivors)
       return survivors
     })
   }
 
+  private freeze(frozen: boolean): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      this.frozen = frozen
+      return this.engine.setFrozen?.(frozen) ?? Effect.void
+    })
+  }
+
   private afterExit(): Effect.Effect<void> {
-    return Effect.flatMap(this.engine.exited, (status) => {
+    return Effect.gen({ self: this }, function*() {
+      const status = yield* this.engine.exited
       Deferred.doneUnsafe(this.exitedDeferred, Effect.succeed(status))
+      const drain = Effect.ensuring(this.drain(), Effect.sync(() => this.finishDrain(true)))
+      this.watching.push(yield* Effect.forkDetach(drain, { startImmediately: true }))
       const { plan, whenLeaderEnds } = this.options
       const endRest = whenLeaderEnds === "end" || (whenLeaderEnds === "endIfFailed" && !isSuccess(status))
-      return Effect.all([endRest ? this.shutdownBy(plan) : this.checkEmpty(), this.drain()], {
-        concurrency: "unbounded",
-        discard: true
-      })
+      yield* endRest ? this.shutdownBy(plan) : this.checkEmpty()
     })
   }
 
@@ -302,14 +336,18 @@ class Tree implements ProcessTree {
       }
       // The tree is gone, so the pipes end by themselves; a pipe handed to a stranger is cut by the drain policy.
       if (!Deferred.isDoneUnsafe(this.drainedDeferred)) {
-        yield* Effect.raceFirst(this.drained, this.sleep(drain.limit))
+        yield* Deferred.isDoneUnsafe(this.exitedDeferred)
+          ? this.drained
+          : Effect.raceFirst(this.drained, this.sleep(drain.limit))
       }
       this.finishDrain(true)
       for (const pipe of this.engine.pipes.values()) {
         pipe.reader?.close()
         pipe.writer?.close()
       }
-      yield* Fiber.interruptAll(this.watching)
+      // An input stream is somebody's own effect, and may take no notice of its interruption.
+      const running = this.watching.filter((fiber) => fiber.pollUnsafe() === undefined)
+      if (running.length > 0) yield* Effect.raceFirst(Fiber.interruptAll(running), this.sleep(plan.cap))
       yield* this.engine.release
     })
   }
@@ -431,6 +469,24 @@ class Tree implements ProcessTree {
         this.referenced = referenced
         return this.engine.setReferenced(referenced)
       })
+  }
+
+  get setFrozen(): ProcessTree["setFrozen"] {
+    return (frozen) =>
+      Effect.suspend(() =>
+        this.engine.setFrozen === undefined
+          ? Effect.fail(
+            new ContainmentUnavailable({
+              required: "sealed",
+              available: this.level,
+              reason: "only a tree in a control group (cgroup v2) can be frozen; launch it with `require: \"sealed\"`"
+            })
+          )
+          // What is being ended has to run.
+          : this.begun?.state !== undefined
+          ? Effect.void
+          : this.freeze(frozen)
+      )
   }
 }
 

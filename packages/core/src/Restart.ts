@@ -44,22 +44,56 @@ export interface Options {
   readonly resetAfter?: Duration.Input | undefined
 }
 
+/** Options of `exponential`. */
+export interface Exponential {
+  /** Above 0. Default: 200 ms. */
+  readonly first?: Duration.Input | undefined
+  /** Not below `first`. Default: 30 s, or `first` where that is longer. */
+  readonly max?: Duration.Input | undefined
+  /** From 1 on. Default: 2. */
+  readonly factor?: number | undefined
+  /** From 0 to 1. Default: 0.2. */
+  readonly jitter?: number | undefined
+  /** A whole number from 0 on. Default: no limit. */
+  readonly times?: number | undefined
+}
+
+/** A schedule does not show what it was made of, so what is wrong is kept beside it until a policy is checked. */
+const wrongSchedules = new WeakMap<Schedule.Schedule<unknown, ChildEnd>, InvalidSpec>()
+
+const checkExponential = (options: Exponential): Result.Result<void, InvalidSpec> =>
+  Result.gen(function*() {
+    const wrong = (field: string, problem: string) =>
+      Result.fail(new InvalidSpec({ field: `restart.backoff.${field}`, problem }))
+    const { factor = 2, jitter = 0.2, times = 0 } = options
+    const first = yield* millis("restart.backoff.first", options.first ?? "200 millis")
+    const max = options.max === undefined ? first : yield* millis("restart.backoff.max", options.max)
+    if (first === 0) return yield* wrong("first", "must be above 0, or restarts follow one another without a pause")
+    if (max < first) return yield* wrong("max", "must not be less than the first wait")
+    if (!(factor >= 1 && Number.isFinite(factor))) return yield* wrong("factor", "must be a number from 1 on")
+    if (!(jitter >= 0 && jitter <= 1)) return yield* wrong("jitter", "must be a number from 0 to 1")
+    if (!Number.isSafeInteger(times) || times < 0) return yield* wrong("times", "must be a whole number from 0 on")
+  })
+
 /**
  * Waits `first` (default 200 ms), then `factor` (2) times as long each time, at most `max` (30 s); each wait is spread
  * by `jitter` (0.2: 20 % up or down), so that children that fell together don't come back together. At most `times`
- * restarts in a row; without it, for ever.
+ * restarts in a row; without it, for ever. Options that can't be used make the spec invalid (`InvalidSpec`).
  */
-export const exponential = (options?: {
-  readonly first?: Duration.Input | undefined
-  readonly max?: Duration.Input | undefined
-  readonly factor?: number | undefined
-  readonly jitter?: number | undefined
-  readonly times?: number | undefined
-}): Schedule.Schedule<unknown, ChildEnd> => {
-  const jitter = options?.jitter ?? 0.2
+export const exponential = (options: Exponential = {}): Schedule.Schedule<unknown, ChildEnd> => {
+  const checked = checkExponential(options)
+  if (Result.isSuccess(checked)) return scheduleOf(options)
+  const schedule = scheduleOf({})
+  wrongSchedules.set(schedule, checked.failure)
+  return schedule
+}
+
+const scheduleOf = (options: Exponential): Schedule.Schedule<unknown, ChildEnd> => {
+  const jitter = options.jitter ?? 0.2
+  const first = Duration.fromInputUnsafe(options.first ?? "200 millis")
   const capped = Schedule.min([
-    Schedule.exponential(options?.first ?? "200 millis", options?.factor ?? 2),
-    Schedule.spaced(options?.max ?? "30 seconds")
+    Schedule.exponential(first, options.factor ?? 2),
+    Schedule.spaced(options.max ?? Duration.max(first, Duration.seconds(30)))
   ])
   const spread = jitter === 0 ? capped : Schedule.modifyDelay(
     capped,
@@ -69,7 +103,7 @@ export const exponential = (options?: {
         (random) => Duration.millis(Duration.toMillis(duration) * (1 - jitter + 2 * jitter * random))
       )
   )
-  return options?.times === undefined ? spread : Schedule.upTo(spread, { times: options.times })
+  return options.times === undefined ? spread : Schedule.upTo(spread, { times: options.times })
 }
 
 const make = (mode: Mode, options: Options = {}): Policy => ({
@@ -129,9 +163,11 @@ export const decide = (
 /** A policy whose times have been checked and are in ms. */
 export type Validated = Omit<Policy, "resetAfter"> & { readonly resetAfter: number }
 
-/** Checks a policy: codes are whole numbers from 0 on, and none is both a success and a permanent failure. */
+/** Checks a policy: the backoff's options can be used, codes are whole numbers from 0 on, and none is both a success and a permanent failure. */
 export const validate = (policy: Policy): Result.Result<Validated, InvalidSpec> =>
   Result.gen(function*() {
+    const wrongBackoff = wrongSchedules.get(policy.backoff)
+    if (wrongBackoff !== undefined) return yield* Result.fail(wrongBackoff)
     for (const field of ["successCodes", "permanentFailureCodes"] as const) {
       const wrong = policy[field].find((code) => typeof code === "number" && !(Number.isSafeInteger(code) && code >= 0))
       if (wrong !== undefined) {

@@ -25,6 +25,7 @@ import {
   type Overtaken,
   type UnknownChild
 } from "./Errors.ts"
+import { guarded } from "./internal/Broadcast.ts"
 import * as Dependencies from "./internal/Dependencies.ts"
 import { type Settings, SupervisorActor } from "./internal/SupervisorActor.ts"
 import { millis } from "./internal/Time.ts"
@@ -216,16 +217,6 @@ const fromActor = (actor: SupervisorActor): Supervisor => ({
   })
 })
 
-/** A listener that is called in the middle of a transition, which its errors must not end. */
-const guarded =
-  (listener: (event: SupervisorEvent) => void, services: Context.Context<never>) => (event: SupervisorEvent): void => {
-    try {
-      listener(event)
-    } catch (error) {
-      Effect.runForkWith(services)(Effect.logError("a listener of a supervisor has thrown", error))
-    }
-  }
-
 const acquire = <R>(
   { children, settings }: Validated<R>,
   onEvent: ReadonlyArray<((event: SupervisorEvent) => void) | undefined>
@@ -235,7 +226,7 @@ const acquire = <R>(
       Effect.contextWith((services: Context.Context<never>) =>
         Effect.sync(() => {
           for (const listener of onEvent) {
-            if (listener !== undefined) actor.events.listen({ onEvent: guarded(listener, services), onOver: () => {} })
+            if (listener !== undefined) actor.events.listen(guarded(listener, services))
           }
         })
       )

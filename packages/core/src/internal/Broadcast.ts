@@ -1,4 +1,5 @@
 /** Events for everybody who listens, and the last ones for those who come late. */
+import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Queue from "effect/Queue"
 import * as Stream from "effect/Stream"
@@ -8,6 +9,18 @@ export interface Listener<A> {
   readonly onEvent: (event: A) => void
   readonly onOver: () => void
 }
+
+/** A listener of a user; it is called in the middle of a transition, which its errors must not end. */
+export const guarded = <A>(listener: (event: A) => void, services: Context.Context<never>): Listener<A> => ({
+  onEvent: (event) => {
+    try {
+      listener(event)
+    } catch (error) {
+      Effect.runForkWith(services)(Effect.logError("a listener of events has thrown", error))
+    }
+  },
+  onOver: () => {}
+})
 
 export class Broadcast<A> {
   private readonly kept: number

@@ -11,7 +11,7 @@ import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import * as Fiber from "effect/Fiber"
+import type * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import * as Random from "effect/Random"
 import * as Redacted from "effect/Redacted"
@@ -41,6 +41,8 @@ import { ProcessPlatform } from "../ProcessPlatform.ts"
 import type * as ShutdownPlan from "../ShutdownPlan.ts"
 import { Broadcast } from "./Broadcast.ts"
 import { ChildActor } from "./ChildActor.ts"
+import * as Guest from "./Guest.ts"
+import { Entry, Life, type Request } from "./PoolKey.ts"
 import { PoolMetrics } from "./PoolMetrics.ts"
 import * as Policy from "./PoolPolicy.ts"
 import { millis, monotonic } from "./Time.ts"
@@ -77,108 +79,11 @@ export interface Capacity {
 /** Past events that a late reader is given. */
 const historySize = 256
 
-/** How long somebody's effect may take to notice that it was interrupted, ms; then it is left behind. */
-const patience = 5_000
-
 /** Between the end of a child's output and its own, ms. */
 const endPause = 100
 
 /** A child that says that it is busy is not asked again for this long, ms, when room is needed. */
 const busyPause = 1_000
-
-/** Timers of runtimes hold no more than 2^31 ms; whoever waits for longer looks once in between. */
-const longestSleep = 86_400_000
-
-/** All who wait for a key. */
-interface Request<A, E> {
-  readonly done: Deferred.Deferred<Life<A, E>, E | EnsureError>
-  callers: number
-  /** Callers who get a lease. */
-  pins: number
-  /** What they got. */
-  life: Life<A, E> | undefined
-}
-
-/** Why an incarnation ends, and by which plan. */
-interface Leaving {
-  readonly reason: PoolState.Reason
-  readonly plan: ShutdownPlan.Validated | undefined
-}
-
-/** One incarnation of a key. */
-class Life<A, E> {
-  readonly entry: Entry<A, E>
-  readonly incarnation: number
-  readonly startedAt: number
-  readonly scope: Scope.Closeable = Scope.makeUnsafe()
-  step: PoolStep
-  token = ""
-  revoke: () => void = () => {}
-  actor: ChildActor | undefined = undefined
-  /** Whoever asks is given it. */
-  isLive = false
-  /** What they are given; it was live once if there is one, and may have changed the state of its key. */
-  handle: Handle<A> | undefined = undefined
-  /** Its state is saved, or given up. */
-  saved = false
-  limits: Policy.Limits = { idle: undefined, age: undefined, uses: undefined }
-  readyAt = 0
-  usedAt = 0
-  uses = 0
-  leases = 0
-  /** Raised by everything that counts as use, so that a decision can tell whether there was any meanwhile. */
-  stamp = 0
-  /** It is to be ended to make room, if it says that it is not at work. */
-  unwanted = false
-  busyUntil = Number.NEGATIVE_INFINITY
-  leaving: Leaving | undefined = undefined
-  /** How its child ended by itself. */
-  end: ChildEnd | null = null
-  readonly left = Deferred.makeUnsafe<void>()
-  readonly lost = Deferred.makeUnsafe<never, ChildLost>()
-  /** Makes its fiber look again. */
-  wake = Deferred.makeUnsafe<void>()
-  /** A saving that was given up and takes no notice of it. */
-  lingering: Fiber.Fiber<unknown, unknown> | undefined = undefined
-
-  /** `startedAt`: monotonic ms. */
-  constructor(entry: Entry<A, E>, incarnation: number, startedAt: number, step: PoolStep) {
-    this.entry = entry
-    this.incarnation = incarnation
-    this.startedAt = startedAt
-    this.step = step
-  }
-
-  get isUsedUp(): boolean {
-    return Policy.isUsedUp(this.limits, this)
-  }
-
-  use(now: number): void {
-    this.usedAt = now
-    this.stamp++
-  }
-
-  awaken(): void {
-    Deferred.doneUnsafe(this.wake, Exit.void)
-  }
-}
-
-/** What is known of a key; there is none for a key of which there is nothing. */
-class Entry<A, E> {
-  readonly key: string
-  state: PoolState.KeyState = { _tag: "Absent" }
-  request: Request<A, E> | undefined = undefined
-  /** The incarnation in all states but `Absent` and `Waiting`. */
-  life: Life<A, E> | undefined = undefined
-  /** In `Retiring`: what is left at its end. */
-  over = Deferred.makeUnsafe<Blocked | undefined>()
-  /** In `Waiting`: its limit. */
-  timer: Fiber.Fiber<unknown> | undefined = undefined
-
-  constructor(key: string) {
-    this.key = key
-  }
-}
 
 type Restore = <B, F, R>(effect: Effect.Effect<B, F, R>) => Effect.Effect<B, F, R>
 
@@ -202,12 +107,15 @@ export class PoolActor<A, E> {
     Retiring: 0,
     Blocked: 0
   }
-  /** Keys that are blocked for their state alone. They have no child and take no place. */
+  /** Keys whose state could not be saved. They have no child and take no place. */
   private unsaved = 0
+  /** Those of them of which that is being tried again. */
+  private saving = 0
   /** Children that are being asked whether they may be ended to make room. */
   private unwanted = 0
   /** Looks for room when a child that was used or busy just now may have become idle. */
   private roomTimer: Fiber.Fiber<unknown> | undefined = undefined
+  private outbox: Array<() => void> = []
   private incarnations = 0
   private open = true
   private readonly closed = Deferred.makeUnsafe<void>()
@@ -249,13 +157,15 @@ export class PoolActor<A, E> {
   }
 
   lease(key: string): Effect.Effect<Handle<A>, E | EnsureError, Scope.Scope> {
-    return Effect.uninterruptibleMask((restore) =>
-      Effect.gen({ self: this }, function*() {
-        const scope = yield* Effect.scope
-        const life = yield* this.pin(key, restore)
-        yield* Scope.addFinalizer(scope, Effect.sync(() => this.release(life)))
-        return yield* handleOf(life)
-      })
+    return Effect.flatMap(
+      Effect.scope,
+      (scope) =>
+        Effect.uninterruptibleMask((restore) =>
+          Effect.flatMap(
+            this.pin(key, restore),
+            (life) => Effect.andThen(Scope.addFinalizer(scope, Effect.sync(() => this.release(life))), handleOf(life))
+          )
+        )
     )
   }
 
@@ -264,16 +174,16 @@ export class PoolActor<A, E> {
     f: (handle: Handle<A>) => Effect.Effect<B, E2, R2>
   ): Effect.Effect<B, E | EnsureError | E2 | ChildLost, R2> {
     return Effect.uninterruptibleMask((restore) =>
-      Effect.flatMap(
-        this.pin(key, restore),
-        (life) =>
-          Effect.flatMap(handleOf(life), (handle) =>
-            restore(Effect.raceFirst(Effect.suspend(() => f(handle)), handle.lost))).pipe(
-              Effect.ensuring(Effect.sync(() =>
-                this.release(life)
-              ))
-            )
-      )
+      Effect.flatMap(this.pin(key, restore), (life) => {
+        const using = Effect.flatMap(handleOf(life), (handle) =>
+          Effect.raceFirst(Effect.suspend(() => f(handle)), handle.lost))
+        return Effect.ensuring(
+          restore(using),
+          Effect.sync(() =>
+            this.release(life)
+          )
+        )
+      })
     )
   }
 
@@ -365,8 +275,15 @@ export class PoolActor<A, E> {
     entry.state = to
     this.counts[from._tag]--
     this.counts[to._tag]++
-    if (from._tag === "Blocked" && from.unsaved) this.unsaved--
-    if (to._tag === "Blocked" && to.unsaved) this.unsaved++
+    if (entry.isUnsaved) {
+      this.unsaved--
+      if (from._tag === "Retiring") this.saving--
+    }
+    entry.isUnsaved = to._tag === "Blocked" ? to.unsaved : entry.isUnsaved && to._tag === "Retiring"
+    if (entry.isUnsaved) {
+      this.unsaved++
+      if (to._tag === "Retiring") this.saving++
+    }
     this.metrics.move(from._tag, to._tag)
     this.publish(entry.key, { _tag: "State", from, to })
   }
@@ -380,13 +297,31 @@ export class PoolActor<A, E> {
     return Effect.runForkWith(this.services)(Effect.andThen(Effect.yieldNow, effect))
   }
 
+  /**
+   * Tells those who wait, when the transition is over: what is told runs at once, and may ask for anything.
+   */
+  private tell(done: () => void): void {
+    this.outbox.push(done)
+    if (this.outbox.length > 1) return
+    this.fork(Effect.sync(() => {
+      const { outbox } = this
+      this.outbox = []
+      for (const done of outbox) done()
+    }))
+  }
+
+  /** Makes the fiber of an incarnation look again. */
+  private awaken(life: Life<A, E>): void {
+    this.tell(() => Deferred.doneUnsafe(life.wake, Exit.void))
+  }
+
   private answer(entry: Entry<A, E>, exit: Exit.Exit<Life<A, E>, E | EnsureError>): void {
     const { request } = entry
     if (request === undefined) return
     entry.request = undefined
     this.queue.delete(entry)
     if (Exit.isSuccess(exit)) request.life = exit.value
-    Deferred.doneUnsafe(request.done, exit)
+    this.tell(() => Deferred.doneUnsafe(request.done, exit))
   }
 
   /** It is asked for, and nothing of it is left. */
@@ -464,21 +399,17 @@ export class PoolActor<A, E> {
     this.metrics.ended(reason)
     this.move(entry, "leave", { _tag: "Retiring", since: this.now(), incarnation: life.incarnation, reason })
     if (options.answer !== undefined) this.answer(entry, options.answer)
-    const lost = new ChildLost({
-      pool: this.settings.name,
-      key: entry.key,
-      incarnation: life.incarnation,
-      reason: why
+    this.tell(() => {
+      Deferred.doneUnsafe(life.left, Exit.void)
+      Deferred.doneUnsafe(life.wake, Exit.void)
+      Deferred.doneUnsafe(life.lost, Exit.succeed(why))
     })
-    Deferred.doneUnsafe(life.lost, Exit.fail(lost))
-    Deferred.doneUnsafe(life.left, Exit.void)
-    life.awaken()
   }
 
   /** A build has failed: all who wait are told, and nothing is kept. */
   private fail(life: Life<A, E>, cause: Cause.Cause<E | EnsureError>): void {
     if (life.leaving !== undefined) return
-    const problem = scrub(life, describe(cause))
+    const problem = life.scrub(describe(cause))
     this.publish(life.entry.key, { _tag: "BuildFailed", problem })
     // Those who wait were not interrupted, even if what they wait for was.
     const answer = Cause.hasInterruptsOnly(cause) ? Exit.fail(failed(life, problem)) : Exit.failCause(cause)
@@ -488,7 +419,7 @@ export class PoolActor<A, E> {
   /** What its child tells, in the middle of the child's own transitions. */
   private onChildEvent(life: Life<A, E>, { change }: ChildEvent): void {
     if (change._tag !== "State" || change.to._tag !== "Stopping") return
-    const why = scrub(life, change.to.why)
+    const why = life.scrub(change.to.why)
     if (life.isLive) this.leave(life, "ended", why)
     else this.fail(life, Cause.fail(failed(life, why)))
   }
@@ -518,11 +449,12 @@ export class PoolActor<A, E> {
 
   /** Nothing is left of an incarnation. */
   private gone(entry: Entry<A, E>): void {
+    const { over } = entry
     entry.life = undefined
     this.move(entry, "gone", { _tag: "Absent" })
     if (entry.request === undefined) this.entries.delete(entry.key)
     else this.enter(entry)
-    Deferred.doneUnsafe(entry.over, Exit.succeed(undefined))
+    this.tell(() => Deferred.doneUnsafe(over, Exit.succeed(undefined)))
     this.admit()
     this.makeRoom()
   }
@@ -530,6 +462,7 @@ export class PoolActor<A, E> {
   /** Something is left of it. */
   private block(life: Life<A, E>, left: Blocked): void {
     const { entry } = life
+    const { over } = entry
     this.move(entry, "block", {
       _tag: "Blocked",
       since: this.now(),
@@ -539,7 +472,7 @@ export class PoolActor<A, E> {
       survivors: left._tag === "Unkillable" ? left.survivors : []
     })
     this.answer(entry, Exit.fail(left))
-    Deferred.doneUnsafe(entry.over, Exit.succeed(left))
+    this.tell(() => Deferred.doneUnsafe(over, Exit.succeed(left)))
     this.admit()
     this.makeRoom()
   }
@@ -584,7 +517,7 @@ export class PoolActor<A, E> {
     const shortage = Policy.shortage({
       max: capacity.max,
       occupied: this.occupied,
-      leaving: this.counts.Retiring + this.unwanted,
+      leaving: this.counts.Retiring - this.saving + this.unwanted,
       wanted: this.queue.size
     })
     if (shortage === 0) return
@@ -599,7 +532,7 @@ export class PoolActor<A, E> {
       else {
         life.unwanted = true
         this.unwanted++
-        life.awaken()
+        this.awaken(life)
       }
     }
     if (lookAgainIn === undefined || this.roomTimer !== undefined) return
@@ -647,7 +580,7 @@ export class PoolActor<A, E> {
     life.use(now)
     if (life.leases > 0) return
     if (life.isUsedUp || Policy.isOld(life.limits, life, now)) return this.leave(life, "recycled", "it was due")
-    life.awaken()
+    if (life.parked) this.awaken(life)
     this.makeRoom()
   }
 
@@ -763,9 +696,11 @@ export class PoolActor<A, E> {
           this.leave(life, "failed", "a defect of the pool")
           if (life.actor !== undefined) yield* life.actor.close
           life.revoke()
-          yield* this.closeScope(life)
+          yield* Guest.close(life.scope)
           if (entry.state._tag === "Retiring") this.gone(entry)
-        })
+        }).pipe(
+          Effect.ensuring(Effect.sync(() => this.tell(() => Deferred.doneUnsafe(entry.over, Exit.succeed(undefined)))))
+        )
       ),
       Effect.annotateLogs({ pool: this.settings.name, key: entry.key, incarnation: life.incarnation })
     )
@@ -789,28 +724,32 @@ export class PoolActor<A, E> {
     return Effect.gen({ self: this }, function*() {
       const { age, build, idleAfter, jitter, restore, uses } = this.settings
       const { entry: { key }, incarnation } = life
-      life.token = Tokens.toHex(yield* this.random.randomBytes(Tokens.size))
-      life.revoke = this.tokens.add(life.token, life)
-      const identity = { key, incarnation, token: Redacted.make(life.token, { label: "token" }) }
-      if (restore !== undefined) yield* this.guest(life, () => restore(identity))
+      const secret = Tokens.toHex(yield* this.random.randomBytes(Tokens.size))
+      const token = life.token = Redacted.make(secret, { label: "token" })
+      life.revoke = this.tokens.add(secret, life)
+      const identity = { key, incarnation, token }
+      if (restore !== undefined) yield* Guest.run(life.scope, () => restore(identity))
       this.step(life, "build")
-      const built = yield* this.guest(life, () => build(key, identity))
+      const built = yield* Guest.run(life.scope, () => build(key, identity))
       this.step(life, "start")
       const idle = yield* Effect.fromResult(idleAfter(key))
       const actor = yield* this.startChild(life, built.child)
       const child = Child.fromActor(actor)
       const { endpoint } = built
       // When the child fails, the incarnation ends, and this with it.
-      const ready = Effect.catch(actor.awaitReady(false), () => Effect.never)
+      const ready = actor.awaitReady(false).pipe(Effect.catch(() => Effect.never))
       const reached = endpoint === undefined ?
         // Without an endpoint the type of its value is void.
         Effect.succeed(undefined as A) :
-        Effect.tapError(this.guest(life, () => endpoint(child)), () => this.awaitEndOf(life))
+        Effect.tapError(Guest.run(life.scope, () => endpoint(child)), () => this.awaitEndOf(life))
       const [value] = yield* Effect.all([reached, ready], { concurrency: "unbounded" })
       const random = yield* Random.Random
       const limits = Policy.spread({ idle, age, uses }, jitter, () => random.nextDoubleUnsafe())
       const startedAt = this.now()
-      const lost = Deferred.await(life.lost)
+      const lost = Effect.flatMap(
+        Deferred.await(life.lost),
+        (reason) => Effect.fail(new ChildLost({ pool: this.settings.name, key, incarnation, reason }))
+      )
       return [{ ...identity, child, endpoint: value, startedAt, lost }, limits] as const
     })
   }
@@ -848,49 +787,13 @@ export class PoolActor<A, E> {
     })
   }
 
-  /**
-   * Runs somebody's effect in the scope of the incarnation. It is interrupted together with this, and left behind when it
-   * takes no notice of that.
-   */
-  private guest<B, F>(
-    life: Life<A, E>,
-    make: () => Effect.Effect<B, F, Scope.Scope>,
-    onLeft: (fiber: Fiber.Fiber<unknown, unknown>) => void = () => {}
-  ): Effect.Effect<B, F> {
-    return Effect.uninterruptibleMask((restore) =>
-      Effect.gen({ self: this }, function*() {
-        const fiber = yield* Effect.suspend(make).pipe(
-          Scope.provide(life.scope),
-          Effect.interruptible,
-          Effect.forkDetach({ startImmediately: true })
-        )
-        return yield* restore(Fiber.join(fiber)).pipe(Effect.onInterrupt(() => this.letGo(fiber, onLeft)))
-      })
-    )
-  }
-
-  private letGo(
-    fiber: Fiber.Fiber<unknown, unknown>,
-    onLeft: (fiber: Fiber.Fiber<unknown, unknown>) => void
-  ): Effect.Effect<void> {
-    return Effect.suspend(() => {
-      fiber.interruptUnsafe()
-      return Effect.raceFirst(Effect.asVoid(Fiber.await(fiber)), Effect.sleep(patience)).pipe(
-        Effect.andThen(Effect.suspend(() => {
-          if (fiber.pollUnsafe() !== undefined) return Effect.void
-          onLeft(fiber)
-          return Effect.logError(`an effect was interrupted and does not end after ${patience} ms; it is left behind`)
-        }))
-      )
-    })
-  }
-
   /** Watches over a living child until it is to end. */
   private keep(life: Life<A, E>): Effect.Effect<void> {
     return Effect.gen({ self: this }, function*() {
       while (life.leaving === undefined) {
         // What wakes it from here on is seen, whenever it comes.
         life.wake = Deferred.makeUnsafe()
+        life.parked = life.leases > 0
         const verdict = Policy.judge(life.limits, life, monotonic(this.clock))
         if (verdict._tag === "Retire") this.leave(life, verdict.reason, "it was due")
         else if (verdict._tag === "Idle" || life.unwanted) yield* this.ask(life)
@@ -902,7 +805,7 @@ export class PoolActor<A, E> {
   private pause(life: Life<A, E>, ms: number): Effect.Effect<void> {
     return Effect.suspend(() => {
       const woken = Deferred.await(life.wake)
-      return Number.isFinite(ms) ? Effect.raceFirst(woken, Effect.sleep(Math.min(ms, longestSleep))) : woken
+      return Number.isFinite(ms) ? Effect.raceFirst(woken, Effect.sleep(ms)) : woken
     })
   }
 
@@ -923,7 +826,11 @@ export class PoolActor<A, E> {
       }
       // What was done since it was asked counts more than what it said.
       if (life.stamp === stamp && life.leases === 0 && activity !== "busy") {
-        if (evict) return this.leave(life, "evicted", "another key needed its place")
+        const evictAfter = this.settings.capacity?.evictAfter ?? 0
+        // It may have been used between the choice and the question.
+        if (evict && now - life.usedAt >= evictAfter) {
+          return this.leave(life, "evicted", "another key needed its place")
+        }
         if (Policy.judge(life.limits, life, now)._tag === "Idle") return this.leave(life, "idle", "it was idle")
       }
       if (evict) this.makeRoom()
@@ -936,7 +843,7 @@ export class PoolActor<A, E> {
       const { activity, activityWithin } = this.settings
       const { handle } = life
       if (activity === undefined || handle === undefined) return Effect.succeed(undefined)
-      const asked = Effect.exit(this.guest(life, () => activity(handle)))
+      const asked = Effect.exit(Guest.run(life.scope, () => Effect.scoped(activity(handle))))
       return Effect.raceAllFirst([
         Effect.map(asked, (exit) => {
           if (Exit.isFailure(exit)) return undefined
@@ -964,17 +871,15 @@ export class PoolActor<A, E> {
         }
       }
       life.revoke()
-      if (!life.saved && life.handle !== undefined) {
-        const problem = yield* this.save(life, repeat)
-        if (problem !== undefined) {
-          const { incarnation } = life
-          const unsaved = new UnsavedState({ pool: this.settings.name, key: entry.key, incarnation, problem })
-          yield* Effect.logError(unsaved.message)
-          return this.block(life, unsaved)
-        }
+      const problem = yield* this.save(life, repeat)
+      if (problem !== undefined) {
+        const { incarnation } = life
+        const unsaved = new UnsavedState({ pool: this.settings.name, key: entry.key, incarnation, problem })
+        yield* Effect.logError(unsaved.message)
+        return this.block(life, unsaved)
       }
       life.saved = true
-      yield* this.closeScope(life)
+      yield* Guest.close(life.scope)
       this.gone(entry)
     })
   }
@@ -982,19 +887,19 @@ export class PoolActor<A, E> {
   /** Why the state could not be saved; undefined when it is. */
   private save(life: Life<A, E>, repeat: boolean): Effect.Effect<string | undefined> {
     const { retire, retry, saveWithin } = this.settings
-    if (retire === undefined) return Effect.succeed(undefined)
+    const { end, entry, handle } = life
+    // What was never live has changed nothing.
+    if (retire === undefined || handle === undefined || life.saved) return Effect.succeed(undefined)
     return Effect.suspend(() => {
       if (life.lingering !== undefined && life.lingering.pollUnsafe() === undefined) {
         return Effect.succeed("an earlier attempt to save it has not ended yet")
       }
-      const { end, entry, incarnation } = life
-      const identity = { key: entry.key, incarnation, token: Redacted.make(life.token, { label: "token" }) }
       let attempt = 0
       let problem: string | undefined = undefined
-      const once = Effect.sandbox(this.guest(life, () => retire(identity, end), (fiber) => life.lingering = fiber))
+      const once = Effect.sandbox(Guest.run(life.scope, () => retire(handle, end), (fiber) => life.lingering = fiber))
         .pipe(
           Effect.mapError((cause) => {
-            problem = scrub(life, describe(cause))
+            problem = life.scrub(describe(cause))
             this.metrics.saveFailed()
             this.publish(entry.key, { _tag: "SaveFailed", attempt: ++attempt, problem })
             return Cause.squash(cause)
@@ -1016,21 +921,6 @@ export class PoolActor<A, E> {
       })
     )
   }
-
-  private closeScope(life: Life<A, E>): Effect.Effect<void> {
-    return Effect.gen({ self: this }, function*() {
-      const fiber = yield* Effect.forkDetach(Effect.exit(Scope.close(life.scope, Exit.void)), {
-        startImmediately: true
-      })
-      yield* Effect.raceFirst(Effect.asVoid(Fiber.await(fiber)), Effect.sleep(patience))
-      const exit = fiber.pollUnsafe()
-      if (exit === undefined) {
-        yield* Effect.logError(`finalizers of an incarnation do not end after ${patience} ms; they are left behind`)
-      } else if (Exit.isSuccess(exit) && Exit.isFailure(exit.value)) {
-        yield* Effect.logError("a finalizer of an incarnation has failed", exit.value.cause)
-      }
-    })
-  }
 }
 
 /** What those who ask are given. It may be gone again already, which `lost` tells. */
@@ -1050,10 +940,10 @@ const maxProblem = 2000
 const describe = (cause: Cause.Cause<unknown>): string => {
   if (Cause.hasInterruptsOnly(cause)) return "it was interrupted"
   const error = Cause.squash(cause)
-  return (error instanceof Error ? error.message : typeof error === "string" ? error : Cause.pretty(cause))
-    .slice(0, maxProblem)
+  const text = error instanceof Error
+    ? error.message === "" ? error.name : error.message
+    : typeof error === "string"
+    ? error
+    : Cause.pretty(cause)
+  return text.slice(0, maxProblem)
 }
-
-/** Whatever somebody's error says, the token is not in what the pool tells. */
-const scrub = (life: { readonly token: string }, text: string): string =>
-  life.token === "" ? text : text.replaceAll(life.token, "<redacted>")

@@ -15,6 +15,8 @@ export interface Usage {
   readonly usedAt: number
   readonly uses: number
   readonly leases: number
+  /** It said that it is at work, and is not asked before this time. */
+  readonly busyUntil: number
 }
 
 /** Limits that are up to the share `jitter` smaller, so that children that began together do not end together. */
@@ -49,7 +51,9 @@ export type Verdict =
 export const judge = (limits: Limits, usage: Usage, now: number): Verdict => {
   if (usage.leases > 0) return { _tag: "Keep", ms: Number.POSITIVE_INFINITY }
   if (isOld(limits, usage, now)) return { _tag: "Retire", reason: "recycled" }
-  const idle = limits.idle === undefined ? Number.POSITIVE_INFINITY : usage.usedAt + limits.idle - now
+  const idle = limits.idle === undefined
+    ? Number.POSITIVE_INFINITY
+    : Math.max(usage.usedAt + limits.idle, usage.busyUntil) - now
   if (idle <= 0) return { _tag: "Idle" }
   const age = limits.age === undefined ? Number.POSITIVE_INFINITY : usage.readyAt + limits.age - now
   return { _tag: "Keep", ms: Math.min(idle, age) }
@@ -73,11 +77,7 @@ export const free = ({ max, occupied }: Pick<Occupancy, "max" | "occupied">): nu
 export const shortage = (self: Occupancy): number => Math.max(0, self.wanted - free(self) - self.leaving)
 
 /** A child that may be ended to make room. */
-export interface Candidate {
-  readonly usedAt: number
-  /** It said that it is at work, and is not asked before this time. */
-  readonly busyUntil: number
-}
+export type Candidate = Pick<Usage, "usedAt" | "busyUntil">
 
 /**
  * At most `count` candidates that are idle, those that were used longest ago; when there are not enough, the time after

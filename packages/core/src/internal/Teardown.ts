@@ -28,8 +28,10 @@ const signalToEnd = (
     ? tree.signal(signal, target)
     : Effect.tap(tree.signal(signal, target), () => tree.signal("SIGCONT", target))
 
-/** How often a tree that has been asked to end is looked at for processes that it has started since. */
-const latecomerPause = Duration.millis(25)
+/** How often a tree that has been asked to end is looked at for processes that it has started since, in ms. */
+const latecomerPause = 25
+/** Where a look comes late or takes long the host has much to do, as when it closes 1,000 trees: this many times as long is added. */
+const pausePerLateness = 5
 
 /** What a teardown is doing, for whoever asks which child blocks a shutdown. */
 export interface State {
@@ -38,11 +40,14 @@ export interface State {
   readonly since: number
 }
 
+/** How the wait of a step ends: nothing lives, its time is over, or a shorter plan took over. */
+type Outcome = "empty" | "elapsed" | "changed"
+
 export class Teardown {
   private progress: ShutdownPlan.Progress | undefined = undefined
   private stepStartedAt = 0
-  /** Completed when a shorter plan took over, and replaced. */
-  private changed = Deferred.makeUnsafe<void>()
+  /** How the wait that is going on ends. */
+  private outcome = Deferred.makeUnsafe<Outcome>()
   private readonly done = Deferred.makeUnsafe<ReadonlyArray<ProcessInfo>>()
   private readonly tree: EngineTree
   private readonly clock: Clock.Clock
@@ -82,9 +87,7 @@ export class Teardown {
         const next = ShutdownPlan.shorten(this.progress, plan, this.now())
         if (next !== this.progress) {
           this.progress = next
-          const changed = this.changed
-          this.changed = Deferred.makeUnsafe<void>()
-          Deferred.doneUnsafe(changed, Effect.void)
+          Deferred.doneUnsafe(this.outcome, Effect.succeed("changed"))
         }
         return Deferred.await(this.done)
       }
@@ -109,14 +112,20 @@ export class Teardown {
   }
 
   /** Waits for the empty tree until `at`, or until a shorter plan takes over. */
-  private waitUntil(at: number): Effect.Effect<"empty" | "elapsed" | "changed"> {
-    return Effect.suspend(() => {
+  private waitUntil(at: number): Effect.Effect<Outcome> {
+    return Effect.gen({ self: this }, function*() {
+      const outcome = this.outcome = Deferred.makeUnsafe<Outcome>()
       const rest = at - this.now()
-      return rest <= 0 ? Effect.succeed("elapsed" as const) : Effect.raceAllFirst([
-        Effect.as(this.tree.awaitEmpty, "empty" as const),
-        Effect.as(Deferred.await(this.changed), "changed" as const),
-        Effect.as(this.clock.sleep(Duration.millis(rest)), "elapsed" as const)
-      ])
+      if (rest <= 0) return "elapsed"
+      // Instead of a race: a host may close 1,000 trees at once, and this is what each of them waits in.
+      const end = (wait: Effect.Effect<void>, as: Outcome) =>
+        Effect.forkDetach(Deferred.into(Effect.as(wait, as), outcome), { startImmediately: true })
+      const empty = yield* end(this.tree.awaitEmpty, "empty")
+      const elapsed = yield* end(this.clock.sleep(Duration.millis(rest)), "elapsed")
+      const result = yield* Deferred.await(outcome)
+      empty.interruptUnsafe()
+      elapsed.interruptUnsafe()
+      return result
     })
   }
 
@@ -128,22 +137,29 @@ export class Teardown {
    * handler that is about to vanish.
    */
   private signalTree(signal: ChildProcess.Signal): Effect.Effect<void> {
-    return Effect.gen({ self: this }, function*() {
-      const leader = this.tree.identity.pid
-      const asked = new Set<string>()
-      const identify = (member: ProcessInfo) => `${member.pid}.${member.startTime}.${member.command}`
-      // Not interruptible, so that a step that is shorter than a look still asks before the kill.
-      yield* Effect.uninterruptible(Effect.gen({ self: this }, function*() {
-        const members = yield* this.tree.members
-        yield* signalToEnd(this.tree, signal, "group")
-        for (const member of members) {
-          asked.add(identify(member))
-          if (member.group !== leader && member.pid !== leader) yield* signalToEnd(this.tree, signal, member)
-        }
-      }))
+    const leader = this.tree.identity.pid
+    const asked = new Set<string>()
+    const identify = (member: ProcessInfo) => `${member.pid}.${member.startTime}.${member.command}`
+    let due = this.now()
+    let pause = latecomerPause
+    const look = Effect.tap(this.tree.members, () => {
+      pause = latecomerPause + pausePerLateness * Math.max(0, this.now() - due)
+      due = this.now() + pause
+      return Effect.void
+    })
+    const first = Effect.flatMap(look, (members) => {
+      for (const member of members) asked.add(identify(member))
+      const outside = members.filter((member) => member.group !== leader && member.pid !== leader)
+      const group = signalToEnd(this.tree, signal, "group")
+      return outside.length === 0 ? group : Effect.andThen(
+        group,
+        Effect.forEach(outside, (member) => signalToEnd(this.tree, signal, member), { discard: true })
+      )
+    })
+    const latecomers = Effect.gen({ self: this }, function*() {
       while (true) {
-        yield* this.clock.sleep(latecomerPause)
-        const members = yield* this.tree.members
+        yield* this.clock.sleep(Duration.millis(pause))
+        const members = yield* look
         const pids = new Set(members.map(({ pid }) => pid))
         for (const member of members) {
           if (asked.has(identify(member)) || pids.has(member.parent)) continue
@@ -152,6 +168,8 @@ export class Teardown {
         }
       }
     })
+    // Not interruptible, so that a step that is shorter than a look still asks before the kill.
+    return Effect.andThen(Effect.uninterruptible(first), latecomers)
   }
 
   private act(step: ShutdownPlan.Validated["steps"][number]): Effect.Effect<unknown> {

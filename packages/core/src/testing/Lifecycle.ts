@@ -12,7 +12,6 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import type * as Layer from "effect/Layer"
-import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import * as TestClock from "effect/testing/TestClock"
 import type { ChildSpec } from "../ChildSpec.ts"
@@ -22,6 +21,8 @@ import * as Generate from "./internal/Generate.ts"
 import type { Violation } from "./internal/Invariants.ts"
 import * as Runner from "./internal/Runner.ts"
 import * as Script from "./internal/Script.ts"
+import * as Search from "./internal/Search.ts"
+import { LifecycleViolation, type Report } from "./internal/Search.ts"
 import { Draw } from "./internal/Seed.ts"
 import * as Shrink from "./internal/Shrink.ts"
 import * as Scenario from "./Scenario.ts"
@@ -29,28 +30,8 @@ import * as SimulatedPlatform from "./SimulatedPlatform.ts"
 
 type Outcome = Runner.Outcome
 
-export type { Outcome, Violation }
-
-/** Lines of a story that a failure shows: what is said last is next to what went wrong. */
-const shownLines = 120
-
-const shorten = (story: string): string => {
-  const lines = story.split("\n")
-  return lines.length <= shownLines ? story : ["...", ...lines.slice(-shownLines)].join("\n")
-}
-
-/** A lifecycle broke a promise; `script` is a test that shows it again. */
-export class LifecycleViolation extends Schema.TaggedError<LifecycleViolation>()("LifecycleViolation", {
-  invariant: Schema.String,
-  detail: Schema.String,
-  runs: Schema.Int,
-  script: Schema.String,
-  story: Schema.String
-}) {
-  override get message(): string {
-    return `${this.invariant}: ${this.detail} (found in run ${this.runs})\n${this.script}\n${this.story}`
-  }
-}
+export type { Outcome, Report, Violation }
+export { LifecycleViolation }
 
 /** How many scenarios, from which seed on, and how large. */
 export interface Options {
@@ -97,38 +78,9 @@ export const run = (one: Scenario.Scenario): Effect.Effect<Outcome> =>
     commands: one.commands
   }))
 
-/** The failure that tells of the first violation, or of the first of this invariant. */
-const failure = (
-  outcome: Outcome,
-  runs: number,
-  script: () => string,
-  invariant?: string
-): Option.Option<LifecycleViolation> => {
-  const violation = outcome.violations.find((one) => one.invariant === invariant) ?? outcome.violations[0]
-  return violation === undefined ? Option.none() : Option.some(
-    new LifecycleViolation({
-      invariant: violation.invariant,
-      detail: violation.detail,
-      runs,
-      script: script(),
-      story: shorten(outcome.story)
-    })
-  )
-}
-
-const failIf = (outcome: Outcome, script: string): Effect.Effect<Outcome, LifecycleViolation> =>
-  Option.match(failure(outcome, 1, () => script), { onNone: () => Effect.succeed(outcome), onSome: Effect.fail })
-
 /** Fails when the scenario breaks a promise: what a pasted script calls. */
 export const replay = (one: Scenario.Scenario): Effect.Effect<Outcome, LifecycleViolation> =>
-  Effect.flatMap(run(one), (outcome) => failIf(outcome, Scenario.toScript(one)))
-
-/** What a check has run. */
-export interface Report {
-  readonly seed: number
-  readonly runs: number
-  readonly starts: number
-}
+  Effect.flatMap(run(one), (outcome) => Search.failIf(outcome, Scenario.toScript(one)))
 
 /**
  * Runs drawn scenarios until one breaks a promise, and makes that one smaller.
@@ -143,7 +95,7 @@ export interface Report {
  * ```
  */
 export const check = Effect.fn("Lifecycle.check")(function*(options: Options = {}) {
-  return yield* search({
+  return yield* Search.search({
     seed: options.seed ?? 1,
     runs: options.runs ?? 100,
     shrinks: options.shrinks ?? 500,
@@ -153,38 +105,6 @@ export const check = Effect.fn("Lifecycle.check")(function*(options: Options = {
     script: Scenario.toScript
   })
 })
-
-/** Draws and runs until a run breaks a promise, and fails with the smallest one that was found to break it too. */
-const search = <S, E, R>(options: {
-  readonly seed: number
-  readonly runs: number
-  readonly shrinks: number
-  readonly draw: (seed: number) => S
-  readonly run: (one: S) => Effect.Effect<Outcome, E, R>
-  readonly smaller: (one: S) => Iterable<S>
-  readonly script: (one: S) => string
-}): Effect.Effect<Report, E | LifecycleViolation, R> =>
-  Effect.gen(function*() {
-    const { draw, run, runs, script, seed, shrinks, smaller } = options
-    let starts = 0
-    for (let index = 0; index < runs; index++) {
-      const one = draw(seed + index)
-      const outcome = yield* run(one)
-      starts += outcome.starts
-      const found = failure(outcome, index + 1, () => script(one))
-      if (Option.isNone(found)) continue
-      const { invariant } = found.value
-      const fails = (candidate: S) =>
-        Effect.map(run(candidate), ({ violations }) => violations.some((one) => one.invariant === invariant))
-      const smallest = yield* Shrink.shrink(one, smaller, fails, shrinks)
-      if (smallest === one) return yield* found.value
-      return yield* Option.getOrElse(
-        failure(yield* run(smallest), index + 1, () => script(smallest), invariant),
-        () => found.value
-      )
-    }
-    return { seed, runs, starts }
-  })
 
 // -------------------------------------------------------------------------------------------------- one's own specs
 
@@ -254,7 +174,7 @@ export const checkSpecs = Effect.fn("Lifecycle.checkSpecs")(function*<Spec exten
   const stepped = yield* Runner.isSimulated(platform)
   const ids = children().map(({ id }) => id)
   const targets = { tops: ids, leaves: ids, probes: false, wallClock: stepped }
-  return yield* search({
+  return yield* Search.search({
     seed: options.seed ?? 1,
     runs: options.runs ?? 20,
     // What happened once in live time may not happen again.
@@ -279,7 +199,7 @@ export const replaySpecs = Effect.fn("Lifecycle.replaySpecs")(function*<Spec ext
   one: SpecReplay
 ) {
   const outcome = yield* runSpecs(children, platform, yield* Runner.isSimulated(platform), one)
-  return yield* failIf(outcome, specScript(one))
+  return yield* Search.failIf(outcome, specScript(one))
 })
 
 // -------------------------------------------------------------------------------------------------- helpers

@@ -137,7 +137,7 @@ export type SystemPlan = {
   readonly launchFailureRate: number
 }
 
-const SystemPlan: Schema.Codec<SystemPlan> = Schema.Struct({
+export const SystemPlan: Schema.Codec<SystemPlan> = Schema.Struct({
   level: Schema.Literals(["group", "marked", "tagged", "sealed"]),
   reaps: Schema.Boolean,
   spawnTime: Schema.Finite,

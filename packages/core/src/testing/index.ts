@@ -1,6 +1,8 @@
 export * as ActorConformance from "./ActorConformance.ts"
 export * as Conformance from "./Conformance.ts"
 export * as Lifecycle from "./Lifecycle.ts"
+export * as PoolLifecycle from "./PoolLifecycle.ts"
+export * as PoolScenario from "./PoolScenario.ts"
 export * as Program from "./Program.ts"
 export * as Scenario from "./Scenario.ts"
 export * as SimulatedPlatform from "./SimulatedPlatform.ts"

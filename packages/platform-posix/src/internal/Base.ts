@@ -46,7 +46,8 @@ export const make = (
         const stat = ProcTable.readStat(pid)
         return stat !== undefined && ProcTable.isAlive(stat) ? stat.start : undefined
       })
-      if (records.length > 0) yield* Effect.promise(() => sweepOrphaned(records, grace))
+      const problems = records.length === 0 ? [] : yield* Effect.promise(() => sweepOrphaned(records, grace))
+      for (const problem of problems) yield* Effect.logWarning(problem)
     }
     return { host, shell, instance, guardian }
   })

@@ -31,6 +31,9 @@ type Leader = Ledger.Leader
 /** How long a tree lives before the guardian is told of it, where it would be found without, in ms. */
 const registrationPause = 20
 
+/** The ends of this time, in ms, are told together. */
+const endsPause = 5
+
 /** At most one new guardian in this time, so that a system that can't run one is not flooded, in ms. */
 const restartPause = 100
 
@@ -171,7 +174,7 @@ export class Guardian {
 
   /** A write wakes the guardian, which takes the processor from the host: the ends of 1,000 trees are few writes. */
   private tellEnd(tree: number): void {
-    if (this.ends === "") setImmediate(() => this.tellEnds())
+    if (this.ends === "") setTimeout(() => this.tellEnds(), endsPause).unref()
     this.ends += Ledger.ended(tree)
   }
 
@@ -240,19 +243,23 @@ export class Guardian {
   }
 }
 
-/** Sweeps what dead hosts have left, by the same program that the guardian uses; returns when it has ended. */
+/**
+ * Sweeps what dead hosts have left, by the same program that the guardian uses; returns when it has ended, with what went
+ * wrong.
+ */
 export const sweepOrphaned = (
   records: ReadonlyArray<{ readonly path: string; readonly host: Tag.TagHost }>,
   grace: number
-): Promise<unknown> =>
+): Promise<ReadonlyArray<string>> =>
   Promise.all(records.map(({ host, path }) =>
-    new Promise<void>((resolve) => {
+    new Promise<string | undefined>((resolve) => {
       const args = [sweeperPath, String(host.pid), String(host.start), String(Math.round(grace)), path]
       const child = child_process.execFile(process.execPath, args, { timeout: 30_000 }, (error) => {
         // A record that makes the sweeper fail would be tried by every host for ever.
-        if (error !== null) fs.rmSync(path, { force: true })
-        resolve()
+        if (error === null) return resolve(undefined)
+        fs.rmSync(path, { force: true })
+        resolve(`what host ${host.pid} left behind was not swept: ${error.message}`)
       })
       child.unref()
     })
-  ))
+  )).then((problems) => problems.filter((problem) => problem !== undefined))

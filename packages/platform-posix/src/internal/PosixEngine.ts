@@ -65,6 +65,9 @@ const programOf = (request: LaunchRequest, shell: string) =>
 /** How often a kernel's container is looked at while its end is awaited, in ms. */
 const sealPoll = 5
 
+/** How long the kernel may take to stop everything in a group, in ms. */
+const freezeLimit = 1000
+
 const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms))
 
 /** The engine from its parts. */
@@ -220,6 +223,15 @@ export const make = (parts: Parts): Engine => {
       }))
     )
 
+    const freeze = (frozen: boolean) =>
+      Effect.promise(async () => {
+        seal?.setFrozen?.(frozen)
+        const endsAt = performance.now() + freezeLimit
+        while (seal?.isFrozen?.() !== frozen && seal?.populated() === true && performance.now() < endsAt) {
+          await pause(sealPoll)
+        }
+      })
+
     const count = (outcomes: ReadonlyArray<readonly [Entry | undefined, Signals.Outcome]>): SignalReport => ({
       delivered: outcomes.filter(([, outcome]) => outcome === "sent").length,
       denied: outcomes.flatMap(([entry, outcome]) => outcome === "denied" && entry !== undefined ? [toInfo(entry)] : [])
@@ -291,6 +303,7 @@ export const make = (parts: Parts): Engine => {
           if (referenced) guardian.takenBack(number, guarded)
           else guardian.released(number)
         }),
+      setFrozen: seal?.setFrozen === undefined ? undefined : freeze,
       release: Effect.sync(settle)
     }
   }

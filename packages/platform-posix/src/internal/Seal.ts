@@ -11,6 +11,10 @@ export interface Seal {
   /** Whether a living process is inside. */
   readonly populated: () => boolean
   readonly kill: () => void
+  /** Stops everything inside or lets it go on; where the kernel can't, there is no such member. */
+  readonly setFrozen?: ((frozen: boolean) => void) | undefined
+  /** Whether everything inside stands still. */
+  readonly isFrozen?: (() => boolean) | undefined
   /** Memory (bytes) and processor time (ms) of everything that was ever inside, where the kernel counts it. */
   readonly usage: () => { readonly memory: number | undefined; readonly cpu: number | undefined }
   readonly remove: () => void

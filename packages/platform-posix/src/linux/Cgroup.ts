@@ -94,6 +94,18 @@ class TreeGroup implements Seal {
     }
   }
 
+  setFrozen(frozen: boolean): void {
+    try {
+      fs.writeFileSync(path.join(this.folder, "cgroup.freeze"), frozen ? "1" : "0")
+    } catch {
+      // removed already
+    }
+  }
+
+  isFrozen(): boolean {
+    return /^frozen 1$/m.test(read(path.join(this.folder, "cgroup.events")) ?? "")
+  }
+
   usage(): { readonly memory: number | undefined; readonly cpu: number | undefined } {
     const memory = read(path.join(this.folder, "memory.current"))
     const cpu = /^usage_usec (\d+)$/m.exec(read(path.join(this.folder, "cpu.stat")) ?? "")?.[1]

@@ -2,9 +2,10 @@
 import * as Effect from "effect/Effect"
 import type { ChildPlan, Command, Scenario, SupervisorPlan } from "../Scenario.ts"
 
-const without = <A>(values: ReadonlyArray<A>, index: number): ReadonlyArray<A> => values.filter((_, at) => at !== index)
+export const without = <A>(values: ReadonlyArray<A>, index: number): ReadonlyArray<A> =>
+  values.filter((_, at) => at !== index)
 
-const replaced = <A>(values: ReadonlyArray<A>, index: number, value: A): ReadonlyArray<A> =>
+export const replaced = <A>(values: ReadonlyArray<A>, index: number, value: A): ReadonlyArray<A> =>
   values.map((old, at) => at === index ? value : old)
 
 function* smallerCommand(command: Command): Generator<Command> {
