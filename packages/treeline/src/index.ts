@@ -1,4 +1,4 @@
 export * from "@treeline/core"
-export { PosixPlatform } from "@treeline/platform-posix"
+export { PosixPlatform, PosixWatchdog } from "@treeline/platform-posix"
 export * as CommandReport from "./CommandReport.ts"
 export * as Treeline from "./Treeline.ts"
