@@ -233,7 +233,6 @@ class Saving {
       this.keys.add(key)
       const waiting = this.waiting.get(key)
       if (waiting !== undefined) Deferred.doneUnsafe(waiting, Exit.void)
-      this.waiting.delete(key)
       return Effect.ensuring(save, Effect.sync(() => this.keys.delete(key)))
     })
   }
@@ -242,9 +241,9 @@ class Saving {
   readonly begun = (key: string): Effect.Effect<void> =>
     Effect.suspend(() => {
       if (this.keys.has(key)) return Effect.void
-      const waiting = this.waiting.get(key) ?? Deferred.makeUnsafe<void>()
+      const waiting = Deferred.makeUnsafe<void>()
       this.waiting.set(key, waiting)
-      return Deferred.await(waiting)
+      return Effect.ensuring(Deferred.await(waiting), Effect.sync(() => this.waiting.delete(key)))
     })
 }
 
@@ -256,7 +255,9 @@ const entityOf = (self: unknown, pool: AnyPool, saving: Saving, resume: Schedule
     const { entityId: key, shardId } = yield* Entity.CurrentAddress
     const runner = nameOf(yield* Entity.CurrentRunnerAddress)
     const client = (yield* internal(self).client)(key)
+    const scope = yield* Effect.scope
     const life = String(yield* sharding.getSnowflake)
+    const moving = new KeyMoving({ key, runner })
 
     /** The living child that this has started. */
     let current: Pool.Handle<unknown> | undefined
@@ -266,6 +267,8 @@ const entityOf = (self: unknown, pool: AnyPool, saving: Saving, resume: Schedule
     let resuming = false
     /** The child was killed for the end of the lease, and nobody has wanted it to end. */
     let killed = false
+    /** How often that has happened. */
+    let kills = 0
     /** Ends the attempts to start it again. */
     let cancelled = Deferred.makeUnsafe<void>()
 
@@ -273,35 +276,49 @@ const entityOf = (self: unknown, pool: AnyPool, saving: Saving, resume: Schedule
       end: pool.shutdown(key),
       // State may be saved until the lease ends; what must not be is that a process runs.
       kill: Effect.suspend(() => {
+        kills++
         killed = current !== undefined
         return Effect.raceFirst(Effect.ignore(pool.shutdown(key, ShutdownPlan.kill)), saving.begun(key))
       })
     })
 
+    /** Puts a message for this life into storage; whoever has asked for that may go away meanwhile. */
+    const send = (incarnation: number) =>
+      Effect.suspend(() => {
+        const saved = Deferred.makeUnsafe<void, PersistenceError>()
+        kept = { incarnation, saved: Deferred.await(saved) }
+        const message = Effect.catchTag(
+          client.Keep({ life, incarnation }, { discard: true }),
+          ["MailboxFull", "AlreadyProcessingMessage", "EntityNotAssignedToRunner"],
+          (cause) => Effect.fail(new PersistenceError({ cause }))
+        )
+        const sent = Effect.tapError(message, () => Effect.sync(() => kept = undefined))
+        return Effect.forkIn(Deferred.into(sent, saved), scope, { startImmediately: true })
+      }).pipe(Effect.uninterruptible)
+
     const keep = (handle: Pool.Handle<unknown>) =>
       Effect.gen(function*() {
         const { incarnation } = handle
         current = handle
-        if (kept?.incarnation !== incarnation && resuming) {
-          kept = { incarnation, saved: Effect.void }
-        } else if (kept?.incarnation !== incarnation) {
-          const send = Effect.catchTag(
-            client.Keep({ life, incarnation }, { discard: true }),
-            ["MailboxFull", "AlreadyProcessingMessage", "EntityNotAssignedToRunner"],
-            (cause) => Effect.fail(new PersistenceError({ cause }))
-          )
-          const saved = Effect.tapError(send, () => Effect.sync(() => kept = undefined))
-          kept = { incarnation, saved: yield* Effect.cached(saved) }
+        if (kept?.incarnation !== incarnation) {
+          if (resuming) kept = { incarnation, saved: Effect.void }
+          else yield* send(incarnation)
         }
-        yield* kept.saved
+        if (kept !== undefined) yield* kept.saved
         return handle
       })
 
-    const ensure = pool.ensure(key).pipe(
-      Effect.flatMap(keep),
-      Effect.map(({ endpoint, incarnation, startedAt }) => ({ key, runner, incarnation, startedAt, endpoint }))
-    )
-    const moving = new KeyMoving({ key, runner })
+    const ensure = Effect.suspend(() => {
+      const before = kills
+      return pool.ensure(key).pipe(
+        Effect.flatMap(keep),
+        Effect.map(({ endpoint, incarnation, startedAt }) => ({ key, runner, incarnation, startedAt, endpoint })),
+        // What was ended for the end of the lease was ended by nobody's wish.
+        Effect.mapError((error) =>
+          error instanceof LeaseLost || (error instanceof Overtaken && kills > before) ? moving : error
+        )
+      )
+    })
 
     /** Starts the child of a key that lives according to storage, and that nobody here has asked for. */
     const restart = Effect.suspend(() =>
@@ -340,9 +357,7 @@ const entityOf = (self: unknown, pool: AnyPool, saving: Saving, resume: Schedule
       Ensure: () =>
         Rpc.uninterruptible(
           Effect.catchCause(Effect.interruptible(ensure), (cause) =>
-            Cause.hasInterruptsOnly(cause) || Cause.squash(cause) instanceof LeaseLost
-              ? Effect.fail(moving)
-              : Effect.failCause(cause))
+            Cause.hasInterruptsOnly(cause) ? Effect.fail(moving) : Effect.failCause(cause))
         ),
       Touch: () => pool.touch(key),
       Shutdown: () =>
