@@ -48,15 +48,20 @@ const world = Effect.gen(function*() {
       ...options
     })
   }
-  const runner = Effect.fnUntraced(function*(port: number, options?: Partial<Options>) {
-    const started = yield* cluster.runner(port, live(String(port), options))
+  /** A runner that may not have its shards yet. */
+  const launch = Effect.fnUntraced(function*(
+    port: number,
+    options?: Partial<Options>,
+    missing?: Cluster.RunnerOptions
+  ) {
+    const started = yield* cluster.runner(port, live(String(port), options), missing)
     const client = yield* Effect.provideContext(PoolEntity.client(Work), started.context)
     const sharding = yield* Effect.provideContext(Sharding.Sharding, started.context)
     const shardOf = (key: string) => sharding.getShardId(EntityId.make(key), "default")
-    yield* advance(toMove)
     return { ...started, client, sharding, shardOf }
   })
-  return { cluster, log, saved, runner }
+  const runner = (...args: Parameters<typeof launch>) => Effect.tap(launch(...args), advance(toMove))
+  return { cluster, log, saved, launch, runner }
 })
 
 /** Names of what lives, in order. */
@@ -392,6 +397,71 @@ describe("a shard moves", () => {
   )
 
   it.effect(
+    "a Shutdown that waits for the next owner is not overtaken by what keeps the key",
+    onSystem(function*() {
+      const { cluster, runner } = yield* world
+      const build: Options["build"] = (key) =>
+        Effect.succeed({
+          child: Child.make("child", {
+            command: SimulatedPlatform.command(stubborn, { name: key }),
+            shutdown: ShutdownPlan.terminate({ within: 3000 })
+          }),
+          endpoint: () => Effect.succeed(key)
+        })
+      const one = yield* runner(1, { build })
+      const two = yield* runner(2, { build })
+      const keys = keysOf(12)
+      yield* passing(Effect.forEach(keys, (key) => one.client(key).ensure, { concurrency: "unbounded" }))
+      yield* Effect.forkChild(one.close, { startImmediately: true })
+      // The shards are the other one's by now, and their locks are not.
+      yield* advance(1000)
+      const asking = keys.map((key) => two.client(key).shutdown)
+      yield* passing(Effect.all(asking, { concurrency: "unbounded" }))
+      yield* advance(60_000)
+      assert.deepStrictEqual([yield* alive, cluster.unanswered()], [[], []])
+    })
+  )
+
+  it.effect(
+    "of several messages that stand for a key one is left",
+    onSystem(function*() {
+      const { cluster, runner } = yield* world
+      const child = Child.make("child", {
+        command: SimulatedPlatform.command(lives, { name: "key" }),
+        shutdown: ShutdownPlan.kill
+      })
+      const built = { child, endpoint: () => Effect.succeed("here") }
+      const one = yield* runner(1, { build: () => Effect.as(Effect.sleep(3000), built) })
+      const client = yield* Effect.provideContext(Work.client, one.context)
+      const { Keep } = client("key") as unknown as {
+        readonly Keep: (payload: object, options: { readonly discard: true }) => Effect.Effect<void>
+      }
+      for (const life of ["a", "b", "c"]) yield* passing(Keep({ life, incarnation: 1 }, { discard: true }))
+      yield* advance(5000)
+      assert.deepStrictEqual([yield* alive, cluster.unanswered()], [["key"], ["Keep key"]])
+    })
+  )
+
+  it.effect(
+    "a life is kept by one message, though callers and the messages of the last owner meet on the next one",
+    onSystem(function*() {
+      const { cluster, launch, runner } = yield* world
+      const keys = keysOf(12)
+      let last = yield* runner(1)
+      yield* passing(Effect.forEach(keys, (key) => last.client(key).ensure, { concurrency: "unbounded" }))
+      for (let port = 2; port < 5; port++) {
+        yield* passing(last.close)
+        last = yield* launch(port)
+        for (const key of keys) yield* Effect.forkScoped(Effect.ignore(last.client(key).ensure))
+        yield* advance(toMove)
+        assert.deepStrictEqual(cluster.unanswered().slice().sort(), keys.map((key) => `Keep ${key}`).sort())
+        assert.deepStrictEqual(yield* alive, keys.slice().sort())
+      }
+      yield* neverTwo(keys)
+    })
+  )
+
+  it.effect(
     "state that can't be saved keeps the shard, so that nobody starts from an older one",
     onSystem(function*() {
       const { cluster, runner, saved } = yield* world
@@ -471,6 +541,75 @@ describe("the store can't be reached", () => {
       assert.isNotNull(two)
       assert.deepStrictEqual(yield* alive, keys.slice().sort())
       yield* neverTwo(keys)
+    })
+  )
+
+  it.effect(
+    "what is saved when the lease is over does not hold up the word that nothing runs any more",
+    onSystem(function*() {
+      const { runner } = yield* world
+      const { client, deadline, link } = yield* runner(1, { hooks: { retire: () => Effect.never } })
+      yield* passing(client("key").ensure)
+      link.broken = "requests"
+      for (let waited = 0; (yield* alive).length > 0; waited += 100) {
+        assert.isBelow(waited, 10_000)
+        yield* advance(100)
+      }
+      // Ended by its plan; the watchdog counts on until the lease is nearly over, and then it is told.
+      assert.isDefined(deadline())
+      yield* advance(5000)
+      assert.isUndefined(deadline())
+    })
+  )
+
+  it.effect(
+    "a runner without a watchdog that goes on too late: a build that ends then starts nothing",
+    onSystem(function*() {
+      const { runner } = yield* world
+      const build: Options["build"] = (key) =>
+        Effect.as(Effect.sleep(3000), {
+          child: Child.make("child", {
+            command: SimulatedPlatform.command(lives, { name: key }),
+            shutdown: ShutdownPlan.terminate({ within: 1000 })
+          }),
+          endpoint: () => Effect.succeed(key)
+        })
+      const one = yield* runner(1, { build }, { without: "watchdog" })
+      const two = yield* runner(2, { build })
+      const keys = keysOf(12)
+      for (const key of keys) yield* Effect.forkScoped(Effect.ignore(two.client(key).ensure))
+      yield* advance(1000)
+      const mine = keys.filter((key) => one.sharding.hasShardId(one.shardOf(key)))
+      yield* one.stop
+      yield* advance(2000)
+      assert.lengthOf(yield* alive, keys.length - mine.length)
+      yield* advance(30_000)
+      yield* passing(Effect.forEach(mine, (key) => two.client(key).ensure, { concurrency: "unbounded" }))
+      // The store does not answer before the builds are over.
+      one.link.latency = 100
+      yield* one.resume
+      yield* advance(1000)
+      yield* neverTwo(keys)
+      assert.isNotEmpty(mine)
+    })
+  )
+
+  it.effect(
+    "a runner that goes on too late, and nobody has taken its shards: the child is killed, and comes up again",
+    onSystem(function*() {
+      const { cluster, runner } = yield* world
+      const simulation = yield* Simulation
+      const one = yield* runner(1, {}, { without: "watchdog" })
+      yield* passing(one.client("key").ensure)
+      yield* one.stop
+      yield* advance(8500)
+      // The store does not answer before the lease is seen to be over.
+      one.link.latency = 100
+      yield* one.resume
+      yield* advance(5000)
+      assert.deepStrictEqual([yield* alive, cluster.unanswered()], [["key"], ["Keep key"]])
+      assert.strictEqual(yield* simulation.launches, 2)
+      yield* neverTwo(["key"])
     })
   )
 

@@ -95,7 +95,7 @@ const start: Effect.Effect<Running, WatchdogUnavailable, Scope.Scope> = Effect.g
 })
 
 /**
- * A watchdog costs a host one more Node process, with some 15 MB of memory of its own. When it dies, another one takes its
+ * A watchdog costs a host one more Node process, with some 10 MB of memory of its own. When it dies, another one takes its
  * place; between the two the host is without.
  */
 export const layer: Layer.Layer<Watchdog> = Layer.succeed(Watchdog, { start })

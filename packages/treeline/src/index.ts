@@ -1,5 +1,5 @@
 export * from "@treeline/core"
-export { PosixPlatform } from "@treeline/platform-posix"
+export { PosixPlatform, PosixWatchdog } from "@treeline/platform-posix"
 export { WindowsPlatform } from "@treeline/platform-windows"
 export * as CommandReport from "./CommandReport.ts"
 export * as Treeline from "./Treeline.ts"

@@ -233,7 +233,6 @@ class Saving {
       this.keys.add(key)
       const waiting = this.waiting.get(key)
       if (waiting !== undefined) Deferred.doneUnsafe(waiting, Exit.void)
-      this.waiting.delete(key)
       return Effect.ensuring(save, Effect.sync(() => this.keys.delete(key)))
     })
   }
@@ -242,9 +241,9 @@ class Saving {
   readonly begun = (key: string): Effect.Effect<void> =>
     Effect.suspend(() => {
       if (this.keys.has(key)) return Effect.void
-      const waiting = this.waiting.get(key) ?? Deferred.makeUnsafe<void>()
+      const waiting = Deferred.makeUnsafe<void>()
       this.waiting.set(key, waiting)
-      return Deferred.await(waiting)
+      return Effect.ensuring(Deferred.await(waiting), Effect.sync(() => this.waiting.delete(key)))
     })
 }
 
@@ -256,14 +255,20 @@ const entityOf = (self: unknown, pool: AnyPool, saving: Saving, resume: Schedule
     const { entityId: key, shardId } = yield* Entity.CurrentAddress
     const runner = nameOf(yield* Entity.CurrentRunnerAddress)
     const client = (yield* internal(self).client)(key)
+    const scope = yield* Effect.scope
     const life = String(yield* sharding.getSnowflake)
+    const moving = new KeyMoving({ key, runner })
 
     /** The living child that this has started. */
     let current: Pool.Handle<unknown> | undefined
     /** The incarnation that is kept, once the message is in storage. */
     let kept: { readonly incarnation: number; readonly saved: Effect.Effect<void, PersistenceError> } | undefined
+    /** A message that this entity has not sent stands for the key. */
+    let resuming = false
     /** The child was killed for the end of the lease, and nobody has wanted it to end. */
     let killed = false
+    /** How often that has happened. */
+    let kills = 0
     /** Ends the attempts to start it again. */
     let cancelled = Deferred.makeUnsafe<void>()
 
@@ -271,33 +276,49 @@ const entityOf = (self: unknown, pool: AnyPool, saving: Saving, resume: Schedule
       end: pool.shutdown(key),
       // State may be saved until the lease ends; what must not be is that a process runs.
       kill: Effect.suspend(() => {
+        kills++
         killed = current !== undefined
         return Effect.raceFirst(Effect.ignore(pool.shutdown(key, ShutdownPlan.kill)), saving.begun(key))
       })
     })
+
+    /** Puts a message for this life into storage; whoever has asked for that may go away meanwhile. */
+    const send = (incarnation: number) =>
+      Effect.suspend(() => {
+        const saved = Deferred.makeUnsafe<void, PersistenceError>()
+        kept = { incarnation, saved: Deferred.await(saved) }
+        const message = Effect.catchTag(
+          client.Keep({ life, incarnation }, { discard: true }),
+          ["MailboxFull", "AlreadyProcessingMessage", "EntityNotAssignedToRunner"],
+          (cause) => Effect.fail(new PersistenceError({ cause }))
+        )
+        const sent = Effect.tapError(message, () => Effect.sync(() => kept = undefined))
+        return Effect.forkIn(Deferred.into(sent, saved), scope, { startImmediately: true })
+      }).pipe(Effect.uninterruptible)
 
     const keep = (handle: Pool.Handle<unknown>) =>
       Effect.gen(function*() {
         const { incarnation } = handle
         current = handle
         if (kept?.incarnation !== incarnation) {
-          const send = Effect.catchTag(
-            client.Keep({ life, incarnation }, { discard: true }),
-            ["MailboxFull", "AlreadyProcessingMessage", "EntityNotAssignedToRunner"],
-            (cause) => Effect.fail(new PersistenceError({ cause }))
-          )
-          const saved = Effect.tapError(send, () => Effect.sync(() => kept = undefined))
-          kept = { incarnation, saved: yield* Effect.cached(saved) }
+          if (resuming) kept = { incarnation, saved: Effect.void }
+          else yield* send(incarnation)
         }
-        yield* kept.saved
+        if (kept !== undefined) yield* kept.saved
         return handle
       })
 
-    const ensure = pool.ensure(key).pipe(
-      Effect.flatMap(keep),
-      Effect.map(({ endpoint, incarnation, startedAt }) => ({ key, runner, incarnation, startedAt, endpoint }))
-    )
-    const moving = new KeyMoving({ key, runner })
+    const ensure = Effect.suspend(() => {
+      const before = kills
+      return pool.ensure(key).pipe(
+        Effect.flatMap(keep),
+        Effect.map(({ endpoint, incarnation, startedAt }) => ({ key, runner, incarnation, startedAt, endpoint })),
+        // What was ended for the end of the lease was ended by nobody's wish.
+        Effect.mapError((error) =>
+          error instanceof LeaseLost || (error instanceof Overtaken && kills > before) ? moving : error
+        )
+      )
+    })
 
     /** Starts the child of a key that lives according to storage, and that nobody here has asked for. */
     const restart = Effect.suspend(() =>
@@ -323,7 +344,8 @@ const entityOf = (self: unknown, pool: AnyPool, saving: Saving, resume: Schedule
       })
 
     const resumed: Effect.Effect<void> = Effect.gen(function*() {
-      const handle = yield* restart
+      resuming = true
+      const handle = yield* Effect.ensuring(restart, Effect.sync(() => resuming = false))
       if (handle === undefined) return
       current = handle
       kept = { incarnation: handle.incarnation, saved: Effect.void }
@@ -335,9 +357,7 @@ const entityOf = (self: unknown, pool: AnyPool, saving: Saving, resume: Schedule
       Ensure: () =>
         Rpc.uninterruptible(
           Effect.catchCause(Effect.interruptible(ensure), (cause) =>
-            Cause.hasInterruptsOnly(cause) || Cause.squash(cause) instanceof LeaseLost
-              ? Effect.fail(moving)
-              : Effect.failCause(cause))
+            Cause.hasInterruptsOnly(cause) ? Effect.fail(moving) : Effect.failCause(cause))
         ),
       Touch: () => pool.touch(key),
       Shutdown: () =>
@@ -357,7 +377,8 @@ const entityOf = (self: unknown, pool: AnyPool, saving: Saving, resume: Schedule
             // One that was sent for a child which has gone since keeps nothing.
             return current?.incarnation === payload.incarnation ? untilGone(current) : Effect.void
           }
-          // Somebody was faster; what keeps the key then is a message of this entity.
+          // One is enough, and the one that stands for the key already is in storage.
+          if (resuming) return Effect.void
           return current === undefined ? resumed : Effect.ignore(kept?.saved ?? Effect.void)
         })
     })
