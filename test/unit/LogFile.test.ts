@@ -17,6 +17,7 @@ import {
 } from "effect"
 import { TestClock } from "effect/testing"
 import * as fc from "fast-check"
+import { fitting } from "../../packages/core/src/internal/LogWriter.ts"
 import { advance, passing, settle } from "../support/Actors.ts"
 import { type Code, MemoryFiles, type Operation } from "../support/MemoryFiles.ts"
 
@@ -130,7 +131,7 @@ describe("rotation", () => {
   it.effect(
     "keeps as many old files as asked, removes those of a time when more were kept, fills holes first",
     onFiles(function*(files) {
-      for (const n of [1, 3, 4, 5]) files.write(LogFile.oldName(path, n), `old ${n}\n`)
+      for (const n of [1, 3, 4, 5]) files.write(`${path}.${n}`, `old ${n}\n`)
       const file = yield* LogFile.make(path, { maxBytes: 3, keep: 3 })
       append(file, "a", "b")
       yield* passing(file.flush)
@@ -586,7 +587,7 @@ describe("bounds", () => {
 
   it("fitting: whole lines up to the room, a line that fits nowhere alone into an empty file", () => {
     const bytes = encoder.encode("ab\ncd\nef\n")
-    assert.deepStrictEqual([9, 8, 6, 5, 3, 2, 0, -1].map((room) => LogFile.fitting(bytes, room, false)), [
+    assert.deepStrictEqual([9, 8, 6, 5, 3, 2, 0, -1].map((room) => fitting(bytes, room, false)), [
       9,
       6,
       6,
@@ -596,6 +597,6 @@ describe("bounds", () => {
       0,
       0
     ])
-    assert.strictEqual(LogFile.fitting(bytes, 2, true), 3)
+    assert.strictEqual(fitting(bytes, 2, true), 3)
   })
 })

@@ -214,3 +214,13 @@ export class UnknownChild extends Schema.TaggedError<UnknownChild>()("UnknownChi
     return `there is no child ${this.child}`
   }
 }
+
+/** A file could not be opened anew. It is tried again by its schedule; until then the old one is written to. */
+export class ReopenFailed extends Schema.TaggedError<ReopenFailed>()("ReopenFailed", {
+  path: Schema.String,
+  reason: Schema.String
+}) {
+  override get message(): string {
+    return `${this.path} could not be opened: ${this.reason}`
+  }
+}
