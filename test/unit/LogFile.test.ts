@@ -182,6 +182,27 @@ describe("rotation", () => {
   )
 
   it.effect(
+    "leaves a file alone that somebody else has put there in this very moment",
+    onFiles(function*(files) {
+      const file = yield* LogFile.make(path, { maxBytes: 4 })
+      append(file, "abc")
+      yield* passing(file.flush)
+      let looks = 0
+      files.fault = (operation, at) => {
+        // The first look is before the write, the second right before the rename.
+        if (operation === "stat" && at === path && ++looks === 2) {
+          files.rename(path, "/else")
+          files.write(path, "theirs\n")
+        }
+        return undefined
+      }
+      append(file, "d")
+      yield* passing(file.flush)
+      assert.deepStrictEqual(files.contents(), { "/else": "abc\n", [path]: "theirs\nd\n" })
+    })
+  )
+
+  it.effect(
     "peer 60: in a read-only directory the file is written on; said once, and rotated when it can be",
     onFiles(function*(files) {
       const file = yield* LogFile.make(path, { maxBytes: 4 })
@@ -274,6 +295,19 @@ describe("a file that can't be written", () => {
       yield* TestClock.adjust("1 second")
       yield* passing(file.flush)
       assert.strictEqual(files.read(path), "two\n")
+    })
+  )
+
+  it.effect(
+    "a line that fits into no file and was half written is ended where it was begun",
+    onFiles(function*(files) {
+      const file = yield* LogFile.make(path, { maxBytes: 4 })
+      files.longestWrite = 3
+      let writes = 0
+      files.fault = (operation) => operation === "write" && ++writes === 2 ? "EIO" : undefined
+      append(file, "abcdefgh", "i")
+      yield* passing(file.flush)
+      assert.deepStrictEqual(files.contents(), { [`${path}.1`]: "abcdefgh\n", [path]: "i\n" })
     })
   )
 
