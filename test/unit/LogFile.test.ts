@@ -17,6 +17,7 @@ import {
 } from "effect"
 import { TestClock } from "effect/testing"
 import * as fc from "fast-check"
+import { fitting } from "../../packages/core/src/internal/LogWriter.ts"
 import { advance, passing, settle } from "../support/Actors.ts"
 import { type Code, MemoryFiles, type Operation } from "../support/MemoryFiles.ts"
 
@@ -130,7 +131,7 @@ describe("rotation", () => {
   it.effect(
     "keeps as many old files as asked, removes those of a time when more were kept, fills holes first",
     onFiles(function*(files) {
-      for (const n of [1, 3, 4, 5]) files.write(LogFile.oldName(path, n), `old ${n}\n`)
+      for (const n of [1, 3, 4, 5]) files.write(`${path}.${n}`, `old ${n}\n`)
       const file = yield* LogFile.make(path, { maxBytes: 3, keep: 3 })
       append(file, "a", "b")
       yield* passing(file.flush)
@@ -177,6 +178,27 @@ describe("rotation", () => {
       assert.deepStrictEqual(files.contents(), { [`${path}.1`]: "a\nbcd\ne\nf\n", [path]: "g\n" })
       assert.deepStrictEqual(events, ["Failing rotate EACCES", "Reopened moved", "Recovered 0"])
       assert.isNull((yield* file.status).failing)
+    })
+  )
+
+  it.effect(
+    "leaves a file alone that somebody else has put there in this very moment",
+    onFiles(function*(files) {
+      const file = yield* LogFile.make(path, { maxBytes: 4 })
+      append(file, "abc")
+      yield* passing(file.flush)
+      let looks = 0
+      files.fault = (operation, at) => {
+        // The first look is before the write, the second right before the rename.
+        if (operation === "stat" && at === path && ++looks === 2) {
+          files.rename(path, "/else")
+          files.write(path, "theirs\n")
+        }
+        return undefined
+      }
+      append(file, "d")
+      yield* passing(file.flush)
+      assert.deepStrictEqual(files.contents(), { "/else": "abc\n", [path]: "theirs\nd\n" })
     })
   )
 
@@ -273,6 +295,19 @@ describe("a file that can't be written", () => {
       yield* TestClock.adjust("1 second")
       yield* passing(file.flush)
       assert.strictEqual(files.read(path), "two\n")
+    })
+  )
+
+  it.effect(
+    "a line that fits into no file and was half written is ended where it was begun",
+    onFiles(function*(files) {
+      const file = yield* LogFile.make(path, { maxBytes: 4 })
+      files.longestWrite = 3
+      let writes = 0
+      files.fault = (operation) => operation === "write" && ++writes === 2 ? "EIO" : undefined
+      append(file, "abcdefgh", "i")
+      yield* passing(file.flush)
+      assert.deepStrictEqual(files.contents(), { [`${path}.1`]: "abcdefgh\n", [path]: "i\n" })
     })
   )
 
@@ -586,7 +621,7 @@ describe("bounds", () => {
 
   it("fitting: whole lines up to the room, a line that fits nowhere alone into an empty file", () => {
     const bytes = encoder.encode("ab\ncd\nef\n")
-    assert.deepStrictEqual([9, 8, 6, 5, 3, 2, 0, -1].map((room) => LogFile.fitting(bytes, room, false)), [
+    assert.deepStrictEqual([9, 8, 6, 5, 3, 2, 0, -1].map((room) => fitting(bytes, room, false)), [
       9,
       6,
       6,
@@ -596,6 +631,6 @@ describe("bounds", () => {
       0,
       0
     ])
-    assert.strictEqual(LogFile.fitting(bytes, 2, true), 3)
+    assert.strictEqual(fitting(bytes, 2, true), 3)
   })
 })

@@ -391,3 +391,13 @@ export class InvalidConfig extends Schema.TaggedError<InvalidConfig>()("InvalidC
     return lines.length === 1 ? lines[0]! : `the configuration has ${lines.length} errors:\n  ${lines.join("\n  ")}`
   }
 }
+
+/** A file could not be opened anew. It is tried again by its schedule; until then the old one is written to. */
+export class ReopenFailed extends Schema.TaggedError<ReopenFailed>()("ReopenFailed", {
+  path: Schema.String,
+  reason: Schema.String
+}) {
+  override get message(): string {
+    return `${this.path} could not be opened: ${this.reason}`
+  }
+}

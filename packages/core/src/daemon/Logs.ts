@@ -21,7 +21,7 @@ import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { Child, Outputs } from "../Child.ts"
-import { InvalidSpec, UnknownChild } from "../Errors.ts"
+import { InvalidSpec, type ReopenFailed, UnknownChild } from "../Errors.ts"
 import { LineRing } from "../internal/LineRing.ts"
 import * as Web from "../internal/Web.ts"
 import type { Output, Piece } from "../Output.ts"
@@ -91,7 +91,7 @@ export interface Logs {
   /** The file of a child. */
   readonly file: (child: string) => Effect.Effect<LogFile.LogFile, UnknownChild>
   /** Opens all files anew, as after SIGHUP: for files that somebody else has renamed. */
-  readonly reopen: Effect.Effect<void, LogFile.ReopenFailed>
+  readonly reopen: Effect.Effect<void, ReopenFailed>
   /** How many followers wait for the next line. */
   readonly waiting: Effect.Effect<number>
 }
