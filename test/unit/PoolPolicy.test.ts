@@ -71,6 +71,7 @@ describe("limits", () => {
     assert.deepStrictEqual(Policy.spread(limits, 0.2, () => 0), limits)
     assert.deepStrictEqual(Policy.spread(limits, 0.2, () => 0.5), { idle: 7, age: 900, uses: 9 })
     assert.deepStrictEqual(Policy.spread({ ...none, uses: 1 }, 1, () => 0.999), { ...none, uses: 1 })
+    assert.deepStrictEqual(Policy.spread({ ...none, age: 500 }, 0.2, () => 0.001), { ...none, age: 499 })
     const draw = random(1)
     const ages = Array.from({ length: 200 }, () => Policy.spread({ ...none, age: 3600 }, 0.2, draw).age ?? 0)
     // In no minute of the twelve in which they fall due do more than a quarter of them.

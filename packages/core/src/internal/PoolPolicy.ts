@@ -21,13 +21,10 @@ export interface Usage {
 
 /** Limits that are up to the share `jitter` smaller, so that children that began together do not end together. */
 export const spread = (limits: Limits, jitter: number, draw: () => number): Limits => {
-  const less = (value: number | undefined) => value === undefined ? undefined : value * (1 - jitter * draw())
-  const uses = less(limits.uses)
-  return {
-    idle: limits.idle,
-    age: less(limits.age),
-    uses: uses === undefined ? undefined : Math.max(1, Math.ceil(uses))
-  }
+  const less = (value: number | undefined, whole: (value: number) => number) =>
+    value === undefined ? undefined : Math.max(1, whole(value * (1 - jitter * draw())))
+  // Whole ms, as those of the clock: a part of one would be waited for once more.
+  return { idle: limits.idle, age: less(limits.age, Math.floor), uses: less(limits.uses, Math.ceil) }
 }
 
 /** It was given out as often as it may be. */
