@@ -129,8 +129,8 @@ const settings = [
   ["HKEY_CURRENT_USER\\Software\\Wine", "Version", "\"win10\""],
   // Windows on the screen exist without a display.
   ["HKEY_CURRENT_USER\\Software\\Wine\\Drivers", "Graphics", "\"null\""],
-  // Asked by every process about its files. Once a process was killed in the middle of such a question it may never
-  // answer again, and whatever is started then hangs: seen twice in 15 runs. Files are found without it, and faster.
+  // Asked by every process about its files. On a busy machine it stopped to answer in the middle of a run, and every
+  // Node that was started from then on hung in NtQueryVolumeInformationFile. Files are found without it.
   [service("MountMgr"), "Start", "dword:4"],
   // Keyboards and the like.
   [service("PlugPlay"), "Start", "dword:4"],

@@ -78,11 +78,8 @@ export const childrenOf = (parent: Identity, image: string): ReadonlyArray<Ident
     if (entry.readUInt32LE(32) === parent.pid && name.toLowerCase() === image) found.push(entry.readUInt32LE(8))
   }
   closeHandle(snapshot)
-  return found.map(identify).filter((child) => child !== undefined).filter((child) => {
-    const older = BigInt(child.start) < BigInt(parent.start)
-    if (older) console.log("STRANGER", child, parent)
-    return !older
-  })
+  return found.map(identify).filter((child) => child !== undefined)
+    .filter(({ start }) => BigInt(start) >= BigInt(parent.start))
 }
 
 const createEvent = kernel.func("uintptr_t __stdcall CreateEventW(void *security, int manual, int state, void *name)")

@@ -2,9 +2,9 @@
 export interface Options {
   /**
    * What becomes of launches where job objects can't be had, because koffi does not load, or because this host is in a
-   * job that takes no further ones: `refuse` them with
-   * `ContainmentUnavailable`, or start them at level `group`, where taskkill ends what still hangs together. A launch
-   * that requires no more than `group` is started in both cases. Default `refuse`.
+   * job that takes no further ones: `refuse` them with `ContainmentUnavailable`, or start them at level `group`, where
+   * taskkill ends what still hangs together. A launch that requires no more than `group` is started in both cases.
+   * Default `refuse`.
    */
   readonly withoutJobs?: "refuse" | "group" | undefined
   /**
