@@ -7,7 +7,7 @@ import { PosixPlatform } from "@treeline/platform-posix"
 import { Effect, Layer, References } from "effect"
 import { config } from "../fixtures/clusterSpec.ts"
 import * as ClusterHosts from "../support/ClusterHosts.ts"
-import { eventually } from "../support/Eventually.ts"
+import { eventually, stays } from "../support/Eventually.ts"
 import * as Postgres from "../support/Postgres.ts"
 import { stateOf } from "../support/Processes.ts"
 
@@ -47,8 +47,8 @@ describe.skipIf(process.platform !== "linux" || missing !== undefined)(
         "SIGKILL of one of three runners with 60 keys: never two, all up again in time, and it rejoins",
         () =>
           Effect.gen(function*() {
-            const postgres = yield* Postgres.Postgres
-            const { awaitUp, ensure, savedOf, start, witnesses } = yield* ClusterHosts.make(postgres, "sixty")
+            const { port } = yield* Postgres.Postgres
+            const { awaitUp, ensure, savedOf, start, witnesses } = yield* ClusterHosts.make(port, "sixty")
             const all = keys(60)
             const names = ["one", "two", "three"]
             const [one] = yield* Effect.all(names.map((name) => start(name)), { concurrency: "unbounded" })
@@ -97,8 +97,8 @@ describe.skipIf(process.platform !== "linux" || missing !== undefined)(
         "runners that are stopped for longer than their lease: with a watchdog never two, without one two",
         () =>
           Effect.gen(function*() {
-            const postgres = yield* Postgres.Postgres
-            const { awaitUp, ensure, start, witnesses } = yield* ClusterHosts.make(postgres, "stopped")
+            const { port } = yield* Postgres.Postgres
+            const { awaitUp, ensure, start, witnesses } = yield* ClusterHosts.make(port, "stopped")
             const names = ["guarded", "bare", "other"]
             const [guarded, bare, other] = yield* Effect.all(names.map((name) => start(name, name !== "bare")), {
               concurrency: "unbounded"
@@ -136,6 +136,40 @@ describe.skipIf(process.platform !== "linux" || missing !== undefined)(
               [first(back) - stoppedAt, "the first of its keys is up on the other one"],
               [last(back) - stoppedAt, `all ${back.length} are up; none of them had two processes at any time`],
               [first(twice) - stoppedAt, "without a watchdog: a key of bare has two processes, as the control expects"]
+            ])
+          }),
+        90_000
+      )
+
+      it.effect(
+        "a store that stops answering: all children are ended by their plans in time, and come back with it",
+        () =>
+          Effect.gen(function*() {
+            const { port, signal } = yield* Postgres.Postgres
+            const { awaitUp, ensure, start, witnesses } = yield* ClusterHosts.make(port, "away")
+            const names = ["one", "two"]
+            const [one, two] = yield* Effect.all(names.map((name) => start(name)), { concurrency: "unbounded" })
+            yield* ensure(one!, 20)
+            yield* awaitUp(keys(20), names, 20_000)
+
+            const stoppedAt = ClusterHosts.now()
+            yield* signal("SIGSTOP")
+            yield* eventually("all children have gone", () => witnesses.living.length === 0)
+            const goneAt = ClusterHosts.now()
+            // Two refresh intervals and the plan, if the machine is not busy; in any case before the lease ends.
+            assert.isBelow(goneAt - stoppedAt, config.shardLockExpiration)
+            assert.lengthOf(witnesses.lines.filter(({ at, what }) => what === "stop" && at > stoppedAt), 20)
+            yield* stays("the runners live", () => one!.isAlive() && two!.isAlive(), 1000)
+
+            const backAt = ClusterHosts.now()
+            yield* signal("SIGCONT")
+            const back = yield* awaitUp(keys(20), names, bound)
+            assert.deepStrictEqual(witnesses.twice, [])
+            yield* tell([
+              [0, "SIGSTOP to PostgreSQL, with 20 keys on two runners"],
+              [goneAt - stoppedAt, "all 20 children have ended by their plans"],
+              [backAt - stoppedAt, "PostgreSQL goes on"],
+              [last(back) - stoppedAt, `all 20 are up: ${spread(back)}; no key had two processes at any time`]
             ])
           }),
         90_000

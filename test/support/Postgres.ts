@@ -2,7 +2,7 @@
  * A PostgreSQL of a test's own, as a child: in a temporary folder, on a free port of 127.0.0.1, as an account without
  * privileges, because it refuses to run as root.
  */
-import { Child, Probe, ShutdownPlan } from "@treeline/core"
+import { Child, type Errors, Probe, ShutdownPlan } from "@treeline/core"
 import { Context, Effect, Layer } from "effect"
 import { ChildProcess } from "effect/process"
 import * as child_process from "node:child_process"
@@ -35,8 +35,12 @@ const account = (program: string, ...args: ReadonlyArray<string>): readonly [str
     ? ["setpriv", "--reuid", `${unprivileged}`, "--regid", `${unprivileged}`, "--clear-groups", program, ...args]
     : [program, ...args]
 
-/** The port of one that runs, with an empty database `postgres` of the user `test`. */
-export class Postgres extends Context.Service<Postgres, number>()("test/Postgres") {}
+/** One that runs, with an empty database `postgres` of the user `test`. */
+export class Postgres extends Context.Service<Postgres, {
+  readonly port: number
+  /** Stops every process of it, so that nobody gets an answer, and lets them go on. */
+  readonly signal: (signal: "SIGSTOP" | "SIGCONT") => Effect.Effect<unknown, Errors.NotRunning>
+}>()("test/Postgres") {}
 
 const start = Effect.gen(function*() {
   const scratch = yield* Scratch.make
@@ -55,7 +59,7 @@ const start = Effect.gen(function*() {
     shutdown: ShutdownPlan.make([ShutdownPlan.signal("SIGINT", { target: "leader", within: "5 seconds" })])
   }))
   yield* child.awaitReady
-  return port
+  return Postgres.of({ port, signal: (signal) => child.signal(signal, "tree") })
 })
 
 export const layer = Layer.effect(Postgres, start)
