@@ -276,8 +276,9 @@ describe("the lease of a shard", () => {
         yield* locks.refresh(runner, [b])
         yield* settle
         assert.deepStrictEqual(interrupted, [12_000])
+        // The lease lasts until 15,000; a quarter of the margin after what runs was killed there is an end to this too.
         yield* advance(3000)
-        assert.deepStrictEqual(interrupted, [12_000, 15_000])
+        assert.deepStrictEqual(interrupted, [12_000, 12_750])
         for (const fiber of [untilEnd, untilLost]) {
           assert.instanceOf(yield* Fiber.join(fiber), Errors.LeaseLost)
         }

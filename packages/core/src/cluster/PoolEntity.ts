@@ -223,32 +223,8 @@ const absent = (key: string): KeyStatus => ({
   due: false
 })
 
-/** The keys whose state is being saved: nothing of them runs any more. */
-class Saving {
-  private readonly keys = new Set<string>()
-  private readonly waiting = new Map<string, Deferred.Deferred<void>>()
-
-  during<A, E, R>(key: string, save: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> {
-    return Effect.suspend(() => {
-      this.keys.add(key)
-      const waiting = this.waiting.get(key)
-      if (waiting !== undefined) Deferred.doneUnsafe(waiting, Exit.void)
-      return Effect.ensuring(save, Effect.sync(() => this.keys.delete(key)))
-    })
-  }
-
-  /** Completes when the state of the key is being saved. */
-  readonly begun = (key: string): Effect.Effect<void> =>
-    Effect.suspend(() => {
-      if (this.keys.has(key)) return Effect.void
-      const waiting = Deferred.makeUnsafe<void>()
-      this.waiting.set(key, waiting)
-      return Effect.ensuring(Deferred.await(waiting), Effect.sync(() => this.waiting.delete(key)))
-    })
-}
-
 /** One key on its runner. */
-const entityOf = (self: unknown, pool: AnyPool, saving: Saving, resume: Schedule.Schedule<unknown, unknown>) =>
+const entityOf = (self: unknown, pool: AnyPool, resume: Schedule.Schedule<unknown, unknown>) =>
   Effect.gen(function*() {
     const sharding = yield* Sharding
     const lease = yield* ShardLease
@@ -274,11 +250,11 @@ const entityOf = (self: unknown, pool: AnyPool, saving: Saving, resume: Schedule
 
     yield* lease.hold(shardId, {
       end: pool.shutdown(key),
-      // State may be saved until the lease ends; what must not be is that a process runs.
+      // What saves is awaited too: a host that is stopped in the middle of it must not go on later.
       kill: Effect.suspend(() => {
         kills++
         killed = current !== undefined
-        return Effect.raceFirst(Effect.ignore(pool.shutdown(key, ShutdownPlan.kill)), saving.begun(key))
+        return Effect.ignore(pool.shutdown(key, ShutdownPlan.kill))
       })
     })
 
@@ -409,7 +385,6 @@ export const layer = <
   Layer.unwrap(Effect.gen(function*() {
     const sharding = yield* Sharding
     const lease = yield* ShardLease
-    const saving = new Saving()
     const shardOf = (key: string) => {
       const id = entityIdOf(key)
       return sharding.getShardId(id, self.getShardGroup(id))
@@ -442,21 +417,18 @@ export const layer = <
           ? undefined
           : (incarnation) => Effect.andThen(check(incarnation.key), restore(incarnation)),
         retire: retire === undefined ? undefined : (incarnation, end) =>
-          saving.during(
-            incarnation.key,
-            lease.during(shardOf(incarnation.key), retire(incarnation, end)).pipe(
-              Effect.catch((error) =>
-                error instanceof LeaseLost
-                  // The next owner starts from what was saved before; to save now would be to overwrite its work.
-                  ? Effect.logError(`what ${incarnation.key} has not saved is lost: ${error.message}`)
-                  : Effect.fail(error)
-              )
+          lease.during(shardOf(incarnation.key), retire(incarnation, end)).pipe(
+            Effect.catch((error) =>
+              error instanceof LeaseLost
+                // The next owner starts from what was saved before; to save now would be to overwrite its work.
+                ? Effect.logError(`what ${incarnation.key} has not saved is lost: ${error.message}`)
+                : Effect.fail(error)
             )
           )
       }
     })
     return internal(self).toLayer(
-      entityOf(self, pool, saving, resume ?? defaultResume).pipe(
+      entityOf(self, pool, resume ?? defaultResume).pipe(
         Effect.provideService(Sharding, sharding),
         Effect.provideService(ShardLease, lease)
       ),

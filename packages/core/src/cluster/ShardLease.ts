@@ -50,7 +50,7 @@ export class ShardLease extends Context.Service<ShardLease, {
   readonly hold: (shard: ShardId, holder: Holder) => Effect.Effect<void, never, Scope.Scope>
   /** Fails unless the shard is this runner's for certain, for longer than the margin. */
   readonly check: (shard: ShardId) => Effect.Effect<void, LeaseLost>
-  /** Interrupts the effect when the lease ends, and fails. */
+  /** Interrupts the effect soon after everything in the shard has been killed, at three quarters of the margin, and fails. */
   readonly during: <A, E, R>(shard: ShardId, effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E | LeaseLost, R>
   /** Waits until `check` succeeds; the caller bounds the wait. */
   readonly awaitHeld: (shard: ShardId) => Effect.Effect<void>
@@ -216,7 +216,10 @@ const make = (options: Options) =>
 
     const isHeld = (shard: ShardId) => Lease.isHeld(leases.get(String(shard)), now(), timing)
 
-    const leftOf = (shard: ShardId) => (leases.get(String(shard))?.until ?? 0) - now()
+    const leftOf = (shard: ShardId) => {
+      const lease = leases.get(String(shard))
+      return lease === undefined ? 0 : Lease.workUntil(lease, timing) - now()
+    }
 
     const isOver = (shard: ShardId) => leftOf(shard) <= 0
 

@@ -79,6 +79,9 @@ export const lost = (lease: Lease, now: number, { margin }: Timing): Lease => ({
 /** When everything in it is killed. */
 export const killAt = (lease: Lease, { margin }: Timing): number => lease.until - margin
 
+/** When work that needs it, such as saving, is cut off: before the host is killed for going on. */
+export const workUntil = (lease: Lease, { margin }: Timing): number => lease.until - 0.75 * margin
+
 /** Whether something may be started in it. */
 export const isHeld = (lease: Lease | undefined, now: number, timing: Timing): lease is Lease =>
   lease?.phase === "held" && now < killAt(lease, timing)
