@@ -332,8 +332,10 @@ const entityOf = (self: unknown, pool: AnyPool, resume: Schedule.Schedule<unknow
       // An interruption would reach the caller as its own, so it gets a word for it.
       Ensure: () =>
         Rpc.uninterruptible(
-          Effect.catchCause(Effect.interruptible(ensure), (cause) =>
-            Cause.hasInterruptsOnly(cause) ? Effect.fail(moving) : Effect.failCause(cause))
+          Effect.catchCause(
+            Effect.interruptible(ensure),
+            (cause) => Cause.hasInterruptsOnly(cause) ? Effect.fail(moving) : Effect.failCause(cause)
+          )
         ),
       Touch: () => pool.touch(key),
       Shutdown: () =>
@@ -416,15 +418,17 @@ export const layer = <
         restore: restore === undefined
           ? undefined
           : (incarnation) => Effect.andThen(check(incarnation.key), restore(incarnation)),
-        retire: retire === undefined ? undefined : (incarnation, end) =>
-          lease.during(shardOf(incarnation.key), retire(incarnation, end)).pipe(
-            Effect.catch((error) =>
-              error instanceof LeaseLost
-                // The next owner starts from what was saved before; to save now would be to overwrite its work.
-                ? Effect.logError(`what ${incarnation.key} has not saved is lost: ${error.message}`)
-                : Effect.fail(error)
+        retire: retire === undefined ?
+          undefined :
+          (incarnation, end) =>
+            lease.during(shardOf(incarnation.key), retire(incarnation, end)).pipe(
+              Effect.catch((error) =>
+                error instanceof LeaseLost
+                  // The next owner starts from what was saved before; to save now would be to overwrite its work.
+                  ? Effect.logError(`what ${incarnation.key} has not saved is lost: ${error.message}`)
+                  : Effect.fail(error)
+              )
             )
-          )
       }
     })
     return internal(self).toLayer(
