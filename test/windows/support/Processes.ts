@@ -25,6 +25,12 @@ const access = {
 }
 const waitTimeout = 0x102
 
+/**
+ * Under Wine a process that has not started yet, or was ended before, has no creation time: 0, or what the memory of a new
+ * object of Wine's server is filled with.
+ */
+const noTimes: ReadonlySet<bigint> = new Set([0n, 0x5555_5555_5555_5555n])
+
 /** Calls with a handle of a process that lives; undefined when there is none. */
 const withLiving = <A>(
   pid: number,
@@ -39,8 +45,7 @@ const withLiving = <A>(
     const [creation, ...others] = Array.from({ length: 4 }, () => Buffer.alloc(8))
     getTimes(handle, creation, ...others)
     const start = creation!.readBigUInt64LE()
-    // Under Wine a process that has not started yet has no creation time.
-    return start === 0n ? undefined : use(handle, start.toString())
+    return noTimes.has(start) ? undefined : use(handle, start.toString())
   } finally {
     closeHandle(handle)
   }
