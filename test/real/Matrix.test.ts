@@ -11,7 +11,7 @@ import { stateOf } from "../support/Processes.ts"
 import * as Scratch from "../support/Scratch.ts"
 
 /** How often each cell runs, for each user; both engines do it. More: TREELINE_MATRIX_ROUNDS=10. */
-const rounds = Number(process.env["TREELINE_MATRIX_ROUNDS"] ?? 2)
+const rounds = Number(process.env["TREELINE_MATRIX_ROUNDS"] ?? 1)
 
 /** Processes that a cell may take to see die after the host, in ms: grace, sweep, and a busy machine. */
 const deathLimit = 8000
@@ -98,7 +98,7 @@ const run = Effect.fn(function*(
 const matrix = (user: number) => {
   for (const [name, shape] of Object.entries(shapes)) {
     for (const end of ends) {
-      it.live(`${name} × ${end}: nothing is left, ${rounds} times`, () =>
+      it.live(`${name} × ${end}: nothing is left${rounds === 1 ? "" : `, ${rounds} times`}`, () =>
         Effect.gen(function*() {
           const left = yield* Effect.forEach(
             Array.from({ length: rounds }),
