@@ -98,15 +98,19 @@ const run = Effect.fn(function*(
 const matrix = (user: number) => {
   for (const [name, shape] of Object.entries(shapes)) {
     for (const end of ends) {
-      it.live(`${name} × ${end}: nothing is left${rounds === 1 ? "" : `, ${rounds} times`}`, () =>
-        Effect.gen(function*() {
-          const left = yield* Effect.forEach(
-            Array.from({ length: rounds }),
-            () => run({ on: "treeline", shape, end, user }),
-            { concurrency: 5 }
-          )
-          assert.deepStrictEqual(left.flat(), [])
-        }), cellLimit)
+      it.live(
+        `${name} × ${end}: nothing is left${rounds === 1 ? "" : `, ${rounds} times`}`,
+        () =>
+          Effect.gen(function*() {
+            const left = yield* Effect.forEach(
+              Array.from({ length: rounds }),
+              () => run({ on: "treeline", shape, end, user }),
+              { concurrency: 5 }
+            )
+            assert.deepStrictEqual(left.flat(), [])
+          }),
+        cellLimit
+      )
     }
   }
 }
