@@ -1041,6 +1041,22 @@ describe("state", () => {
   )
 
   it.effect(
+    "no state is lost by a schedule that is broken, or by an error without a message",
+    onSystem(function*() {
+      const pool = yield* Pool.make({
+        build: (key) => Effect.succeed({ child: process(key, lives) }),
+        hooks: {
+          retire: () => Effect.fail(Object.assign(new Error(), { message: undefined })),
+          retry: Schedule.modifyDelay(Schedule.recurs(3), () => Effect.die("broken"))
+        }
+      })
+      yield* passing(pool.ensure("a"))
+      assert.strictEqual((yield* failing(pool.shutdown("a")))._tag, "UnsavedState")
+      assert.deepInclude((yield* keyOf(pool, "a"))?.state, { _tag: "Blocked", unsaved: true })
+    })
+  )
+
+  it.effect(
     "unsaved state is never overwritten: the key is blocked until it is saved",
     onSystem(function*() {
       const store = new Store()

@@ -49,6 +49,18 @@ describe("whose token it is", () => {
     }))
 
   it.effect(
+    "what revoked tokens leave behind is nobody's token",
+    onSystem(function*() {
+      const pool = yield* Pool.make({
+        build: () => Effect.succeed({ child: Child.make("worker", { command: ChildProcess.make("lives", []) }) })
+      })
+      for (const key of ["a", "b", "c"]) yield* passing(pool.ensure(key))
+      for (const key of ["a", "b"]) yield* passing(pool.shutdown(key))
+      assert.isTrue(Option.isNone(yield* pool.lookupToken("0".repeat(64))))
+    }, { programs: { lives } })
+  )
+
+  it.effect(
     "the token of a build that failed is nobody's",
     onSystem(function*() {
       let token = ""

@@ -587,6 +587,12 @@ export class PoolActor<A, E> {
   /** Waits for a key that has no living child; must be called in an uninterruptible region. */
   private wait(key: string, pin: boolean, restore: Restore): Effect.Effect<Life<A, E>, E | EnsureError> {
     return Effect.suspend(() => {
+      // The scheduler may have let others run since it was found missing, and it may be live by now.
+      const life = this.give(key)
+      if (life !== undefined) {
+        if (pin) life.leases++
+        return Effect.succeed(life)
+      }
       const joined = this.join(key)
       if (Result.isFailure(joined)) return Effect.fail(joined.failure)
       const [entry, request] = joined.success
@@ -906,9 +912,10 @@ export class PoolActor<A, E> {
           })
         )
       return Effect.raceFirst(
-        Effect.match(repeat ? Effect.retry(once, retry) : once, {
+        // The schedule is somebody's own too: what is wrong with it must not lose the state.
+        Effect.match(Effect.sandbox(repeat ? Effect.retry(once, retry) : once), {
           onSuccess: () => undefined,
-          onFailure: () => problem
+          onFailure: (cause) => problem ?? life.scrub(describe(cause))
         }),
         Effect.andThen(
           Effect.sleep(saveWithin),
@@ -940,7 +947,7 @@ const maxProblem = 2000
 const describe = (cause: Cause.Cause<unknown>): string => {
   if (Cause.hasInterruptsOnly(cause)) return "it was interrupted"
   const error = Cause.squash(cause)
-  const text = error instanceof Error
+  const text = error instanceof Error && typeof error.message === "string"
     ? error.message === "" ? error.name : error.message
     : typeof error === "string"
     ? error

@@ -75,7 +75,9 @@ export class Tokens<Owner> {
       for (let word = 0; word < words; word++) difference |= rows[row * words + word]! ^ wanted.words[word]!
       // All ones where nothing differs, else 0: no branch depends on a secret.
       const same = ((difference | -difference) >>> 31) - 1
-      found |= same & (row + 1)
+      // A row that is vacant is nobody's, whatever is in it; which ones are is no secret.
+      const taken = this.owners[row] === undefined ? 0 : -1
+      found |= same & taken & (row + 1)
     }
     return wanted.valid && found > 0 ? this.owners[found - 1] : undefined
   }
