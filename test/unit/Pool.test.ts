@@ -1057,6 +1057,29 @@ describe("state", () => {
   )
 
   it.effect(
+    "state that was given up is not built anew while a saving that can't be interrupted goes on",
+    onSystem(function*() {
+      let saves = 0
+      const pool = yield* Pool.make({
+        build: (key) => Effect.succeed({ child: process(key, lives) }),
+        hooks: {
+          retire: () => Effect.uninterruptible(Effect.andThen(Effect.sleep(30_000), Effect.sync(() => void saves++))),
+          within: 1000
+        }
+      })
+      yield* passing(pool.ensure("a"))
+      assert.strictEqual((yield* failing(pool.shutdown("a")))._tag, "UnsavedState")
+      yield* passing(pool.discard("a"))
+      assert.strictEqual((yield* keyOf(pool, "a"))?.state._tag, "Blocked")
+      assert.strictEqual((yield* failing(pool.ensure("a")))._tag, "UnsavedState")
+      assert.strictEqual(saves, 0)
+      yield* advance(30_000)
+      assert.strictEqual(saves, 1)
+      yield* passing(pool.ensure("a"))
+    })
+  )
+
+  it.effect(
     "unsaved state is never overwritten: the key is blocked until it is saved",
     onSystem(function*() {
       const store = new Store()

@@ -895,11 +895,13 @@ export class PoolActor<A, E> {
     const { retire, retry, saveWithin } = this.settings
     const { end, entry, handle } = life
     // What was never live has changed nothing.
-    if (retire === undefined || handle === undefined || life.saved) return Effect.succeed(undefined)
+    if (retire === undefined || handle === undefined) return Effect.succeed(undefined)
     return Effect.suspend(() => {
+      // Also where the state was given up: what still saves could overwrite what the next life saves.
       if (life.lingering !== undefined && life.lingering.pollUnsafe() === undefined) {
         return Effect.succeed("an earlier attempt to save it has not ended yet")
       }
+      if (life.saved) return Effect.succeed(undefined)
       let attempt = 0
       let problem: string | undefined = undefined
       const once = Effect.sandbox(Guest.run(life.scope, () => retire(handle, end), (fiber) => life.lingering = fiber))
