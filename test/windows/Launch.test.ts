@@ -17,7 +17,7 @@ import * as Pipes from "../../packages/platform-windows/src/internal/Pipes.ts"
 import { line, program, windowsPrograms } from "../fixtures/windowsPrograms.ts"
 import { eventually } from "../support/Eventually.ts"
 import { accessListOf, accountOfThisProcess } from "./support/Accounts.ts"
-import { childrenOf, handleCount, identify } from "./support/Processes.ts"
+import { childrenOf, handleCount, identify, type Identity } from "./support/Processes.ts"
 import { assertGone, launch, living } from "./support/Trees.ts"
 
 const kill = { shutdown: ShutdownPlan.kill }
@@ -83,16 +83,17 @@ layer(WindowsPlatform.layer, { excludeTestServices: true })("launch", (it) => {
       Effect.gen(function*() {
         const platform = yield* ProcessPlatform.ProcessPlatform
         const command = ChildProcess.make("ping.exe", ["-n", "60", "127.0.0.1"])
-        const launched: Array<number> = []
+        // Wine gives numbers out again at once, so who it is has to be known from the beginning.
+        const launched: Array<Identity> = []
         for (let round = 0; round < 100; round++) {
           const fiber = yield* Effect.forkChild(Effect.scoped(Effect.gen(function*() {
-            launched.push((yield* platform.launch(command, kill)).pid)
+            launched.push(...living([(yield* platform.launch(command, kill)).pid]))
             return yield* Effect.never
           })))
           for (let turn = 0; turn < round % 10; turn++) yield* Effect.yieldNow
           yield* Fiber.interrupt(fiber)
         }
-        assertGone(living(launched))
+        assertGone(launched)
         const mine = (yield* platform.processes).filter(({ command, parent }) =>
           parent === process.pid && /^ping/i.test(command)
         )

@@ -3,6 +3,7 @@
 //   npm run test:windows                                     all of test/windows
 //   npm run test:windows -- test/windows/Jobs.test.ts -t P2  arguments for `vitest run`
 //   npm run test:windows -- --script FILE.ts [arguments]     a program instead, by Node for Windows
+//   TREELINE_WINDOWS=skip npm test                           not now
 //   TREELINE_WINDOWS_LIMIT=60 npm run test:windows           so many seconds at most (default: 480)
 //
 // The exit code is the one of vitest or of the program, 124 when the limit ended it. Without Wine it says so and ends
@@ -25,7 +26,9 @@ const args = !isTests
   ? ["--conditions=source", ...rest]
   : ["node_modules/vitest/vitest.mjs", "run", "--project", "windows*", ...process.argv.slice(2)]
 
-if (process.platform === "win32") {
+if (process.env.TREELINE_WINDOWS === "skip" && isTests) {
+  console.log("windows: skipped, as TREELINE_WINDOWS says. Nothing was tested on Windows.")
+} else if (process.platform === "win32") {
   if (isTests) {
     process.env.TREELINE_HOSTS = path.join(root, ".windows/hosts")
     await bundleHosts(process.env.TREELINE_HOSTS)
