@@ -5,9 +5,9 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Lifecycle } from "@treeline/core/testing"
 import { Effect } from "effect"
-import { check, kit } from "../support/Lifecycles.ts"
+import { kit } from "../support/Lifecycles.ts"
 import { scenarioOf } from "../support/OwnSpecs.ts"
-import { type Change, plant } from "../support/PlantedBugs.ts"
+import { type Change, find, isFound } from "../support/PlantedBugs.ts"
 
 /** Each with the changes that plant it; a `from` must be there exactly once. */
 const bugs: Readonly<Record<string, ReadonlyArray<Change>>> = {
@@ -153,14 +153,7 @@ describe.concurrent("planted bugs", () => {
   for (const [name, changes] of Object.entries(bugs)) {
     it.live(
       `is found within 2,000 lifecycles: ${name}`,
-      () =>
-        Effect.gen(function*() {
-          const answer = yield* check(yield* plant(changes, kit), 1, 2000, 0)
-          if (!("found" in answer)) return assert.fail(`not found in ${answer.runs} lifecycles`)
-          assert.isAbove(answer.found.runs, 0, answer.found.detail)
-          assert.strictEqual(answer.found.again, answer.found.invariant, answer.found.script)
-          console.log(`${name}: run ${answer.found.runs}, ${answer.ms} ms, "${answer.found.invariant}"`)
-        }).pipe(Effect.scoped),
+      () => isFound(name, changes, kit),
       300_000
     )
   }
@@ -178,9 +171,7 @@ describe("a planted bug shrinks to a short script that fails again", () => {
       name,
       () =>
         Effect.gen(function*() {
-          const answer = yield* check(yield* plant(bugs[name]!, kit), 1, 2000, 500)
-          if (!("found" in answer)) return assert.fail(`not found in ${answer.runs} lifecycles`)
-          const { again, invariant, script } = answer.found
+          const { again, invariant, script } = yield* find(bugs[name]!, kit, 500)
           const { commands, supervisor } = scenarioOf(script)
           console.log(
             `${supervisor.children.length} children, ${commands.length} commands: ${JSON.stringify(commands)}`
@@ -191,7 +182,7 @@ describe("a planted bug shrinks to a short script that fails again", () => {
           assert.strictEqual(again, invariant)
           // Without the bug it keeps its promises.
           yield* Lifecycle.replay(scenarioOf(script))
-        }).pipe(Effect.scoped),
+        }),
       120_000
     )
   }

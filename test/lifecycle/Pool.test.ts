@@ -2,10 +2,9 @@
 import { assert, describe, it } from "@effect/vitest"
 import { PoolLifecycle } from "@treeline/core/testing"
 import { Effect } from "effect"
-import { availableParallelism } from "node:os"
-import { check, poolKit } from "../support/Lifecycles.ts"
+import { checkAll, poolKit } from "../support/Lifecycles.ts"
 import { poolScenarioOf } from "../support/OwnSpecs.ts"
-import { type Change, plant } from "../support/PlantedBugs.ts"
+import { type Change, find, isFound } from "../support/PlantedBugs.ts"
 
 /** Lifecycles in all. */
 const total = Number(process.env["TREELINE_POOL_LIFECYCLES"] ?? 2000)
@@ -13,30 +12,7 @@ const first = Number(process.env["TREELINE_SEED"] ?? 1)
 
 it.live(
   `A10 to A14, A18, peer 98, 100 to 103: ${total} drawn lifecycles of pools from seed ${first} on keep every promise`,
-  () =>
-    Effect.gen(function*() {
-      const processes = Math.min(4, availableParallelism())
-      const each = Math.ceil(total / processes)
-      const startedAt = performance.now()
-      const answers = yield* Effect.forEach(
-        Array.from({ length: processes }, (_, at) => first + at * each),
-        (seed) => check(poolKit, seed, each, 300),
-        { concurrency: "unbounded" }
-      )
-      let starts = 0
-      for (const answer of answers) {
-        if ("found" in answer) {
-          const { detail, invariant, script, story } = answer.found
-          assert.fail(`${invariant}: ${detail}\n${script}\n${story}`)
-        }
-        starts += answer.starts
-      }
-      const seconds = (performance.now() - startedAt) / 1000
-      console.log(
-        `${each * processes} pools, ${starts} incarnations, ${seconds.toFixed(1)} s, ${processes} processes`
-      )
-      assert.isAbove(starts, total)
-    }),
+  () => checkAll(poolKit, first, total),
   300_000
 )
 
@@ -147,14 +123,7 @@ describe.concurrent("planted bugs", () => {
   for (const [name, changes] of Object.entries(bugs)) {
     it.live(
       `is found within 2,000 lifecycles: ${name}`,
-      () =>
-        Effect.gen(function*() {
-          const answer = yield* check(yield* plant(changes, poolKit), 1, 2000, 0)
-          if (!("found" in answer)) return assert.fail(`not found in ${answer.runs} lifecycles`)
-          assert.isAbove(answer.found.runs, 0, answer.found.detail)
-          assert.strictEqual(answer.found.again, answer.found.invariant, answer.found.script)
-          console.log(`${name}: run ${answer.found.runs}, ${answer.ms} ms, "${answer.found.invariant}"`)
-        }).pipe(Effect.scoped),
+      () => isFound(name, changes, poolKit),
       300_000
     )
   }
@@ -166,9 +135,7 @@ describe("a planted bug shrinks to a short script that fails again", () => {
       name,
       () =>
         Effect.gen(function*() {
-          const answer = yield* check(yield* plant(bugs[name]!, poolKit), 1, 2000, 500)
-          if (!("found" in answer)) return assert.fail(`not found in ${answer.runs} lifecycles`)
-          const { again, invariant, script } = answer.found
+          const { again, invariant, script } = yield* find(bugs[name]!, poolKit, 500)
           const { commands, pool } = poolScenarioOf(script)
           console.log(`${pool.keys.length} keys, ${commands.length} commands: ${JSON.stringify(commands)}`)
           assert.isAtMost(pool.keys.length, 2, script)
@@ -176,7 +143,7 @@ describe("a planted bug shrinks to a short script that fails again", () => {
           assert.strictEqual(again, invariant)
           // Without the bug it keeps its promises.
           yield* PoolLifecycle.replay(poolScenarioOf(script))
-        }).pipe(Effect.scoped),
+        }),
       120_000
     )
   }

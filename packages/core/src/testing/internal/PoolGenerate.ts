@@ -2,7 +2,7 @@
 import type { Command, KeyPlan, PoolPlan, PoolScenario } from "../PoolScenario.ts"
 import * as Program from "../Program.ts"
 import { Draw } from "./Seed.ts"
-import { replaced, without } from "./Shrink.ts"
+import { replaced, smallerList, without } from "./Shrink.ts"
 
 const millis = [0, 0, 1, 10, 50, 100, 200, 500] as const
 
@@ -123,19 +123,9 @@ function* smallerCommand(command: Command): Generator<Command> {
   if (command._tag === "Step") { for (const ms of [1, 100, 1000]) if (ms < command.ms) yield { ...command, ms } }
   if (command._tag === "Lease" && command.held > 0) yield { ...command, held: 0 }
   if (command._tag === "Shutdown" && command.grace !== null) yield { ...command, grace: null }
-}
-
-function* smallerCommands(commands: ReadonlyArray<Command>): Generator<ReadonlyArray<Command>> {
-  for (let size = Math.floor(commands.length / 2); size > 1; size = Math.floor(size / 2)) {
-    for (let at = 0; at < commands.length; at += size) yield [...commands.slice(0, at), ...commands.slice(at + size)]
-  }
-  for (let at = 0; at < commands.length; at++) yield without(commands, at)
-  for (const [at, command] of commands.entries()) {
-    for (const smaller of smallerCommand(command)) yield replaced(commands, at, smaller)
-    if (command._tag === "Together") {
-      for (const fewer of smallerCommands(command.commands)) {
-        if (fewer.length > 0) yield replaced(commands, at, { ...command, commands: fewer })
-      }
+  if (command._tag === "Together") {
+    for (const commands of smallerList(command.commands, smallerCommand)) {
+      if (commands.length > 0) yield { ...command, commands }
     }
   }
 }
@@ -178,7 +168,7 @@ function* smallerPool(plan: PoolPlan, used: ReadonlySet<string>): Generator<Pool
 
 /** Smaller scenarios, the much smaller ones first. */
 export function* smaller(scenario: PoolScenario): Generator<PoolScenario> {
-  for (const commands of smallerCommands(scenario.commands)) yield { ...scenario, commands }
+  for (const commands of smallerList(scenario.commands, smallerCommand)) yield { ...scenario, commands }
   const used = new Set(scenario.commands.flatMap(keyOf))
   for (const pool of smallerPool(scenario.pool, used)) yield { ...scenario, pool }
   const calm = {

@@ -8,28 +8,35 @@ export const without = <A>(values: ReadonlyArray<A>, index: number): ReadonlyArr
 export const replaced = <A>(values: ReadonlyArray<A>, index: number, value: A): ReadonlyArray<A> =>
   values.map((old, at) => at === index ? value : old)
 
+/** Fewer of them, or smaller ones, the much smaller lists first. */
+export function* smallerList<A>(
+  values: ReadonlyArray<A>,
+  smaller: (value: A) => Iterable<A>
+): Generator<ReadonlyArray<A>> {
+  // Halves first: most of a long script is noise.
+  for (let size = Math.floor(values.length / 2); size > 1; size = Math.floor(size / 2)) {
+    for (let at = 0; at < values.length; at += size) yield [...values.slice(0, at), ...values.slice(at + size)]
+  }
+  for (let at = 0; at < values.length; at++) yield without(values, at)
+  for (const [at, value] of values.entries()) {
+    for (const less of smaller(value)) yield replaced(values, at, less)
+  }
+}
+
 function* smallerCommand(command: Command): Generator<Command> {
   if (command._tag === "Together") yield* command.commands
   if (command._tag === "Abandon") yield command.command
   if (command._tag === "Step") { for (const ms of [1, 100, 1000]) if (ms < command.ms) yield { ...command, ms } }
-}
-
-/** Fewer commands, or smaller ones, the much smaller scripts first. */
-export function* smallerCommands(commands: ReadonlyArray<Command>): Generator<ReadonlyArray<Command>> {
-  // Halves first: most of a long script is noise.
-  for (let size = Math.floor(commands.length / 2); size > 1; size = Math.floor(size / 2)) {
-    for (let at = 0; at < commands.length; at += size) yield [...commands.slice(0, at), ...commands.slice(at + size)]
-  }
-  for (let at = 0; at < commands.length; at++) yield without(commands, at)
-  for (const [at, command] of commands.entries()) {
-    for (const smaller of smallerCommand(command)) yield replaced(commands, at, smaller)
-    if (command._tag === "Together") {
-      for (const fewer of smallerCommands(command.commands)) {
-        if (fewer.length > 0) yield replaced(commands, at, { ...command, commands: fewer })
-      }
+  if (command._tag === "Together") {
+    for (const commands of smallerList(command.commands, smallerCommand)) {
+      if (commands.length > 0) yield { ...command, commands }
     }
   }
 }
+
+/** Fewer commands, or smaller ones. */
+export const smallerCommands = (commands: ReadonlyArray<Command>): Generator<ReadonlyArray<Command>> =>
+  smallerList(commands, smallerCommand)
 
 function* smallerChild(child: ChildPlan): Generator<ChildPlan> {
   if (child.nested !== null) {
