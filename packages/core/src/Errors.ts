@@ -401,3 +401,81 @@ export class ReopenFailed extends Schema.TaggedError<ReopenFailed>()("ReopenFail
     return `${this.path} could not be opened: ${this.reason}`
   }
 }
+
+/**
+ * A control request was refused. `BadToken`: the token is missing or wrong. `ForeignRequest`: it came from a web page or
+ * for another host. `Malformed`, `TooLarge`: it is no frame of the protocol, or larger than one may be. `TooMany`: so many
+ * connections are open already.
+ */
+export class ControlDenied extends Schema.TaggedError<ControlDenied>()("ControlDenied", {
+  reason: Schema.Literals(["BadToken", "ForeignRequest", "Malformed", "TooLarge", "TooMany"]),
+  detail: Schema.String
+}) {
+  override get message(): string {
+    return `the request was refused: ${this.detail} (${this.reason})`
+  }
+}
+
+/** Client and server speak different versions of the control protocol. Nothing was done. */
+export class VersionMismatch extends Schema.TaggedError<VersionMismatch>()("VersionMismatch", {
+  client: Schema.NullOr(Schema.Int),
+  server: Schema.Int
+}) {
+  override get message(): string {
+    return `the server speaks version ${this.server} of the control protocol, the client ${
+      this.client === null ? "does not say which" : `version ${this.client}`
+    }: use the same version of treeline for both`
+  }
+}
+
+/**
+ * Nobody answers at the control address. `NotRunning`: nothing listens there. `NoAnswer`: not within `within` ms.
+ * `Lost`: the connection ended in the middle. `Foreign`: what answers is no control server.
+ */
+export class ControlUnavailable extends Schema.TaggedError<ControlUnavailable>()("ControlUnavailable", {
+  address: Schema.String,
+  reason: Schema.Literals(["NotRunning", "PermissionDenied", "NoAnswer", "Lost", "Foreign"]),
+  detail: Schema.String
+}) {
+  override get message(): string {
+    return `no control at ${this.address}: ${this.detail} (${this.reason})`
+  }
+}
+
+/** A subscriber did not take what there was for it and is not served any more. `missed` were not told to it. */
+export class SubscriberDropped extends Schema.TaggedError<SubscriberDropped>()("SubscriberDropped", {
+  subscription: Schema.String,
+  missed: Schema.Int
+}) {
+  override get message(): string {
+    return `the subscription to ${this.subscription} was ended because its reader is too slow; ${this.missed} were missed`
+  }
+}
+
+/** There is no pool of this name. */
+export class UnknownPool extends Schema.TaggedError<UnknownPool>()("UnknownPool", {
+  pool: Schema.String
+}) {
+  override get message(): string {
+    return `there is no pool ${this.pool}`
+  }
+}
+
+/** Who listens at a port: a process, as far as the system tells. */
+export const PortHolder = Schema.Struct({
+  pid: Schema.Int,
+  command: Schema.String
+})
+export type PortHolder = typeof PortHolder.Type
+
+/** A port that a child needs is another process's. Nothing was started; `holders` is empty where the system does not tell. */
+export class PortInUse extends Schema.TaggedError<PortInUse>()("PortInUse", {
+  child: Schema.String,
+  address: Schema.String,
+  holders: Schema.Array(PortHolder)
+}) {
+  override get message(): string {
+    const who = this.holders.map(({ command, pid }) => `${command} (pid ${pid})`).join(", ")
+    return `${this.address}, which ${this.child} needs, is in use by ${who === "" ? "another process" : who}`
+  }
+}
