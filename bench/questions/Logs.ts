@@ -45,7 +45,7 @@ const services = Layer.mergeAll(
   Layer.succeed(References.MinimumLogLevel, "None")
 )
 
-const logged = (name: string, files: Logs.FileOptions | undefined, options: Logs.Options): Way => ({
+const logged = (name: string, files: Logs.FileOptions | undefined, options: Omit<Logs.Options, "file">): Way => ({
   name,
   run: (directory, mebibytes) =>
     Effect.runPromise(

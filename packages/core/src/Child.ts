@@ -27,6 +27,7 @@ import { ChildActor, noOwner } from "./internal/ChildActor.ts"
 import * as EffectBody from "./internal/EffectBody.ts"
 import * as ProcessBody from "./internal/ProcessBody.ts"
 import * as Siblings from "./internal/Siblings.ts"
+import type { Usage } from "./Limits.ts"
 import type { Output } from "./Output.ts"
 import * as Probe from "./Probe.ts"
 import type { LaunchOptions, ProcessPlatform } from "./ProcessPlatform.ts"
@@ -173,6 +174,8 @@ export interface Child {
   /** Writes to its standard input. */
   readonly write: (input: string | Uint8Array) => Effect.Effect<void, NotRunning | PlatformError.PlatformError>
   readonly status: Effect.Effect<ChildStatus>
+  /** What its processes use now; null while it has none. */
+  readonly usage: Effect.Effect<Usage | null>
   /** The last events and then all that come until the scope ends; a reader that is slower than 256 events loses the oldest. */
   readonly events: Stream.Stream<ChildEvent>
   /** What it writes, over all incarnations: what is still kept of the current one, then all that comes. */
@@ -243,6 +246,7 @@ export const fromActor = (actor: ChildActor): Child => {
           tree.stdin
         )),
     status: actor.status,
+    usage: Effect.suspend(() => treeOf(actor)?.usage ?? Effect.succeed(null)),
     events: actor.events.stream(eventsCapacity),
     output: outputOf(outputs),
     outputs,

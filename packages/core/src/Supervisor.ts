@@ -97,6 +97,12 @@ export const SupervisorStatus = Schema.Struct({
 })
 export type SupervisorStatus = typeof SupervisorStatus.Type
 
+/** How a child is added. */
+export interface Adding {
+  /** It waits until it is resumed. Default: it starts. */
+  readonly paused?: boolean | undefined
+}
+
 /** A running supervisor. */
 export interface Supervisor {
   readonly status: Effect.Effect<SupervisorStatus>
@@ -106,7 +112,8 @@ export interface Supervisor {
   readonly child: (id: string) => Effect.Effect<Child.Child, UnknownChild>
   /** Adds a child and starts it. A temporary one is forgotten when it has ended. */
   readonly startChild: <R>(
-    spec: ChildSpec.ChildSpec<R>
+    spec: ChildSpec.ChildSpec<R>,
+    options?: Adding
   ) => Effect.Effect<Child.Child, InvalidSpec | ChildClosed, R>
   /** Stops a child; it stays known and can be restarted. */
   readonly terminateChild: (
@@ -122,7 +129,8 @@ export interface Supervisor {
    * while what could not be ended of the old one lives.
    */
   readonly replaceChild: <R>(
-    spec: ChildSpec.ChildSpec<R>
+    spec: ChildSpec.ChildSpec<R>,
+    options?: Adding
   ) => Effect.Effect<Child.Child, UnknownChild | InvalidSpec | ChildClosed | ChildFailed, R>
   /** Stops a child and forgets it; refused while another child depends on it, or while what could not be ended lives. */
   readonly removeChild: (id: string) => Effect.Effect<void, UnknownChild | InvalidSpec | ChildFailed>
@@ -207,7 +215,9 @@ const fromActor = (actor: SupervisorActor): Supervisor => ({
   children: childrenOf(actor),
   events: actor.events.stream(eventsCapacity),
   child: (id) => Effect.map(actor.find(id), Child.fromActor),
-  startChild: Effect.fn("Supervisor.startChild")((spec) => Effect.map(actor.startChild(spec), Child.fromActor)),
+  startChild: Effect.fn("Supervisor.startChild")((spec, options) =>
+    Effect.map(actor.startChild(spec, options), Child.fromActor)
+  ),
   terminateChild: Effect.fn("Supervisor.terminateChild")(function*(id, plan) {
     const child = yield* actor.find(id)
     yield* child.stop(plan === undefined ? undefined : yield* Effect.fromResult(ShutdownPlan.validate(plan)))
@@ -215,7 +225,9 @@ const fromActor = (actor: SupervisorActor): Supervisor => ({
   restartChild: Effect.fn("Supervisor.restartChild")((id: string) =>
     Effect.flatMap(actor.find(id), (child) => child.restart)
   ),
-  replaceChild: Effect.fn("Supervisor.replaceChild")((spec) => Effect.map(actor.replaceChild(spec), Child.fromActor)),
+  replaceChild: Effect.fn("Supervisor.replaceChild")((spec, options) =>
+    Effect.map(actor.replaceChild(spec, options), Child.fromActor)
+  ),
   removeChild: Effect.fn("Supervisor.removeChild")((id: string) => actor.removeChild(id)),
   awaitReady: awaitReady(actor),
   awaitEnd: actor.awaitEnd,

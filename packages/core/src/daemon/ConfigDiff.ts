@@ -81,6 +81,13 @@ const depths = (services: ReadonlyMap<string, Pick<Planned, "after">>): Readonly
   return found
 }
 
+/** The services in their order: those of one level are independent of each other, and each needs only levels before it. */
+export const levels = (services: Plan): ReadonlyArray<ReadonlyArray<string>> => {
+  const found: Array<Array<string>> = []
+  for (const [name, depth] of depths(services)) (found[depth] ??= []).push(name)
+  return found
+}
+
 /**
  * The difference. `old` is what runs; a service that is known there by its name only counts as changed.
  *

@@ -2,10 +2,10 @@
  * The control API: what another process may ask of services that run. An effect/rpc group with a version, so a client has
  * types only. `ControlServer` answers it, `ControlClient` asks.
  */
-import * as Schema from "effect/Schema"
 import * as Rpc from "effect/rpc/Rpc"
 import * as RpcGroup from "effect/rpc/RpcGroup"
 import * as RpcMiddleware from "effect/rpc/RpcMiddleware"
+import * as Schema from "effect/Schema"
 import {
   CapacityExceeded,
   ChildFailed,
@@ -18,9 +18,9 @@ import {
   ReopenFailed,
   StartTimedOut,
   SubscriberDropped,
+  Unkillable,
   UnknownChild,
   UnknownPool,
-  Unkillable,
   UnsavedState,
   VersionMismatch
 } from "../Errors.ts"
@@ -134,7 +134,7 @@ export class Control extends RpcGroup.make(
       PoolClosed,
       CapacityExceeded,
       ChildFailed,
-          InvalidSpec,
+      InvalidSpec,
       Overtaken,
       StartTimedOut,
       Unkillable,

@@ -258,8 +258,9 @@ const cleanLong = (rules: Rules, window: Uint8Array): string => {
  * ```
  */
 export class Splitter {
-  private readonly rules: Rules
-  private readonly window: number
+  private current: Rules
+  /** Never smaller than it was, for an unfinished line may be as long. */
+  private window: number
   /** The unfinished line, without its beginning when that was given already. */
   private rest: Array<Uint8Array> = []
   private size = 0
@@ -267,8 +268,18 @@ export class Splitter {
   private skipped = 0
 
   constructor(rules: Rules) {
-    this.rules = rules
+    this.current = rules
     this.window = rules.maxLine + rules.lookahead
+  }
+
+  get rules(): Rules {
+    return this.current
+  }
+
+  /** Other rules, from the next line on that ends. */
+  set rules(rules: Rules) {
+    this.current = rules
+    this.window = Math.max(this.window, rules.maxLine + rules.lookahead)
   }
 
   /** Bytes that were left out of lines that were too long. */

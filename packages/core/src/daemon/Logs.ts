@@ -12,7 +12,9 @@
 import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
+import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import type * as FileSystem from "effect/FileSystem"
 import * as Path from "effect/Path"
@@ -41,8 +43,8 @@ export interface Options<R = never> extends LogLine.Options {
    * 96 for itself.
    */
   readonly ring?: number | undefined
-  /** The file of a child, for as long as the scope lives. Default: none. See `files`. */
-  readonly file?: ((child: string) => Effect.Effect<Sink, InvalidSpec, R>) | undefined
+  /** The file of a child, for as long as the scope lives; undefined for none. Default: none. See `files`. */
+  readonly file?: ((child: string) => Effect.Effect<Sink | undefined, InvalidSpec, R>) | undefined
 }
 
 /**
@@ -88,6 +90,13 @@ export interface Logs {
    */
   readonly follow: (query?: Query) => Stream.Stream<LogLine.Entry, UnknownChild>
   readonly status: Effect.Effect<ReadonlyArray<LogStatus>>
+  /** Other limits and rules, for the next lines of all children: the secrets of another configuration. */
+  readonly setRules: (options: LogLine.Options) => Effect.Effect<void, InvalidSpec>
+  /**
+   * Waits until a child is closed and its last words are logged; at once when there is none of this name. Then another
+   * one of the name can be added.
+   */
+  readonly awaitClosed: (child: string) => Effect.Effect<void>
   /** The file of a child. */
   readonly file: (child: string) => Effect.Effect<LogFile.LogFile, UnknownChild>
   /** Opens all files anew, as after SIGHUP: for files that somebody else has renamed. */
@@ -120,6 +129,7 @@ class ChildLog {
   readonly ring: LineRing<LogLine.Entry>
   /** Until the child is closed. */
   open = true
+  readonly closed = Deferred.makeUnsafe<void>()
   sink: Sink | undefined = undefined
   lines = 0
   bytes = 0
@@ -148,13 +158,15 @@ class ChildLog {
   }
 }
 
+type MakeSink = (child: string) => Effect.Effect<Sink | undefined, InvalidSpec, Scope.Scope>
+
 /** Where a follower is in the log of one child: the index of the next entry. */
 type Cursors = Map<ChildLog, number>
 
 class Book {
-  private readonly rules: LogLine.Rules
+  private rules: LogLine.Rules
   private readonly ringBytes: number
-  private readonly makeSink: ((child: string) => Effect.Effect<Sink, InvalidSpec, Scope.Scope>) | undefined
+  private readonly makeSink: MakeSink | undefined
   private readonly clock: Clock.Clock
   /** By id, in the order in which they were added. */
   private readonly logs = new Map<string, ChildLog>()
@@ -169,7 +181,7 @@ class Book {
   constructor(
     rules: LogLine.Rules,
     ringBytes: number,
-    makeSink: ((child: string) => Effect.Effect<Sink, InvalidSpec, Scope.Scope>) | undefined,
+    makeSink: MakeSink | undefined,
     clock: Clock.Clock
   ) {
     this.rules = rules
@@ -193,12 +205,16 @@ class Book {
       const scope = yield* Scope.make()
       log.sink = yield* (this.makeSink === undefined ? Effect.undefined : this.makeSink(child.id)).pipe(
         Scope.provide(scope),
-        Effect.onError(() => Effect.sync(() => this.close(log)))
+        Effect.onError((cause) => {
+          this.close(log)
+          return Effect.ensuring(Scope.close(scope, Exit.failCause(cause)), Deferred.succeed(log.closed, undefined))
+        })
       )
       const fiber = yield* Stream.runForEach(child.outputs, (outputs) => this.consume(log, outputs)).pipe(
         Effect.onExit((exit) => {
           this.close(log)
-          return Scope.close(scope, exit)
+          // Then the file can be opened by another one.
+          return Effect.ensuring(Scope.close(scope, exit), Deferred.succeed(log.closed, undefined))
         }),
         Effect.forkDetach({ startImmediately: true })
       )
@@ -240,6 +256,7 @@ class Book {
           this.miss(log, offset - expected)
         }
         expected = offset + bytes.length
+        splitter.rules = this.rules
         write(splitter.feed(bytes))
         log.leftOut += splitter.leftOut - leftOut
         leftOut = splitter.leftOut
@@ -447,6 +464,17 @@ class Book {
 
   readonly status: Logs["status"] = Effect.suspend(() => Effect.forEach([...this.logs.values()], (log) => log.status))
 
+  readonly setRules: Logs["setRules"] = (options) =>
+    Effect.map(Effect.fromResult(LogLine.validate(options)), (rules) => {
+      this.rules = rules
+    })
+
+  readonly awaitClosed: Logs["awaitClosed"] = (child) =>
+    Effect.suspend(() => {
+      const log = this.logs.get(child)
+      return log === undefined ? Effect.void : Deferred.await(log.closed)
+    })
+
   readonly file: Logs["file"] = (child) =>
     Effect.suspend(() => {
       const file = this.logs.get(child)?.sink?.file
@@ -495,6 +523,24 @@ export const fileName = (child: string): string =>
     }).join("")
   }.log`
 
+/** The rotating file of a child at this path; its directory is made when it is missing. */
+export const fileAt = (
+  path: string,
+  child: string,
+  options: FileOptions = {}
+): Effect.Effect<Sink, InvalidSpec, FileSystem.FileSystem | Path.Path | Scope.Scope> => {
+  const { layout } = options
+  const describeLoss = (loss: LogFile.Loss): string => {
+    const { at, bytes, lines, reason } = loss
+    const time = new Date(at).toISOString()
+    return layout === "json"
+      ? JSON.stringify({ at: time, child, gap: "file", lines, bytes, reason })
+      : `${layout?.timestamps === false ? "" : `${time} `}treeline: ${LogFile.describeLoss(loss)}`
+  }
+  const format = LogLine.formatter(layout)
+  return Effect.map(LogFile.make(path, { describeLoss, ...options }), (file) => ({ file, format }))
+}
+
 /** One rotating file for each child, `CHILD.log`, in a directory that is made when it is missing. */
 export const files =
   (directory: string, options: FileOptions = {}) =>
@@ -504,17 +550,7 @@ export const files =
       if (name.length > longestName) {
         return yield* new InvalidSpec({ field: child, problem: "is too long for the name of a file" })
       }
-      const { layout } = options
-      const format = LogLine.formatter(layout)
-      const describeLoss = (loss: LogFile.Loss): string => {
-        const { at, bytes, lines, reason } = loss
-        const time = new Date(at).toISOString()
-        return layout === "json"
-          ? JSON.stringify({ at: time, child, gap: "file", lines, bytes, reason })
-          : `${layout?.timestamps === false ? "" : `${time} `}treeline: ${LogFile.describeLoss(loss)}`
-      }
-      const path = (yield* Path.Path).join(directory, name)
-      return { file: yield* LogFile.make(path, { describeLoss, ...options }), format }
+      return yield* fileAt((yield* Path.Path).join(directory, name), child, options)
     })
 
 /**
@@ -562,14 +598,9 @@ export const make = Effect.fn("Logs.make")(function*<R = never>(
   const { file } = options
   const makeSink = file === undefined
     ? undefined
-    : (child: string) =>
-      Effect.provideContext(file(child), services) as Effect.Effect<
-        Sink,
-        InvalidSpec,
-        Scope.Scope
-      >
+    : (child: string) => Effect.provideContext(file(child), services) as ReturnType<MakeSink>
   const book = new Book(rules, ring, makeSink, yield* Clock.Clock)
   yield* Effect.addFinalizer(() => book.end)
-  const { add, file: fileOf, follow, read, reopen, status, waiting } = book
-  return { add, read, follow, status, file: fileOf, reopen, waiting }
+  const { add, awaitClosed, file: fileOf, follow, read, reopen, setRules, status, waiting } = book
+  return { add, read, follow, status, setRules, awaitClosed, file: fileOf, reopen, waiting }
 })

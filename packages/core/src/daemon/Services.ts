@@ -7,6 +7,7 @@ import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
+import type { Child } from "../Child.ts"
 import * as ChildSpec from "../ChildSpec.ts"
 import { InvalidSpec } from "../Errors.ts"
 import * as Dependencies from "../internal/Dependencies.ts"
@@ -51,6 +52,13 @@ export interface Services {
    * bounded by the shutdown plans of what it stops.
    */
   readonly reload: (next: Config) => Effect.Effect<Report, InvalidSpec>
+}
+
+export interface Options extends Pick<Supervisor.Options, "onEvent"> {
+  /** Called with each child when it is there, those of reloads too; the next one waits for its end. */
+  readonly onChild?: ((child: Child) => Effect.Effect<void>) | undefined
+  /** Whether what a reload starts waits until it is resumed. Default: no. */
+  readonly paused?: Effect.Effect<boolean> | undefined
 }
 
 type Spec = ChildSpec.ChildSpec<ProcessPlatform>
@@ -107,10 +115,14 @@ const outcome = <A, R>(
  */
 export const start = Effect.fn("Services.start")(function*(
   first: Config,
-  options: Pick<Supervisor.Options, "onEvent"> = {}
+  { onChild = () => Effect.void, onEvent, paused = Effect.succeed(false) }: Options = {}
 ): Effect.fn.Return<Services, InvalidSpec, ProcessPlatform | Scope.Scope> {
   const specs = yield* Effect.fromResult(specsOf(first))
-  const supervisor = yield* Supervisor.start([...specs.values()], { ...first.supervisor, ...options })
+  const supervisor = yield* Supervisor.start([...specs.values()], { ...first.supervisor, onEvent })
+  for (const id of specs.keys()) {
+    // A temporary one may have come and gone.
+    yield* Effect.flatMap(supervisor.child(id), onChild).pipe(Effect.catchTag("UnknownChild", () => Effect.void))
+  }
   const context = yield* Effect.context<ProcessPlatform>()
   const reloading = yield* Semaphore.make(1)
   /** What each known service runs by; undefined when that failed half-way. */
@@ -118,11 +130,13 @@ export const start = Effect.fn("Services.start")(function*(
   let config = first
 
   /** Puts a service where there is none, or in the place of the one that was stopped. */
-  const put = (spec: Spec, known: boolean) => {
-    const added = supervisor.startChild(spec)
+  const put = Effect.fnUntraced(function*(spec: Spec, known: boolean) {
+    const options = { paused: yield* paused }
+    const added = supervisor.startChild(spec, options)
     // A temporary one that was added later is forgotten when it has ended.
-    return known ? Effect.catchTag(supervisor.replaceChild(spec), "UnknownChild", () => added) : added
-  }
+    const placed = known ? Effect.catchTag(supervisor.replaceChild(spec, options), "UnknownChild", () => added) : added
+    yield* Effect.flatMap(placed, onChild)
+  })
 
   const apply = Effect.fnUntraced(function*(next: Config, specs: ReadonlyMap<string, Spec>) {
     const plan = ConfigDiff.plan(next)

@@ -64,7 +64,13 @@ type AnyReply = Deferred.Deferred<unknown, ChildClosed>
 type Refused = Overtaken | ChildClosed | ChildFailed
 
 type Message =
-  | { readonly _tag: "Start"; readonly epoch: number; readonly reply: Reply<void, Refused> }
+  | {
+    readonly _tag: "Start"
+    readonly epoch: number
+    /** It is to wait until it is resumed. */
+    readonly paused: boolean
+    readonly reply: Reply<void, Refused>
+  }
   | { readonly _tag: "Stop"; readonly plan: ShutdownPlan.Validated; readonly reply: Reply<void, ChildClosed> }
   | {
     readonly _tag: "Restart"
@@ -219,13 +225,20 @@ export class ChildActor {
     })
   }
 
-  readonly start: Effect.Effect<void, Refused> = Effect.suspend(() => {
-    const { epoch } = this
-    return Effect.tap(
-      this.ask<void, Refused>((reply) => ({ _tag: "Start", epoch, reply })),
-      () => Effect.annotateCurrentSpan("incarnation", this.number)
-    )
-  }).pipe((self) => this.traced("Child.start", self))
+  private begins(paused: boolean): Effect.Effect<void, Refused> {
+    return Effect.suspend(() => {
+      const { epoch } = this
+      return Effect.tap(
+        this.ask<void, Refused>((reply) => ({ _tag: "Start", epoch, paused, reply })),
+        () => Effect.annotateCurrentSpan("incarnation", this.number)
+      )
+    }).pipe((self) => this.traced("Child.start", self))
+  }
+
+  readonly start: Effect.Effect<void, Refused> = this.begins(false)
+
+  /** Wants it up, but not before it is resumed. */
+  readonly startPaused: Effect.Effect<void, Refused> = this.begins(true)
 
   stop(plan?: ShutdownPlan.Validated): Effect.Effect<void, ChildClosed> {
     return Effect.suspend(() => {
@@ -392,7 +405,7 @@ export class ChildActor {
   private handle(message: Message): Effect.Effect<void> {
     switch (message._tag) {
       case "Start":
-        return this.onStart(message.epoch, message.reply)
+        return this.onStart(message.epoch, message.paused, message.reply)
       case "Stop":
         return this.onStop(message.plan, message.reply)
       case "Restart":
@@ -860,13 +873,14 @@ export class ChildActor {
 
   // ------------------------------------------------------------------------------------------------ commands
 
-  private onStart(epoch: number, reply: Reply<void, Refused>): Effect.Effect<void> {
+  private onStart(epoch: number, paused: boolean, reply: Reply<void, Refused>): Effect.Effect<void> {
     return Effect.gen({ self: this }, function*() {
       if (epoch !== this.epoch) {
         Deferred.doneUnsafe(reply, Exit.fail(new Overtaken({ child: this.id, operation: "start" })))
         return
       }
-      yield* this.unpause
+      if (paused) this.holdBack()
+      else yield* this.unpause
       switch (this.state._tag) {
         case "Waiting":
         case "BackingOff":
@@ -973,13 +987,16 @@ export class ChildActor {
     })
   }
 
+  private holdBack(): void {
+    if (this.paused) return
+    this.paused = true
+    this.publish({ _tag: "Paused" })
+    this.current?.stopProbes()
+  }
+
   private onPause(reply: Reply<void, ChildClosed>): Effect.Effect<void> {
     return Effect.suspend(() => {
-      if (!this.paused) {
-        this.paused = true
-        this.publish({ _tag: "Paused" })
-        if (this.current !== undefined) this.current.stopProbes()
-      }
+      this.holdBack()
       Deferred.doneUnsafe(reply, Exit.void)
       // A tree that is being ended is awaited; only a backoff is cut short.
       if (this.state._tag !== "BackingOff") return Effect.void

@@ -19,7 +19,7 @@ import type { ChildEvent } from "../ChildStatus.ts"
 import { ChildClosed, type ChildFailed, IntensityExceeded, InvalidSpec, UnknownChild } from "../Errors.ts"
 import type * as Restart from "../Restart.ts"
 import * as ShutdownPlan from "../ShutdownPlan.ts"
-import type { SupervisorEnd, SupervisorEvent } from "../Supervisor.ts"
+import type { Adding, SupervisorEnd, SupervisorEvent } from "../Supervisor.ts"
 import { Broadcast } from "./Broadcast.ts"
 import { ChildActor, type Owner } from "./ChildActor.ts"
 import * as Dependencies from "./Dependencies.ts"
@@ -454,7 +454,10 @@ export class SupervisorActor {
     })
   }
 
-  startChild<R>(spec: ChildSpec.ChildSpec<R>): Effect.Effect<ChildActor, InvalidSpec | ChildClosed, R> {
+  startChild<R>(
+    spec: ChildSpec.ChildSpec<R>,
+    { paused = false }: Adding = {}
+  ): Effect.Effect<ChildActor, InvalidSpec | ChildClosed, R> {
     return Effect.gen({ self: this }, function*() {
       const child = yield* Effect.fromResult(ChildSpec.validate(spec))
       const actor = yield* Effect.uninterruptible(Effect.gen({ self: this }, function*() {
@@ -464,7 +467,7 @@ export class SupervisorActor {
         if (Result.isFailure(admitted)) yield* entry.actor.close
         return yield* Effect.fromResult(Result.map(admitted, () => entry.actor))
       }))
-      yield* Effect.ignore(actor.start)
+      yield* Effect.ignore(paused ? actor.startPaused : actor.start)
       return actor
     })
   }
@@ -480,7 +483,8 @@ export class SupervisorActor {
   }
 
   replaceChild<R>(
-    spec: ChildSpec.ChildSpec<R>
+    spec: ChildSpec.ChildSpec<R>,
+    { paused = false }: Adding = {}
   ): Effect.Effect<ChildActor, InvalidSpec | ReplaceRefusal | ChildFailed, R> {
     return Effect.gen({ self: this }, function*() {
       const child = yield* Effect.fromResult(ChildSpec.validate(spec))
@@ -502,7 +506,7 @@ export class SupervisorActor {
         yield* entry.actor.close
         return next.actor
       }))
-      yield* Effect.ignore(actor.start)
+      yield* Effect.ignore(paused ? actor.startPaused : actor.start)
       return actor
     })
   }

@@ -1,4 +1,5 @@
 /** The last output of a child as text for a report. */
+import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import type { Output } from "../Output.ts"
 import type { ProcessTree } from "../ProcessTree.ts"
@@ -28,6 +29,15 @@ const of = (output: Output): Effect.Effect<{ readonly bytes: Uint8Array; readonl
     return { bytes, complete: (yield* output.bytes) === bytes.length }
   })
 
+/** What takes secrets out of a text before it becomes part of an error or an event. */
+export const CurrentRedaction = Context.Reference<((text: string) => string) | undefined>(
+  "@treeline/core/internal/Redaction",
+  { defaultValue: () => undefined }
+)
+
+/** How much more is looked at where something may be taken out, in bytes: a secret must not be cut into a remainder. */
+const margin = 4096
+
 /** The most that `ofTree` returns, in bytes of UTF-8. */
 const limit = 4096
 
@@ -39,13 +49,18 @@ export const ofTree = (tree: ProcessTree): Effect.Effect<string> =>
   Effect.gen(function*() {
     const stdout = yield* of(tree.stdout)
     const stderr = yield* of(tree.stderr)
+    const redact = yield* CurrentRedaction
     const room = limit - headings
+    const last = (bytes: Uint8Array, size: number, complete: boolean) =>
+      redact === undefined
+        ? lastLines(bytes, size, complete)
+        : lastLines(Web.textEncoder().encode(redact(lastLines(bytes, size + margin, complete))), size, true)
     const forStderr = Math.min(stderr.bytes.length, Math.max(room / 2, room - stdout.bytes.length))
     const parts: Array<string> = []
     const add = (name: string, text: string) => {
       if (text !== "") parts.push(`${name}:\n${text}${text.endsWith("\n") ? "" : "\n"}`)
     }
-    add("stderr", lastLines(stderr.bytes, forStderr, stderr.complete))
-    add("stdout", lastLines(stdout.bytes, room - forStderr, stdout.complete))
+    add("stderr", last(stderr.bytes, forStderr, stderr.complete))
+    add("stdout", last(stdout.bytes, room - forStderr, stdout.complete))
     return parts.join("")
   })
