@@ -3,7 +3,8 @@
  *
  * `npm run bench -- --quick` repeats less; `npm run bench -- close scan` asks only these questions. `--runtimes` installs
  * Bun, Deno and other versions of Node into a folder that git ignores, to be asked as well. A run of all questions writes
- * its tables to docs/performance.md. `--ci` asks in short what a change may spoil, and fails where a figure is far off.
+ * its tables to docs/performance.md; with `--write` a run of some puts its tables in the place of theirs. `--ci` asks in
+ * short what a change may spoil, and fails where a figure is far off.
  */
 import { ProcessPlatform } from "@treeline/core"
 import { PosixPlatform } from "@treeline/platform-posix"
@@ -101,8 +102,11 @@ const check = async (): Promise<boolean> => {
   return true
 }
 
-/** Puts the tables of a whole run into the documentation. */
-const write = (tables: ReadonlyArray<string>, rounds: number): void => {
+/** The first line of a table names it. */
+const titleOf = (table: string): string => table.slice(0, table.indexOf("\n"))
+
+/** Puts tables into the documentation: all that there are, or each in the place of the one that has its title. */
+const write = (tables: ReadonlyArray<string>, rounds: number, whole: boolean): void => {
   const document = fileURLToPath(new URL("../docs/performance.md", import.meta.url))
   const [begin, end] = ["<!-- figures: begin -->", "<!-- figures: end -->"]
   const text = fs.readFileSync(document, "utf8")
@@ -116,14 +120,29 @@ const write = (tables: ReadonlyArray<string>, rounds: number): void => {
     `${rounds} rounds`
   ]
   const note = "Written by `npm run bench`; not to be edited."
-  const figures = [begin, "", `${note} ${machine.join(", ")}.`, "", tables.join("\n"), end].join("\n")
-  fs.writeFileSync(document, text.slice(0, from) + figures + text.slice(to + end.length))
+  const [head = "", ...before] = text.slice(from, to).split(/^(?=### )/mu)
+  const later = new Map(tables.map((table) => [titleOf(table), table]))
+  const kept = before.map((table) => {
+    const title = titleOf(table)
+    const newer = later.get(title)
+    later.delete(title)
+    return newer === undefined ? table : `${newer}\n`
+  })
+  const figures = whole
+    ? [begin, "", `${note} ${machine.join(", ")}.`, "", tables.join("\n"), ""].join("\n")
+    : head + [...kept, ...[...later.values()].map((table) => `${table}\n`)].join("")
+  fs.writeFileSync(document, text.slice(0, from) + figures + text.slice(to))
   say("written to docs/performance.md")
 }
 
 const { positionals: names, values } = parseArgs({
   allowPositionals: true,
-  options: { ci: { type: "boolean" }, quick: { type: "boolean" }, runtimes: { type: "boolean" } }
+  options: {
+    ci: { type: "boolean" },
+    quick: { type: "boolean" },
+    runtimes: { type: "boolean" },
+    write: { type: "boolean" }
+  }
 })
 const unknown = names.filter((name) => !questions.some((question) => question.name === name))
 if (unknown.length > 0) {
@@ -138,5 +157,5 @@ if (values.ci === true) {
   const rounds = values.quick === true ? 5 : 11
   const chosen = questions.filter(({ name }) => names.length === 0 || names.includes(name))
   const { tables } = await ask(chosen, { rounds, short: false })
-  if (names.length === 0) write(tables, rounds)
+  if (names.length === 0 || values.write === true) write(tables, rounds, names.length === 0)
 }
