@@ -171,7 +171,7 @@ layer(platform, { excludeTestServices: true })("services", (it) => {
     20_000
   )
 
-  it.effect("K9: a port that somebody else holds is no readiness of a service", () =>
+  it.effect("K9: a service whose port somebody else holds is not started", () =>
     Effect.gen(function*() {
       const server = yield* Effect.acquireRelease(
         Effect.callback<net.Server>((resume) => {
@@ -185,7 +185,9 @@ layer(platform, { excludeTestServices: true })("services", (it) => {
       folder.write({ web: { readiness: { tcp: port, within: "500 millis" }, restart: { mode: "temporary" } } })
       const services = yield* Services.start(yield* folder.load)
       const error = yield* Effect.flip(services.supervisor.awaitReady)
-      assert.match(error.message, /OtherProcess/)
+      assert.include(error.message, `port ${port}, which web needs, is in use by`)
+      assert.include(error.message, `(pid ${process.pid})`)
+      assert.deepStrictEqual(folder.story(), [])
     }), 20_000)
 
   it.effect(

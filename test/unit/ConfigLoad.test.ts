@@ -235,7 +235,23 @@ describe("errors name the source, the path and what was expected", () => {
       "{ \"services\": { \"a\": { \"command\": \"x\" } }, \"groups\": { \"a\": [\"b\"] } }",
       "groups.a: a service has this name already"
     ],
-    ["{ \"groups\": { \"g\": [\"b\"] } }", "groups.g[0]: expected the name of a service"]
+    ["{ \"groups\": { \"g\": [\"b\"] } }", "groups.g[0]: expected the name of a service"],
+    [
+      "{ \"services\": { \"a\": { \"command\": \"x\", \"ports\": [80] }, \"b\": { \"command\": \"x\", \"readiness\": { \"tcp\": 80 } } } }",
+      "services.b: port 80 is the port of a too; a port has one service"
+    ],
+    [
+      "{ \"services\": { \"a\": { \"command\": \"x\", \"ports\": [0] } } }",
+      "services.a.ports[0]: expected a port from 1 to 65535"
+    ],
+    [
+      "{ \"services\": { \"a\": { \"command\": \"x\", \"logs\": { \"file\": \"a.log\" } }, \"b\": { \"command\": \"x\", \"logs\": { \"file\": \"a.log\" } } } }",
+      "services.b.logs.file: expected another file than that of a"
+    ],
+    [
+      "{ \"pools\": { \"a\": { \"command\": \"x\", \"logs\": { \"file\": \"a.log\" } } } }",
+      "pools.a.logs.file: expected a path with {key}: each child has a file of its own"
+    ]
   ])("%s", ([text, problem]) =>
     Effect.gen(function*() {
       const message = yield* failureOf({ text })

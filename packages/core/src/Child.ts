@@ -50,9 +50,18 @@ export interface Policies {
   readonly significant?: boolean | undefined
 }
 
+/** A port of this machine at all its addresses, or at one of them. */
+export type Port = number | { readonly host: string; readonly port: number }
+
 /** A process tree as a child. `launch` options are those of `ProcessPlatform.launch`. */
 export interface Options extends Policies, Pick<LaunchOptions, "require" | "limits" | "output" | "drain"> {
   readonly command: ChildProcess.StandardCommand
+  /**
+   * The ports at which it is to listen. While somebody else listens at one of them it is not launched: its start fails
+   * with `PortInUse`, which says who, and the restart policy decides. Whoever is about to end is waited for up to 2 s; what
+   * a host that has died has left there is ended first; nobody else is touched.
+   */
+  readonly ports?: ReadonlyArray<Port> | undefined
 }
 
 const policiesOf = (policies: Policies): Omit<ChildSpec.ChildSpec, "id" | "body"> => ({
@@ -106,12 +115,12 @@ export const custom = <R>(id: string, body: ChildSpec.Body<R>, policies: Policie
  * ```
  */
 export const make = (id: string, options: Options): ChildSpec.ChildSpec<ProcessPlatform> => {
-  const { command, drain, limits, output, require } = options
+  const { command, drain, limits, output, ports = [], require } = options
   const policies = policiesOf(options)
   const { readiness, shutdown } = policies
   return {
     id,
-    body: ProcessBody.make(command, { require, limits, output, drain }, shutdown, readiness?.probe),
+    body: ProcessBody.make(command, { require, limits, output, drain }, shutdown, readiness?.probe, ports),
     ...policies
   }
 }

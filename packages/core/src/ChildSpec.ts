@@ -57,7 +57,10 @@ export interface StartFailure {
 /** Something that can be started again and again: a process tree, an effect, a nested supervisor. */
 export interface Body<R> {
   readonly _tag: "Process" | "Effect" | "Supervisor"
-  /** Starts one incarnation. It returns soon and is not interrupted. */
+  /**
+   * Starts one incarnation. It returns soon and is not interrupted, but for waits that it makes interruptible itself while
+   * it owns nothing.
+   */
   readonly start: (options: {
     readonly incarnation: number
     /** Called at each step of the teardown. */

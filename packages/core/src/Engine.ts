@@ -134,6 +134,8 @@ export interface Engine {
   readonly spawn: (request: LaunchRequest) => Effect.Effect<EngineTree, LaunchError | ContainmentUnavailable>
   readonly find: (identity: ProcessIdentity) => Effect.Effect<Option.Option<ProcessInfo>>
   readonly processes: Effect.Effect<ReadonlyArray<ProcessInfo>>
+  /** See `ProcessPlatform.endLeftovers`. */
+  readonly endLeftovers?: ((pids: ReadonlyArray<number>) => Effect.Effect<ReadonlyArray<number>>) | undefined
   /** What probes connect through; a platform without one has no `tcp` and `http` probes. */
   readonly network?: Network | undefined
 }

@@ -35,7 +35,7 @@ export interface Network {
   readonly http: Effect.Effect<HttpClient.HttpClient>
   /**
    * The pids that listen at an address of this machine: of `among` at least one that does, if there is one; without
-   * `among` all that the host may see. None where the system does not tell: an address of another machine, a listener
+   * `among` all of them, so that an empty list says that nobody listens. None where the system does not tell: an address of another machine, a listener
    * that it does not list, or a process of `among` that the host may not look into. Undefined where it never tells. A
    * port that another process serves is not a child's readiness.
    */

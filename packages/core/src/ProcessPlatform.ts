@@ -80,6 +80,13 @@ export class ProcessPlatform extends Context.Service<ProcessPlatform, {
   readonly containment: Effect.Effect<Containment.Report>
   /** The living process of this identity; none when it has ended or its pid belongs to another process now. */
   readonly find: (identity: ProcessIdentity) => Effect.Effect<Option.Option<ProcessInfo>>
+  /**
+   * Ends what hosts that have died have left, where one of these processes is of it: found by mark and identity, never by
+   * a pid alone. Tells which of them are; no other process is touched. Undefined where the system itself leaves nothing.
+   */
+  readonly endLeftovers?:
+    | ((pids: ReadonlyArray<number>) => Effect.Effect<ReadonlyArray<number>>)
+    | undefined
   /** The process table, for diagnosis. */
   readonly processes: Effect.Effect<ReadonlyArray<ProcessInfo>>
   /** The clock of the time that is spent on processes: the live one, or the ambient one under simulation. */
@@ -206,6 +213,7 @@ export const make = (engine: Engine): ProcessPlatform["Service"] => {
     launch,
     containment: engine.report,
     find: engine.find,
+    endLeftovers: engine.endLeftovers,
     processes: engine.processes,
     clock: engine.clock,
     network: engine.network

@@ -83,15 +83,6 @@ const problemsOf = (issue: SchemaIssue.Issue): ReadonlyArray<Problem> =>
 
 const decode = Schema.decodeUnknownResult(Config)
 
-/** The ports of this machine that must be a service's own. */
-const portsOf = (service: Config["services"][string]): ReadonlySet<number> => {
-  const ports = new Set<number>()
-  for (const probe of [service.readiness, ...service.liveness]) {
-    if (typeof probe?.tcp === "number") ports.add(probe.tcp)
-  }
-  return ports
-}
-
 /** What no Schema can say: names that must exist, circles, and fields that exclude each other. */
 const conflictsOf = (config: Config): ReadonlyArray<Problem> => {
   const problems: Array<Problem> = []
@@ -104,6 +95,7 @@ const conflictsOf = (config: Config): ReadonlyArray<Problem> => {
     }
   }
   const owners = new Map<number, string>()
+  const logOwners = new Map<string, string>()
   for (const [name, service] of Object.entries(services)) {
     const path = ["services", name]
     for (const [index, dependency] of service.dependsOn.entries()) {
@@ -113,14 +105,23 @@ const conflictsOf = (config: Config): ReadonlyArray<Problem> => {
         say([...path, "dependsOn", index], "expected the name of a service or a group")
       }
     }
-    for (const port of portsOf(service)) {
+    for (const port of ServiceChild.portsOf(service)) {
+      if (typeof port !== "number") continue
       const owner = owners.get(port)
       if (owner !== undefined) say(path, `port ${port} is the port of ${owner} too; a port has one service`)
       owners.set(port, name)
     }
   }
   for (const [section, all] of [["services", services], ["pools", pools]] as const) {
-    for (const [name, { args, shell }] of Object.entries(all)) {
+    for (const [name, { args, logs, shell }] of Object.entries(all)) {
+      if (logs !== undefined) {
+        const owner = logOwners.get(logs.file)
+        if (owner !== undefined) say([section, name, "logs", "file"], `expected another file than that of ${owner}`)
+        logOwners.set(logs.file, name)
+        if (section === "pools" && !logs.file.includes("{key}")) {
+          say([section, name, "logs", "file"], "expected a path with {key}: each child has a file of its own")
+        }
+      }
       if (shell && args.length > 0) say([section, name, "args"], "expected none: the shell's line has its arguments")
     }
   }

@@ -107,8 +107,16 @@ const modes = { permanent: Restart.permanent, transient: Restart.transient, temp
 const restartOf = ({ backoff, mode, ...codes }: Service["restart"]): Restart.Policy =>
   modes[mode]({ ...codes, backoff: Restart.exponential(backoff) })
 
+/** The ports that must be a service's own: those it names, and those of this machine that its probes connect to. */
+export const portsOf = ({ liveness, ports, readiness }: Pick<Common, "liveness" | "ports" | "readiness">) => {
+  const found = new Set<Child.Port>(ports)
+  for (const probe of [readiness, ...liveness]) if (typeof probe?.tcp === "number") found.add(probe.tcp)
+  return [...found]
+}
+
 const optionsOf = (service: Common): Child.Options => ({
   command: programOf(service, service.command, service.args, service.shell),
+  ports: portsOf(service),
   readiness: service.readiness === undefined ? undefined : readinessOf(service, service.readiness),
   liveness: service.liveness.map((liveness, index) => livenessOf(service, liveness, index)),
   restart: restartOf(service.restart),

@@ -323,6 +323,11 @@ const fields = {
   envFile: Schema.Array(Text).pipe(or([], "Files with variables; a later one wins, and \"env\" wins over all")),
   readiness: Readiness.pipe(optional("When it is ready; without it as soon as it was launched")),
   liveness: Schema.Array(Liveness).pipe(or([], "What is asked while it is ready")),
+  ports: Schema.Array(
+    Schema.Union([Port, Schema.Struct({ host: Text, port: Port })]).annotate(
+      expected("a port from 1 to 65535, or an object with \"host\" and \"port\"")
+    )
+  ).pipe(or([], "Where it listens, beside the ports of its tcp probes; it is not launched while somebody else does")),
   restart: Restart.pipe(or({}, "Whether and when it is started again")),
   shutdown: Shutdown.pipe(or({}, "How it is ended")),
   logs: Logs.pipe(optional("Where its output is kept")),

@@ -2,13 +2,15 @@
 import * as Effect from "effect/Effect"
 import * as ChildProcess from "effect/process/ChildProcess"
 import * as Result from "effect/Result"
-import type { Body, Remainder, Running } from "../ChildSpec.ts"
+import type { Port } from "../Child.ts"
+import { type Body, CurrentChild, type Remainder, type Running } from "../ChildSpec.ts"
 import { InvalidSpec, Unkillable } from "../Errors.ts"
 import type { Probe } from "../Probe.ts"
 import type { ProcessInfo } from "../ProcessIdentity.ts"
 import { type LaunchOptions, ProcessPlatform } from "../ProcessPlatform.ts"
 import type { ProcessTree } from "../ProcessTree.ts"
 import type * as ShutdownPlan from "../ShutdownPlan.ts"
+import * as PortCheck from "./PortCheck.ts"
 
 /**
  * The command with an input that stays open after a write, and with the descriptor on which it announces that it is
@@ -56,12 +58,13 @@ const runningOf = (platform: ProcessPlatform["Service"], tree: ProcessTree): Run
   }
 }
 
-/** The body of a command whose readiness this probe asks for. */
+/** The body of a command whose readiness this probe asks for, and that is to listen at these ports. */
 export const make = (
   command: ChildProcess.StandardCommand,
   launch: LaunchOptions,
   shutdown: ShutdownPlan.ShutdownPlan,
-  probe: Probe | undefined
+  probe: Probe | undefined,
+  ports: ReadonlyArray<Port>
 ): Body<ProcessPlatform> => {
   const prepared = prepare(command, probe)
   return {
@@ -75,10 +78,15 @@ export const make = (
             problem: "a line can't be awaited under backpressure; use a ring"
           })
         )
-        : Result.succeed(undefined),
+        : PortCheck.validate(ports),
     start: ({ onStep }) =>
       Effect.gen(function*() {
         const platform = yield* ProcessPlatform
+        if (ports.length > 0) {
+          const name = (yield* CurrentChild)?.child ?? command.command
+          // Nothing is owned yet, so a stop need not wait for it.
+          yield* Effect.interruptible(PortCheck.check(platform, name, ports))
+        }
         return runningOf(platform, yield* platform.launch(prepared, { ...launch, shutdown, onStep }))
       })
   }

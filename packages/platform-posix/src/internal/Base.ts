@@ -41,11 +41,7 @@ export const make = (
     })
     yield* Effect.addFinalizer(() => Effect.sync(() => guardian.close()))
     if (options.sweepOrphaned !== false && parts.linux) {
-      // A zombie is dead: where process 1 does not reap, a killed guardian stays one.
-      const records = HostRecord.orphaned((pid) => {
-        const stat = ProcTable.readStat(pid)
-        return stat !== undefined && ProcTable.isAlive(stat) ? stat.start : undefined
-      })
+      const records = HostRecord.ofDead().filter(({ guarded }) => !guarded)
       const problems = records.length === 0 ? [] : yield* Effect.promise(() => sweepOrphaned(records, grace))
       for (const problem of problems) yield* Effect.logWarning(problem)
     }

@@ -79,13 +79,22 @@ export class HostRecord {
 }
 
 /** A record whose host is dead. */
-export interface Orphaned {
+export interface Dead {
   readonly path: string
   readonly host: TagHost
+  readonly ledger: Ledger.Ledger
+  /** Its guardian lives, and ends what is left. */
+  readonly guarded: boolean
 }
 
-/** Records of dead hosts that no guardian is working on. `startOf` gives the start time of a living process. */
-export const orphaned = (startOf: (pid: number) => number | undefined): ReadonlyArray<Orphaned> => {
+/** The start time of a living process; a zombie is dead: where process 1 does not reap, a killed guardian stays one. */
+const startOf = (pid: number): number | undefined => {
+  const stat = ProcTable.readStat(pid)
+  return stat !== undefined && ProcTable.isAlive(stat) ? stat.start : undefined
+}
+
+/** Records of dead hosts. */
+export const ofDead = (): ReadonlyArray<Dead> => {
   const directory = folder()
   if (directory === undefined) return []
   const scope = scopeName()
@@ -101,8 +110,10 @@ export const orphaned = (startOf: (pid: number) => number | undefined): Readonly
     if (startOf(host.pid) === host.start) return []
     const file = path.join(directory, name)
     try {
-      const { guardian } = Ledger.parse(fs.readFileSync(file, "utf8"))
-      return guardian !== undefined && startOf(guardian.pid) === guardian.start ? [] : [{ path: file, host }]
+      const ledger = Ledger.parse(fs.readFileSync(file, "utf8"))
+      const { guardian } = ledger
+      const guarded = guardian !== undefined && startOf(guardian.pid) === guardian.start
+      return [{ path: file, host, ledger, guarded }]
     } catch {
       return []
     }

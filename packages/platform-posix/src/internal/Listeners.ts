@@ -119,11 +119,14 @@ export const parseUnix = (text: string, path: string): ReadonlyArray<string> => 
   return found
 }
 
-const inodesOf = async (address: Address): Promise<ReadonlyArray<string>> => {
+/** The listening sockets at an address; undefined where it is none of this machine. */
+const inodesOf = async (address: Address): Promise<ReadonlyArray<string> | undefined> => {
   if ("path" in address) return parseUnix(await readTable("unix"), address.path)
   const local = localAddresses(address.host)
-  if (local.length === 0) return []
+  if (local.length === 0) return undefined
   const tables = await Promise.all([readTable("tcp"), readTable("tcp6")])
+  // Even an empty table has a heading.
+  if (tables[0] === "") return undefined
   const sockets = tables.flatMap((table) => parseTcp(table, address.port))
   return local.flatMap((bytes) => {
     for (const tier of boundTo(bytes)) {
@@ -182,7 +185,8 @@ export class Listeners {
       this.known.delete(name)
     }
     const inodes = await inodesOf(address)
-    if (inodes.length === 0) return undefined
+    if (inodes === undefined) return undefined
+    if (inodes.length === 0) return among === undefined ? [] : undefined
     const sockets = new Set(inodes.map((inode) => `socket:[${inode}]`))
     const looked = (among ?? everyPid()).map((pid) => heldBy(pid, sockets))
     const found = looked.filter((held) => typeof held === "object")
@@ -190,7 +194,9 @@ export class Listeners {
       if (this.known.size >= remembered) this.known.clear()
       this.known.set(name, found[0]!)
     }
-    return found.length === 0 && looked.includes("hidden") ? undefined : found.map(({ pid }) => pid)
+    // Without `among` it is somebody's whom the host does not see: another user's, or of another pid namespace.
+    const unseen = looked.includes("hidden") || among === undefined
+    return found.length === 0 && unseen ? undefined : found.map(({ pid }) => pid)
   }
 }
 

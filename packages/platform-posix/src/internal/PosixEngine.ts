@@ -16,6 +16,7 @@ import { type Entry, toInfo } from "./Entry.ts"
 import * as Executable from "./Executable.ts"
 import type { Guardian } from "./Guardian.ts"
 import type { Launched, Launcher, Program } from "./Launcher.ts"
+import * as Leftovers from "./Leftovers.ts"
 import * as Listeners from "./Listeners.ts"
 import * as Mark from "./Mark.ts"
 import * as Numbers from "./Numbers.ts"
@@ -62,6 +63,9 @@ const programOf = (request: LaunchRequest, shell: string) =>
   request.shell === false
     ? { name: request.command, args: request.args, shown: request.command }
     : { name: request.shell === true ? shell : request.shell, args: ["-c", request.command], shown: "shell" }
+
+/** What Node calls its first thread, and so its process, since version 23; for people it is the program. */
+const nodeThread = "MainThread"
 
 /** How often a kernel's container is looked at while its end is awaited, in ms. */
 const sealPoll = 5
@@ -311,7 +315,10 @@ export const make = (parts: Parts): Engine => {
 
   const processes: Effect.Effect<ReadonlyArray<ProcessInfo>> = Effect.promise(async () => {
     const entries: Array<ProcessInfo> = []
-    await table.scan({ since: 0, foreign: new Set() }, (entry) => entries.push(toInfo(entry)) > 0)
+    await table.scan({ since: 0, foreign: new Set() }, (entry) => {
+      const command = entry.command === nodeThread ? ProcTable.programOf(entry.pid) ?? entry.command : entry.command
+      return entries.push({ ...toInfo(entry), command }) > 0
+    })
     return entries
   })
 
@@ -331,6 +338,7 @@ export const make = (parts: Parts): Engine => {
     spawn,
     find,
     processes,
+    endLeftovers: ProcTable.isAvailable() ? Leftovers.end : undefined,
     network: NodeNetwork.make(Listeners.make())
   }
 }

@@ -5,6 +5,7 @@
  * scan that is not interrupted by other work is the one that catches a process that keeps forking.
  */
 import * as fs from "node:fs"
+import * as path from "node:path"
 import type { Entry } from "./Entry.ts"
 import * as Mark from "./Mark.ts"
 import type { ScanOptions } from "./Table.ts"
@@ -109,6 +110,15 @@ export const entryOf = (stat: Stat): Entry => ({
   tag: readTag(stat.pid),
   mark: readMark(stat.pid)
 })
+
+/** The name of the file that a process runs; undefined where the host may not know. */
+export const programOf = (pid: number): string | undefined => {
+  try {
+    return path.basename(fs.readlinkSync(`/proc/${pid}/exe`).replace(/ \(deleted\)$/, ""))
+  } catch {
+    return undefined
+  }
+}
 
 export const find = (pid: number): Entry | undefined => {
   const stat = readStat(pid)
