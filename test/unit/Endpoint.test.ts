@@ -155,6 +155,9 @@ const platformWith = (network: Network.Network | undefined): ProcessPlatform.Pro
   launch: () => Effect.die("no processes here"),
   containment: Effect.die("no processes here"),
   find: () => Effect.succeedNone,
+  identify: () => Effect.succeedNone,
+  standing: () => Effect.succeed("Gone"),
+  signalProcess: () => Effect.succeed("Gone"),
   processes: Effect.succeed([]),
   clock: Clock.Clock,
   network

@@ -15,7 +15,7 @@ import type { ContainmentUnavailable, LaunchError } from "./Errors.ts"
 import type { ExitStatus } from "./ExitStatus.ts"
 import type { Limits, Usage } from "./Limits.ts"
 import type { Network } from "./Network.ts"
-import type { ProcessIdentity, ProcessInfo } from "./ProcessIdentity.ts"
+import type { ProcessIdentity, ProcessInfo, Standing } from "./ProcessIdentity.ts"
 import type { Target } from "./ShutdownPlan.ts"
 
 /** How one descriptor of the child is set up. A `pipe` is read or written by the host, seen from the host. */
@@ -126,6 +126,9 @@ export interface EngineTree {
   readonly release: Effect.Effect<void>
 }
 
+/** What became of a signal to one process. `Denied`: the system does not let this user, or has no such signal. */
+export type Signalling = "Sent" | "Gone" | "Denied"
+
 /** A platform's mechanism. */
 export interface Engine {
   readonly report: Effect.Effect<Report>
@@ -133,6 +136,12 @@ export interface Engine {
   readonly clock: Effect.Effect<Clock.Clock>
   readonly spawn: (request: LaunchRequest) => Effect.Effect<EngineTree, LaunchError | ContainmentUnavailable>
   readonly find: (identity: ProcessIdentity) => Effect.Effect<Option.Option<ProcessInfo>>
+  /** What a record of the process that has this pid now would hold; none when there is none, or it may not be looked at. */
+  readonly identify: (pid: number) => Effect.Effect<Option.Option<ProcessIdentity>>
+  /** Whether a process that was remembered for long still lives. */
+  readonly standing: (identity: ProcessIdentity) => Effect.Effect<Standing>
+  /** A signal to a process that need not be in a tree of this host, after its identity was compared once more. */
+  readonly signalProcess: (identity: ProcessIdentity, signal: ChildProcess.Signal) => Effect.Effect<Signalling>
   readonly processes: Effect.Effect<ReadonlyArray<ProcessInfo>>
   /** See `ProcessPlatform.endLeftovers`. */
   readonly endLeftovers?: ((pids: ReadonlyArray<number>) => Effect.Effect<ReadonlyArray<number>>) | undefined

@@ -479,3 +479,124 @@ export class PortInUse extends Schema.TaggedError<PortInUse>()("PortInUse", {
     return `${this.address}, which ${this.child} needs, is in use by ${who === "" ? "another process" : who}`
   }
 }
+
+/** A file or folder of a daemon's state could not be read or written. */
+export class StateFolderError extends Schema.TaggedError<StateFolderError>()("StateFolderError", {
+  path: Schema.String,
+  operation: Schema.Literals(["make", "write", "replace", "move", "list", "read", "remove"]),
+  detail: Schema.String
+}) {
+  override get message(): string {
+    return `could not ${this.operation} ${this.path}: ${this.detail}`
+  }
+}
+
+/**
+ * Who holds a claim can't be told, so it was left as it is. `Unreadable`: it holds something else. `Unsure`: whether its
+ * process, `pid`, lives. When you know that nobody uses it, remove `path`.
+ */
+export class ClaimUndecided extends Schema.TaggedError<ClaimUndecided>()("ClaimUndecided", {
+  path: Schema.String,
+  pid: Schema.NullOr(Schema.Int),
+  reason: Schema.Literals(["Unreadable", "Unsure"]),
+  detail: Schema.String
+}) {
+  override get message(): string {
+    return `${this.path}: ${this.detail}; nothing was done. If nobody uses it, remove it`
+  }
+}
+
+/** Somebody has removed a claim that this process held. */
+export class ClaimLost extends Schema.TaggedError<ClaimLost>()("ClaimLost", {
+  path: Schema.String
+}) {
+  override get message(): string {
+    return `${this.path} was taken away from this process`
+  }
+}
+
+/**
+ * Somebody serves these services already. Nothing was started or replaced. `pid` is null when it does not say which process
+ * it is.
+ */
+export class AlreadyRunning extends Schema.TaggedError<AlreadyRunning>()("AlreadyRunning", {
+  address: Schema.String,
+  pid: Schema.NullOr(Schema.Int)
+}) {
+  override get message(): string {
+    return `already running${this.pid === null ? "" : ` (pid ${this.pid})`}: ${this.address} is served`
+  }
+}
+
+/** Another command works on the daemon; `within` is how long this one has waited, in ms. Nothing was done. */
+export class OperationBusy extends Schema.TaggedError<OperationBusy>()("OperationBusy", {
+  operation: Schema.String,
+  holder: Schema.Struct({ pid: Schema.Int, operation: Schema.String, since: Schema.Number }),
+  within: Schema.Number
+}) {
+  override get message(): string {
+    const { operation, pid, since } = this.holder
+    const holder = `the ${operation} of process ${pid}, begun at ${new Date(since).toISOString()}`
+    return `${this.operation}: waited ${this.within} ms for ${holder}, which is not done yet; nothing was done`
+  }
+}
+
+/**
+ * A daemon did not get ready; nothing of it is left. `Ended`: its process ended, `status` says how. `TimedOut`: not within
+ * `within` ms, so it was ended. `errorTail` are the last whole lines that it wrote to stderr: at most 4 KiB.
+ */
+export class DaemonNotReady extends Schema.TaggedError<DaemonNotReady>()("DaemonNotReady", {
+  reason: Schema.Literals(["Ended", "TimedOut"]),
+  pid: Schema.Int,
+  within: Schema.Number,
+  status: Schema.NullOr(ExitStatus),
+  errorTail: Schema.String
+}) {
+  override get message(): string {
+    const how = this.status === null ? "" : `: ${describe(this.status)}`
+    const what = this.reason === "Ended"
+      ? `the daemon ended before it was ready${how}`
+      : `the daemon was not ready within ${this.within} ms`
+    return this.errorTail === "" ? what : `${what}:\n${this.errorTail.trimEnd()}`
+  }
+}
+
+/**
+ * A daemon was not ended. `Denied`: the system does not let this user signal it. `TimedOut`: it outlived even the kill.
+ * `Replaced`: each time it had ended another one was there. `blocking` is what its end waited for, as far as it has told.
+ */
+export class DaemonNotStopped extends Schema.TaggedError<DaemonNotStopped>()("DaemonNotStopped", {
+  pid: Schema.Int,
+  reason: Schema.Literals(["Denied", "TimedOut", "Replaced"]),
+  blocking: Schema.Array(Schema.String)
+}) {
+  override get message(): string {
+    const why = {
+      Denied: "this user may not signal it",
+      TimedOut: "it outlived the kill",
+      Replaced: "another one took its place each time"
+    }[this.reason]
+    const blocking = this.blocking.length === 0 ? "" : `; it waited for ${this.blocking.join(", ")}`
+    return `the daemon, process ${this.pid}, could not be ended: ${why}${blocking}`
+  }
+}
+
+/** Somebody answers at the control address who is no daemon of this state folder, such as a `treeline up`. It is left alone. */
+export class Unmanaged extends Schema.TaggedError<Unmanaged>()("Unmanaged", {
+  pid: Schema.NullOr(Schema.Int),
+  folder: Schema.String
+}) {
+  override get message(): string {
+    const who = this.pid === null ? "what answers" : `process ${this.pid}, which answers,`
+    return `${who} was not started as the daemon of ${this.folder}; end it where it was started`
+  }
+}
+
+/** Who started this daemon has died before the daemon had taken its record, so it ended without a trace. */
+export class StartAbandoned extends Schema.TaggedError<StartAbandoned>()("StartAbandoned", {
+  starter: Schema.Int
+}) {
+  override get message(): string {
+    return `the start was given up: process ${this.starter}, which wanted it, has ended`
+  }
+}

@@ -12,14 +12,14 @@ import type * as ChildProcess from "effect/process/ChildProcess"
 import * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
 import * as Containment from "./Containment.ts"
-import type { Engine, LaunchRequest, Session } from "./Engine.ts"
+import type { Engine, LaunchRequest, Session, Signalling } from "./Engine.ts"
 import { ContainmentUnavailable, type InvalidSpec, LaunchError } from "./Errors.ts"
 import * as Siblings from "./internal/Siblings.ts"
 import * as Stdio from "./internal/Stdio.ts"
 import * as Limits from "./Limits.ts"
 import type { Network } from "./Network.ts"
 import * as Output from "./Output.ts"
-import type { ProcessIdentity, ProcessInfo } from "./ProcessIdentity.ts"
+import type { ProcessIdentity, ProcessInfo, Standing } from "./ProcessIdentity.ts"
 import * as ProcessTree from "./ProcessTree.ts"
 import * as ShutdownPlan from "./ShutdownPlan.ts"
 
@@ -87,6 +87,15 @@ export class ProcessPlatform extends Context.Service<ProcessPlatform, {
   readonly endLeftovers?:
     | ((pids: ReadonlyArray<number>) => Effect.Effect<ReadonlyArray<number>>)
     | undefined
+  /** The identity of the process that has this pid now, for a record; none when there is none or it can't be told. */
+  readonly identify: (pid: number) => Effect.Effect<Option.Option<ProcessIdentity>>
+  /** Whether a remembered process still lives; `Unsure` where the system does not tell enough. */
+  readonly standing: (identity: ProcessIdentity) => Effect.Effect<Standing>
+  /**
+   * A signal to a remembered process, which need not be in a tree of this host. Nothing is sent when its pid is another
+   * process's now. On Windows there is only SIGKILL.
+   */
+  readonly signalProcess: (identity: ProcessIdentity, signal: ChildProcess.Signal) => Effect.Effect<Signalling>
   /** The process table, for diagnosis. */
   readonly processes: Effect.Effect<ReadonlyArray<ProcessInfo>>
   /** The clock of the time that is spent on processes: the live one, or the ambient one under simulation. */
@@ -214,6 +223,9 @@ export const make = (engine: Engine): ProcessPlatform["Service"] => {
     containment: engine.report,
     find: engine.find,
     endLeftovers: engine.endLeftovers,
+    identify: engine.identify,
+    standing: engine.standing,
+    signalProcess: engine.signalProcess,
     processes: engine.processes,
     clock: engine.clock,
     network: engine.network

@@ -184,6 +184,9 @@ export const make = (
         Effect.sync(() =>
           identity.boot === "" ? Option.fromUndefinedOr(means.processes.find(identity)) : Option.none()
         ),
+      identify: (pid) => Effect.sync(() => Option.fromUndefinedOr(means.processes.identify(pid))),
+      standing: (identity) => Effect.sync(() => means.processes.standing(identity)),
+      signalProcess: (identity, signal) => Effect.sync(() => means.processes.signal(identity, signal)),
       processes: Effect.sync(() => means.processes.all()),
       network: NodeNetwork.make(undefined)
     }

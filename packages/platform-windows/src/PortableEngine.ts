@@ -6,7 +6,7 @@ import type { Report } from "@treeline/core/Containment"
 import type { Engine, EngineTree, LaunchRequest, Pipe, SignalReport } from "@treeline/core/Engine"
 import { ContainmentUnavailable, LaunchError } from "@treeline/core/Errors"
 import * as ExitStatus from "@treeline/core/ExitStatus"
-import type { ProcessInfo } from "@treeline/core/ProcessIdentity"
+import { isPid, type ProcessInfo } from "@treeline/core/ProcessIdentity"
 import * as NodeNetwork from "@treeline/platform-node/NodeNetwork"
 import * as Clock from "effect/Clock"
 import * as Deferred from "effect/Deferred"
@@ -122,6 +122,16 @@ const treeOf = (
   }
 }
 
+const exists = (pid: number): boolean => {
+  if (!isPid(pid)) return false
+  try {
+    process.kill(pid, 0)
+    return true
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === "EPERM"
+  }
+}
+
 /** The engine; `reason` says why there are no job objects. */
 export const make = (options: Options, reason: string): Engine => {
   const allowed = options.withoutJobs === "group"
@@ -188,6 +198,10 @@ export const make = (options: Options, reason: string): Engine => {
     clock: Effect.succeed(clock),
     spawn,
     find: () => Effect.succeed(Option.none()),
+    // Without a start time a pid says little: a living one may be anybody's.
+    identify: (pid) => Effect.sync(() => exists(pid) ? Option.some({ pid, startTime: "", boot: "" }) : Option.none()),
+    standing: ({ pid }) => Effect.sync(() => exists(pid) ? "Unsure" : "Gone"),
+    signalProcess: ({ pid }) => Effect.sync(() => exists(pid) ? "Denied" : "Gone"),
     processes: Effect.succeed([]),
     network: NodeNetwork.make(undefined)
   }

@@ -347,8 +347,17 @@ export const suite = <R = never>(
           assert.isTrue((yield* platform.processes).some(({ alive, pid }) => pid === tree.pid && alive))
           const other = yield* platform.find({ ...tree.identity, startTime: "1" })
           assert.isTrue(Option.isNone(other), "the same pid with another start time is another process")
+          const known = Option.getOrThrow(yield* platform.identify(tree.pid))
+          assert.strictEqual(yield* platform.standing(known), "Alive")
+          assert.strictEqual(yield* platform.standing({ ...known, startTime: "1" }), "Gone")
+          assert.strictEqual(yield* platform.standing({ ...known, startTime: "" }), "Unsure")
+          assert.strictEqual(yield* platform.signalProcess({ ...known, startTime: "1" }, "SIGKILL"), "Gone")
+          assert.isTrue(Option.isSome(yield* platform.find(known)), "nobody was signalled")
+          assert.strictEqual(yield* platform.signalProcess(known, "SIGKILL"), "Sent")
+          assert.strictEqual((yield* tree.exited)._tag, "Signaled")
           yield* close
           assert.isTrue(Option.isNone(yield* platform.find(tree.identity)))
+          assert.strictEqual(yield* platform.standing(known), "Gone")
         }))
 
       it.effect("members: every generation", () =>

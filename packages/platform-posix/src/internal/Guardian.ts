@@ -1,6 +1,7 @@
 /**
  * The host's side of its guardian: starts it with the first launch, tells it every leader, starts another when it dies.
  */
+import * as Descriptors from "@treeline/platform-node/Descriptors"
 import * as child_process from "node:child_process"
 import * as fs from "node:fs"
 import { fileURLToPath } from "node:url"
@@ -36,16 +37,6 @@ const endsPause = 5
 
 /** At most one new guardian in this time, so that a system that can't run one is not flooded, in ms. */
 const restartPause = 100
-
-/**
- * The guardian's descriptors: its pipe, and nothing of the host. Node passes on to every child what it was itself
- * started with (only the first 16 are closed), such as the lock file of a shell, so those are covered by `nothing`.
- */
-const onlyPipe = (nothing: number): Array<child_process.StdioPipe | child_process.StdioNull | number> => {
-  const inherited = new Set(ProcTable.inheritedDescriptors())
-  const further = Array.from({ length: Math.max(2, ...inherited) - 2 }, (_, at) => at + 3)
-  return ["pipe", "ignore", "ignore", ...further.map((fd) => inherited.has(fd) ? nothing : "ignore")]
-}
 
 export class Guardian {
   private readonly options: GuardianOptions
@@ -108,7 +99,8 @@ export class Guardian {
         sweeperPath,
         this.record?.path ?? "-"
       ], {
-        stdio: onlyPipe(nothing),
+        // Its pipe, and nothing of the host.
+        stdio: Descriptors.only(["pipe", "ignore", "ignore"], nothing),
         cwd: "/",
         detached: true,
         env: { PATH: process.env["PATH"] ?? "/bin:/usr/bin", TREELINE_GUARDIAN: guardianScript }

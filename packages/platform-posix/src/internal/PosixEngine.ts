@@ -6,7 +6,7 @@ import { atLeast, type Level, type Report } from "@treeline/core/Containment"
 import type { Engine, EngineTree, LaunchRequest, SignalReport } from "@treeline/core/Engine"
 import { ContainmentUnavailable, LaunchError } from "@treeline/core/Errors"
 import type * as ExitStatus from "@treeline/core/ExitStatus"
-import type { ProcessIdentity, ProcessInfo } from "@treeline/core/ProcessIdentity"
+import { isPid, judge, type ProcessIdentity, type ProcessInfo, type Standing } from "@treeline/core/ProcessIdentity"
 import * as NodeNetwork from "@treeline/platform-node/NodeNetwork"
 import * as Clock from "effect/Clock"
 import * as Deferred from "effect/Deferred"
@@ -331,12 +331,42 @@ export const make = (parts: Parts): Engine => {
         : Option.none()
     })
 
+  const identityOf = ({ pid, start }: Entry): ProcessIdentity => ({ pid, startTime: String(start), boot })
+
+  /** A table that can't be read says nothing. */
+  const entryOf = (pid: number): Effect.Effect<Entry | undefined> =>
+    Effect.promise(async () => {
+      try {
+        return isPid(pid) ? await table.find(pid) : undefined
+      } catch {
+        return undefined
+      }
+    })
+
+  const standing = (identity: ProcessIdentity): Effect.Effect<Standing> =>
+    Effect.map(entryOf(identity.pid), (entry) =>
+      judge(identity, {
+        found: entry === undefined ? undefined : { identity: identityOf(entry), alive: entry.alive },
+        exists: isPid(identity.pid) && Signals.exists(identity.pid),
+        boot,
+        tolerance: table.tolerance
+      }))
+
   return {
     report: Effect.sync(parts.report),
     // The live clock, also under TestClock: real processes take real time.
     clock: Effect.succeed(Clock.Clock.defaultValue()),
     spawn,
     find,
+    identify: (pid) =>
+      Effect.map(entryOf(pid), (entry) => entry === undefined ? Option.none() : Option.some(identityOf(entry))),
+    standing,
+    signalProcess: (identity, signal) =>
+      Effect.map(standing(identity), (standing) => {
+        if (standing !== "Alive") return standing === "Gone" ? "Gone" : "Denied"
+        const outcome = Signals.sendTo(identity.pid, signal)
+        return outcome === "sent" ? "Sent" : outcome === "gone" ? "Gone" : "Denied"
+      }),
     processes,
     endLeftovers: ProcTable.isAvailable() ? Leftovers.end : undefined,
     network: NodeNetwork.make(Listeners.make())

@@ -162,21 +162,6 @@ export const usageOf = (pids: ReadonlyArray<number>): { readonly memory: number;
   return { memory, cpu }
 }
 
-/** O_CLOEXEC in the flags of /proc/PID/fdinfo, which are octal (proc(5)). */
-const closeOnExec = 0o2_000_000
-
-/** Descriptors above 2 that a child of this process gets unless they are covered: those it was itself started with. */
-export const inheritedDescriptors = (): ReadonlyArray<number> => {
-  try {
-    return fs.readdirSync("/proc/self/fdinfo").map(Number).filter((fd) => {
-      const flags = fd > 2 ? /^flags:\s+([0-7]+)/m.exec(readText(`/proc/self/fdinfo/${fd}`) ?? "")?.[1] : undefined
-      return flags !== undefined && (Number.parseInt(flags, 8) & closeOnExec) === 0
-    })
-  } catch {
-    return []
-  }
-}
-
 /** The id of this boot, which start times are counted from. */
 export const bootId = (): string => readText("/proc/sys/kernel/random/boot_id")?.trim() ?? ""
 

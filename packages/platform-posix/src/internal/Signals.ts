@@ -29,6 +29,16 @@ export const sendTo = (pid: number | undefined, signal: NodeJS.Signals): Outcome
 export const sendToGroup = (group: number | undefined, signal: NodeJS.Signals): Outcome =>
   isSignalable(group) ? kill(-group, signal) : "refused"
 
+/** Whether a process has this pid; zombies count, and so do those that may not be signalled. */
+export const exists = (pid: number): boolean => {
+  try {
+    process.kill(pid, 0)
+    return true
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === "EPERM"
+  }
+}
+
 /** Whether a group has members; zombies count, and so do those that may not be signalled. */
 export const groupExists = (group: number): boolean => {
   try {

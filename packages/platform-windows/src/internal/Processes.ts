@@ -2,8 +2,10 @@
  * Processes by pid and creation time. Nothing is done to a process by its pid alone: a handle is opened, and what it is
  * of is compared first. Looking needs no right to terminate.
  */
-import type { ProcessIdentity, ProcessInfo } from "@treeline/core/ProcessIdentity"
+import type { Signalling } from "@treeline/core/Engine"
+import { isPid, judge, type ProcessIdentity, type ProcessInfo, type Standing } from "@treeline/core/ProcessIdentity"
 import { win32 as path } from "node:path"
+import * as ExitCode from "./ExitCode.ts"
 import * as Kernel32 from "./Kernel32.ts"
 import * as Structs from "./Structs.ts"
 
@@ -112,6 +114,42 @@ export class Processes {
   /** The living process of this identity. */
   find(identity: ProcessIdentity): ProcessInfo | undefined {
     return this.withSame(identity, 0, (handle) => this.info(identity.pid, handle, identity.pid))
+  }
+
+  /** Who has this pid now. */
+  identify(pid: number): ProcessIdentity | undefined {
+    if (!isPid(pid)) return undefined
+    return this.opened(pid, look, (handle) => {
+      const times = this.timesOf(handle)
+      return times === undefined ? undefined : { pid, startTime: String(times.created), boot: "" }
+    })
+  }
+
+  /** A process that may not be opened exists all the same. Looking needs no right to terminate (seed C28). */
+  standing(identity: ProcessIdentity): Standing {
+    if (!isPid(identity.pid)) return "Gone"
+    const found = this.opened(identity.pid, look, (handle) => {
+      const times = this.timesOf(handle)
+      const known = { pid: identity.pid, startTime: String(times?.created ?? ""), boot: "" }
+      return { identity: known, alive: this.isAlive(handle) }
+    })
+    // Asked at once, before another call changes it.
+    const exists = found !== undefined || this.kernel.lastError() === Kernel32.ERROR_ACCESS_DENIED
+    return judge(identity, { found, exists, boot: "", tolerance: 0 })
+  }
+
+  /** Windows has no other signal for a process that is not this one's. */
+  signal(identity: ProcessIdentity, name: string): Signalling {
+    const standing = this.standing(identity)
+    if (standing !== "Alive") return standing === "Gone" ? "Gone" : "Denied"
+    if (name !== "SIGKILL" || identity.pid === process.pid) return "Denied"
+    const ended = this.withSame(
+      identity,
+      Kernel32.PROCESS_TERMINATE,
+      (handle) => this.kernel.TerminateProcess(handle, ExitCode.killed) !== 0
+    )
+    if (ended === true) return "Sent"
+    return this.standing(identity) === "Gone" ? "Gone" : "Denied"
   }
 
   /** Every process that the system lists. One that may not be opened has no start time. */

@@ -8,6 +8,7 @@ import { atLeast, type Level, type Report } from "../../Containment.ts"
 import type { Engine, EngineTree, LaunchRequest, Pipe as HostPipe, SignalReport } from "../../Engine.ts"
 import { ContainmentUnavailable, LaunchError, type LaunchReason } from "../../Errors.ts"
 import type { ExitStatus } from "../../ExitStatus.ts"
+import { judge, type ProcessIdentity, type Standing } from "../../ProcessIdentity.ts"
 import type { Program } from "../Program.ts"
 import * as HostPipes from "./HostPipes.ts"
 import { type Host, isEmpty, type Kernel, membersOf, toInfo } from "./Kernel.ts"
@@ -327,6 +328,20 @@ export const make = (options: EngineOptions): HostEngine => {
     ...(options.highest === "sealed" ? {} : { raise: "the simulation was made so; give it a higher level" })
   }
 
+  const identityOf = ({ pid, start }: Process): ProcessIdentity => ({ pid, startTime: String(start), boot })
+
+  const standing = (identity: ProcessIdentity): Standing => {
+    const process = kernel.table.get(identity.pid)
+    return judge(identity, {
+      found: process === undefined
+        ? undefined
+        : { identity: identityOf(process), alive: process.status === undefined },
+      exists: process !== undefined,
+      boot,
+      tolerance: 0
+    })
+  }
+
   const engine: Engine = {
     report: ask(() => report),
     clock: Effect.succeed(clock),
@@ -337,6 +352,14 @@ export const make = (options: EngineOptions): HostEngine => {
         return process !== undefined && process.status === undefined && String(process.start) === identity.startTime
           ? Option.some(toInfo(process))
           : Option.none()
+      }),
+    identify: (pid) => ask(() => Option.map(Option.fromUndefinedOr(kernel.table.get(pid)), identityOf)),
+    standing: (identity) => ask(() => standing(identity)),
+    signalProcess: (identity, signal) =>
+      ask(() => {
+        const process = standing(identity) === "Alive" ? kernel.table.get(identity.pid) : undefined
+        const outcome = process === undefined ? "gone" : kernel.send(process, signal, true)
+        return outcome === "sent" ? "Sent" : outcome === "gone" ? "Gone" : "Denied"
       }),
     processes: ask(() => [...kernel.table.values()].map(toInfo)),
     network: Network.make({ kernel, clock, host })

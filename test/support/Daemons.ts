@@ -1,0 +1,76 @@
+/** Daemons of a test: the fixture daemon.ts in a state folder of the test's own. */
+import type { Daemon } from "@treeline/core/daemon"
+import { NodeDetached, NodeStateFolder } from "@treeline/platform-node"
+import { Effect, Option } from "effect"
+import * as net from "node:net"
+import * as path from "node:path"
+import { fileURLToPath } from "node:url"
+import { PosixPlatform, ProcessPlatform } from "treeline"
+import { engine, fixture } from "./Host.ts"
+
+/** Where a test keeps its files; a `Scratch` is one. */
+export interface Place {
+  readonly directory: string
+  readonly report: string
+  readonly file: (name: string) => string
+}
+
+export const folderOf = (scratch: Place): string => scratch.file("state")
+
+/** The command of the fixture. */
+export const commandOf = (scratch: Place, behaviour: string): ReadonlyArray<string> => [
+  process.execPath,
+  "--conditions=source",
+  fixture("daemon.ts"),
+  folderOf(scratch),
+  scratch.report,
+  behaviour
+]
+
+/** The environment of the fixture: records of hosts are the test's own. */
+export const environment = (scratch: Place): Record<string, string> => ({
+  PATH: process.env["PATH"] ?? "/usr/bin:/bin",
+  ...engine,
+  TMPDIR: scratch.directory,
+  HOME: scratch.directory,
+  NODE_COMPILE_CACHE: fileURLToPath(new URL("../../node_modules/.cache/treeline/daemons", import.meta.url))
+})
+
+/** Who answers at the socket. */
+export const ask = (socket: string): Effect.Effect<Option.Option<Daemon.Answer>> =>
+  Effect.callback<Option.Option<Daemon.Answer>>((resume) => {
+    let text = ""
+    const connection = net.connect(socket)
+    connection.setEncoding("utf8").on("data", (chunk: string) => (text += chunk))
+    connection.on("error", () => resume(Effect.succeedNone))
+    connection.on("close", () => {
+      const [pid, version] = text.trim().split(" ")
+      resume(version === undefined ? Effect.succeedNone : Effect.succeedSome({ pid: Number(pid), version }))
+    })
+    return Effect.sync(() => connection.destroy())
+  })
+
+/** A daemon as commands know it. */
+export const make = (scratch: Place, behaviour = "well") =>
+  Effect.gen(function*() {
+    const platform = yield* ProcessPlatform.ProcessPlatform
+    const folder = folderOf(scratch)
+    const [command = "", ...args] = commandOf(scratch, behaviour)
+    const daemon: Daemon.Daemon = {
+      folder: NodeStateFolder.make(folder),
+      self: Option.getOrThrow(yield* platform.identify(process.pid)),
+      launch: (variables) =>
+        NodeDetached.launch({
+          command,
+          args,
+          cwd: scratch.directory,
+          env: { ...environment(scratch), ...variables },
+          output: path.join(folder, "daemon.err")
+        }),
+      ask: ask(path.join(folder, "control.sock"))
+    }
+    return daemon
+  })
+
+/** The platform of a test's commands. */
+export const layer = PosixPlatform.layerWith({ sweepOrphaned: false })
