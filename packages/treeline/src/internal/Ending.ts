@@ -9,6 +9,8 @@ export type Ending = { readonly _tag: "Code"; readonly code: number } | {
 
 export const code = (code: number): Ending => ({ _tag: "Code", code })
 
+export const signal = (signal: NodeJS.Signals): Ending => ({ _tag: "Signal", signal })
+
 /**
  * Signals that a caller acts on: a shell stops its script when a command died of SIGINT, but not when it returned 130.
  * Others would dump core or can't be had back from Node.

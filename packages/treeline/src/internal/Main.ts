@@ -42,6 +42,7 @@ const descriptor = (name: string, description: string) =>
 
 /** Loaded when needed: `treeline run` has no configuration, and starts sooner without the Schema of one. */
 const configCommands = Effect.promise(() => import("./ConfigCommand.ts"))
+const sidecarCommands = Effect.promise(() => import("./Sidecar.ts"))
 
 /** The command tree; each handler hands over how the process ends. */
 const commands = (ends: (ending: Ending.Ending) => void) => {
@@ -155,6 +156,52 @@ Exit codes:
     ])
   )
 
+  const sidecarCommand = Command.make(
+    "sidecar",
+    {
+      grace: Flag.String("grace").pipe(
+        Flag.withMetavar("TIME"),
+        Flag.withDescription("From SIGTERM to SIGKILL where a spawn does not say: 5s, 500ms; 0 kills at once (5s)"),
+        Flag.mapTryCatch(Grace.parse, reasonOf),
+        Flag.withDefault(5000)
+      ),
+      require: Flag.Literals("require", Containment.Level.literals).pipe(
+        Flag.withMetavar("LEVEL"),
+        Flag.withDescription("Start nothing unless this containment is promised"),
+        Flag.optional
+      )
+    },
+    ({ grace, require }) =>
+      ended(on(
+        Effect.flatMap(
+          sidecarCommands,
+          ({ sidecar }) => sidecar({ version, grace, require: Option.getOrUndefined(require) })
+        ),
+        { hostDeathGrace: grace }
+      ))
+  ).pipe(
+    Command.withShortDescription("Process trees for a program in another language, by JSON lines"),
+    Command.withDescription(`Starts, feeds, reads, signals and ends process trees for the program that holds its
+stdin and stdout: JSON-RPC 2.0, one message in a line. stdout carries nothing else;
+what is for people goes to stderr.
+
+When stdin ends, when this process is asked to end, and when it or the program that
+started it is killed, every tree ends: SIGTERM, the grace time, SIGKILL.
+
+Exit codes:
+  0                     stdin has ended, and so has every tree
+  2                     the arguments can't be used
+  3                     the client speaks another version of the protocol
+  125                   containment is not available, a process could not be ended,
+                        the client did not read, or treeline has failed
+Of SIGHUP, SIGINT and SIGTERM it dies itself, after its trees; a second one kills
+them at once.`),
+    Command.withExamples([
+      { command: "treeline sidecar --grace 2s", description: "The protocol is in docs/sidecar.md" },
+      { command: "treeline sidecar --require tagged", description: "A client in Python is in examples/sidecar" }
+    ])
+  )
+
   const configCommand = Command.make(
     "config",
     {
@@ -216,7 +263,7 @@ Exit codes:
 
   return Command.make("treeline").pipe(
     Command.withDescription("Runs programs so that their whole process trees end."),
-    Command.withSubcommands([runCommand, configCommand, initCommand, doctorCommand, guardCommand]),
+    Command.withSubcommands([runCommand, configCommand, initCommand, doctorCommand, guardCommand, sidecarCommand]),
     Command.withExamples([
       { command: "treeline run -- npm test", description: "Run a command, leave nothing behind" },
       { command: "treeline doctor", description: "What is promised here" }
