@@ -54,7 +54,7 @@ describe("packages/treeline/schema/sidecar.schema.json", () => {
   it("accepts every request that the sidecar accepts, and a request of each method is among them", () => {
     for (const value of requests) {
       assert.isTrue(validate(value), JSON.stringify(validate.errors))
-      assert.property(parse(value), "params", JSON.stringify(value))
+      assert.property(parse(value), "call", JSON.stringify(value))
     }
     const methods = requests.map((value) => (value as { readonly method: string }).method)
     assert.deepStrictEqual(methods, Object.keys(SidecarProtocol.methods))
@@ -65,7 +65,7 @@ describe("packages/treeline/schema/sidecar.schema.json", () => {
       const value of [
         request("spawn", {}),
         request("spawn", { command: "x", colour: "red" }),
-        request("write", { process: 1, data: "=" }),
+        request("write", { process: 1, data: "no base64" }),
         request("cancel", { process: 1, shutdown: { steps: [{ action: "SIGTERM", within: -1 }] } }),
         request("signal", { process: 1, signal: "TERM" }),
         request("explode", {}),

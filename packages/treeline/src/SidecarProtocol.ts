@@ -44,7 +44,8 @@ export const defaultOutput = { whenFull: "hold", bytes: 256 * 1024 } as const
 
 const expected = (what: string) => ({ expected: what, message: `expected ${what}` })
 
-const about = <S extends Schema.Top>(schema: S, description: string) => Schema.optionalKey(schema.annotate({ description }))
+const about = <S extends Schema.Top>(schema: S, description: string) =>
+  Schema.optionalKey(schema.annotate({ description }))
 
 /** The signals that a client may send. */
 export const Signal = Schema.Literals([
@@ -79,8 +80,10 @@ const Bytes = (minimum: number, maximum: number) => {
 
 const Count = Bytes(0, Number.MAX_SAFE_INTEGER)
 
+/** One class of characters and no groups: this is matched against megabytes. */
 const Base64 = Schema.String.check(
-  Schema.isPattern(/^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/, expected("base64"))
+  Schema.isPattern(/^[A-Za-z0-9+/]*={0,2}$/u, expected("base64")),
+  Schema.makeFilter((text) => text.length % 4 === 0, expected("base64, padded"))
 ).annotate({ ...expected("base64"), description: "Bytes in base64 (RFC 4648, section 4), padded" })
 
 /** How a tree is ended: steps, then the kill of what still lives; see `ShutdownPlan` of the library. */
@@ -138,7 +141,8 @@ export const Spawn = Schema.Struct({
   output: about(
     Schema.Struct({
       whenFull: Schema.Literals(["hold", "drop"]).annotate({
-        description: "What happens when the client grants less than the child writes: hold the child, or drop the oldest"
+        description:
+          "What happens when the client grants less than the child writes: hold the child, or drop the oldest"
       }),
       bytes: Bytes(1, mostOutput).annotate({ description: "What waits for the client at most, for each output" })
     }),
@@ -194,7 +198,11 @@ export const Credit = Schema.Struct({ process: Process, stream: OutputName, byte
 export const Discard = Schema.Struct({ process: Process, stream: OutputName })
 
 /** A signal, and nothing else: no waiting, no SIGCONT. */
-export const SendSignal = Schema.Struct({ process: Process, signal: Signal, target: about(Target, "The group if left out") })
+export const SendSignal = Schema.Struct({
+  process: Process,
+  signal: Signal,
+  target: about(Target, "The group if left out")
+})
 
 /** How many deliveries the system accepted, and who may not be signalled. */
 export const Signalled = Schema.Struct({ delivered: Schema.Int, denied: Schema.Array(ProcessInfo) })
@@ -218,6 +226,11 @@ export const methods = {
 } as const
 export type Method = keyof typeof methods
 
+/** A method with its parameters, decoded. */
+export type Call = {
+  [M in Method]: { readonly method: M; readonly params: (typeof methods)[M]["params"]["Type"] }
+}[Method]
+
 /** Which request an answer belongs to. */
 export const Id = Schema.Union([
   Schema.String.check(Schema.isMaxLength(128)),
@@ -234,7 +247,7 @@ export const Request = Schema.Union(
       ...version,
       id: Schema.optionalKey(Id),
       method: Schema.Literal(name as Method),
-      params: params as Schema.Codec<unknown, unknown>
+      params
     }).annotate({ identifier: `${name}Request` })
   )
 )
@@ -280,7 +293,9 @@ export class UnexpectedMethod extends Schema.TaggedError<UnexpectedMethod>()("Un
   method: Schema.String
 }) {
   override get message(): string {
-    return this.method === "hello" ? "hello was said before" : "the first request must be hello, with the protocol version"
+    return this.method === "hello"
+      ? "hello was said before"
+      : "the first request must be hello, with the protocol version"
   }
 }
 

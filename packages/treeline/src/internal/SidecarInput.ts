@@ -63,7 +63,7 @@ export class SidecarInput {
     if (this.queue[0]?.taken !== item.taken) Deferred.doneUnsafe(item.taken, outcome)
   }
 
-  private get pull(): Effect.Effect<[Uint8Array], Cause.Done> {
+  private next(): Effect.Effect<[Uint8Array], Cause.Done> {
     return Effect.suspend(() => {
       if (this.given?.bytes !== undefined) this.settle(Effect.void)
       const item = this.queue.shift()
@@ -78,7 +78,7 @@ export class SidecarInput {
               this.wake = undefined
             })
           }),
-          () => this.pull
+          () => this.next()
         )
       }
       this.given = item
@@ -88,7 +88,7 @@ export class SidecarInput {
 
   /** Writes until the input is closed, nobody reads it any more, or this is interrupted. */
   run<E>(sink: Sink.Sink<void, Uint8Array, never, E>): Effect.Effect<void> {
-    return Stream.run(Stream.fromPull(Effect.succeed(this.pull)), sink).pipe(
+    return Stream.run(Stream.fromPull(Effect.succeed(this.next())), sink).pipe(
       Effect.onExit((exit) =>
         Effect.sync(() => {
           this.settle(exit._tag === "Success" ? Effect.void : Effect.fail(this.refuse("Gone")))

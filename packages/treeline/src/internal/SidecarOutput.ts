@@ -73,7 +73,7 @@ export const tell = (
   Effect.gen(function*() {
     const pull = yield* Stream.toPull(output.pieces())
     // A read that fails is an end: nothing more comes, and the bytes that came were told.
-    const read = Effect.catch(pull, () => Effect.undefined)
+    const read = pull.pipe(Effect.catch(() => Effect.undefined))
     /** Where the next byte of the child is expected, and how many before it were dropped and not told. */
     let next = 0
     let lost = 0

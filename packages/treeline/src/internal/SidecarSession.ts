@@ -64,8 +64,8 @@ export interface Over {
 /** How long a client may leave answers unread while there is no room for another one, in ms. */
 const patience = 60_000
 
-/** How long the last messages may take when all processes have ended, in ms. */
-const lastWords = 2000
+/** When all processes have ended, the client is told for as long as it takes a line within this time, in ms. */
+const lastWords = 1000
 
 interface Entry {
   readonly tree: ProcessTree
@@ -118,15 +118,19 @@ const decoders = Object.fromEntries(
 
 /** A request, or why it is none and whom to tell. */
 type Parsed =
-  | { readonly id: Protocol.Id | undefined; readonly method: Protocol.Method; readonly params: unknown }
+  | { readonly id: Protocol.Id | undefined; readonly call: Protocol.Call }
   | { readonly id: Protocol.Id | null | undefined; readonly error: Protocol.SidecarError }
 
 const decodeEnvelope = Schema.decodeUnknownResult(Protocol.Envelope)
 const decodeId = Schema.decodeUnknownOption(Protocol.Id)
 const utf8 = new TextDecoder("utf-8", { fatal: true })
 
-const malformed = (reason: Protocol.MalformedMessage["reason"], detail: string): Parsed => ({
-  id: null,
+const malformed = (
+  reason: Protocol.MalformedMessage["reason"],
+  detail: string,
+  id: Protocol.Id | null = null
+): Parsed => ({
+  id,
   error: new Protocol.MalformedMessage({ reason, detail })
 })
 
@@ -148,7 +152,7 @@ export const parse = (bytes: Uint8Array): Parsed => {
   if (Result.isFailure(envelope)) {
     const id = typeof json === "object" && json !== null ? Reflect.get(json, "id") as unknown : undefined
     const detail = "a line is no JSON-RPC 2.0 request: an object with jsonrpc, id, method and params"
-    return { ...malformed("NotRequest", detail), id: Option.getOrNull(decodeId(id)) }
+    return malformed("NotRequest", detail, Option.getOrNull(decodeId(id)))
   }
   const { id, method, params } = envelope.success
   const decode = Object.hasOwn(decoders, method) ? decoders[method] : undefined
@@ -156,7 +160,7 @@ export const parse = (bytes: Uint8Array): Parsed => {
   const decoded = decode(params ?? {}, strict)
   return Result.isFailure(decoded)
     ? { id, error: problemOf(decoded.failure.issue) }
-    : { id, method: method as Protocol.Method, params: decoded.success }
+    : { id, call: { method, params: decoded.success } as Protocol.Call }
 }
 
 /** A plan of the protocol as one of the library. */
@@ -204,7 +208,7 @@ class Session {
   private readonly wire: Wire
   private readonly options: Options
   /** Of all trees; it closes them side by side. */
-  private readonly trees: Scope.Scope
+  private readonly trees: Scope.Closeable
   /** What is told of the processes. */
   private readonly lives: FiberSet.FiberSet<unknown, unknown>
   private readonly requests: FiberSet.FiberSet<unknown, unknown>
@@ -214,13 +218,15 @@ class Session {
   private last = 0
   private starting = 0
   private open = 0
+  /** Lines that the client, or its pipe, has taken. */
+  private taken = 0
   private ending = false
 
   constructor(fields: {
     readonly platform: ProcessPlatform["Service"]
     readonly wire: Wire
     readonly options: Options
-    readonly trees: Scope.Scope
+    readonly trees: Scope.Closeable
     readonly lives: FiberSet.FiberSet<unknown, unknown>
     readonly requests: FiberSet.FiberSet<unknown, unknown>
   }) {
@@ -232,8 +238,15 @@ class Session {
     this.requests = fields.requests
   }
 
+  private send(line: string): Effect.Effect<void> {
+    return Effect.tap(this.wire.send(line), () => {
+      this.taken++
+      return Effect.void
+    })
+  }
+
   private tellEvent(method: Protocol.EventName, params: object): Effect.Effect<void> {
-    return this.wire.send(line({ jsonrpc: "2.0", method, params }))
+    return this.send(line({ jsonrpc: "2.0", method, params }))
   }
 
   /** A process by its number; undefined for one that has told its last event. */
@@ -302,7 +315,7 @@ class Session {
         gaveUp: Deferred.makeUnsafe()
       }
       this.entries.set(process, entry)
-      if (this.ending) for (const credit of entry.credits.values()) credit.finish()
+      if (this.ending) { for (const credit of entry.credits.values()) credit.finish() }
       const spawned: Protocol.Spawned = { process, pid: tree.pid, level: tree.level }
       return { spawned, begin: this.live(process, entry, scope) }
     })
@@ -315,7 +328,7 @@ class Session {
       tell(output, credit, {
         // Written by hand: this is what a sidecar does most.
         output: (offset, lost, bytes) =>
-          this.wire.send(
+          this.send(
             `{"jsonrpc":"2.0","method":"output","params":{"process":${process},"stream":"${name}","offset":${offset},${
               lost === 0 ? "" : `"lost":${lost},`
             }"data":"${
@@ -385,36 +398,32 @@ class Session {
   }
 
   /** Does what is asked; an answer, or a spawn whose events follow its answer. */
-  private handle(method: Protocol.Method, params: unknown): Effect.Effect<object, Protocol.SidecarError> {
-    // The decoder of this very method made them.
-    const as = <A>(_: Schema.Codec<A, unknown>): A => params as A
-    switch (method) {
+  private handle(call: Protocol.Call): Effect.Effect<object, Protocol.SidecarError> {
+    switch (call.method) {
       case "hello":
         return this.hello
       case "spawn":
-        return this.spawn(as(Protocol.Spawn))
+        return this.spawn(call.params)
       case "write":
-        return this.write(as(Protocol.Write))
+        return this.write(call.params)
       case "credit": {
-        const { bytes, process, stream } = as(Protocol.Credit)
+        const { bytes, process, stream } = call.params
         return this.credit(process, stream, (credit) => credit.grant(bytes))
       }
       case "discard": {
-        const { process, stream } = as(Protocol.Discard)
+        const { process, stream } = call.params
         return this.credit(process, stream, (credit) => credit.discard())
       }
       case "signal":
-        return this.sendSignal(as(Protocol.SendSignal))
-      case "cancel": {
-        const { process, shutdown } = as(Protocol.Cancel)
-        return this.cancel(process, shutdown)
-      }
+        return this.sendSignal(call.params)
+      case "cancel":
+        return this.cancel(call.params.process, call.params.shutdown)
     }
   }
 
-  private answer(id: Protocol.Id | undefined, method: Protocol.Method, params: unknown): Effect.Effect<void> {
-    const send = (text: (id: Protocol.Id) => string) => id === undefined ? Effect.void : this.wire.send(text(id))
-    return Effect.matchCauseEffect(this.handle(method, params), {
+  private answer(id: Protocol.Id | undefined, call: Protocol.Call): Effect.Effect<void> {
+    const send = (text: (id: Protocol.Id) => string) => id === undefined ? Effect.void : this.send(text(id))
+    return Effect.matchCauseEffect(this.handle(call), {
       onSuccess: (result) => {
         if (!("begin" in result)) return send((id) => success(id, result))
         const { begin, spawned } = result as { readonly begin: Effect.Effect<void>; readonly spawned: object }
@@ -437,18 +446,18 @@ class Session {
         ? { id: null, error: new Protocol.OversizedMessage({ limit: Protocol.limits.line }) }
         : parse(bytes)
       const refuse = (error: Protocol.SidecarError) =>
-        parsed.id === undefined ? Effect.void : this.wire.send(failure(parsed.id, error))
+        parsed.id === undefined ? Effect.void : this.send(failure(parsed.id, error))
       if ("error" in parsed) yield* refuse(parsed.error)
-      else if ((parsed.method === "hello") === this.greeted) {
-        yield* refuse(new Protocol.UnexpectedMethod({ method: parsed.method }))
-      } else if (parsed.method === "hello") {
-        const client = (parsed.params as typeof Protocol.Hello.Type).protocol
+      else if ((parsed.call.method === "hello") === this.greeted) {
+        yield* refuse(new Protocol.UnexpectedMethod({ method: parsed.call.method }))
+      } else if (parsed.call.method === "hello") {
+        const client = parsed.call.params.protocol
         if (client !== Protocol.protocol) {
           yield* refuse(new VersionMismatch({ client, server: Protocol.protocol }))
           return true
         }
         this.greeted = true
-        yield* this.answer(parsed.id, parsed.method, parsed.params)
+        yield* this.answer(parsed.id, parsed.call)
       } else if (this.open >= Protocol.limits.requests) {
         yield* refuse(new Protocol.LimitReached({ limit: "requests", most: Protocol.limits.requests }))
       } else {
@@ -456,11 +465,9 @@ class Session {
         const done = Effect.sync(() => {
           this.open--
         })
-        yield* FiberSet.run(
-          this.requests,
-          Effect.ensuring(this.answer(parsed.id, parsed.method, parsed.params), done),
-          { startImmediately: true }
-        )
+        yield* FiberSet.run(this.requests, Effect.ensuring(this.answer(parsed.id, parsed.call), done), {
+          startImmediately: true
+        })
       }
       return false
     })
@@ -506,7 +513,14 @@ class Session {
       })
       yield* Effect.all([ends, Scope.close(this.trees, Exit.void)], { concurrency: 2, discard: true })
       const told = Effect.andThen(FiberSet.awaitEmpty(this.requests), FiberSet.awaitEmpty(this.lives))
-      yield* Effect.timeoutOption(told, lastWords)
+      const unread = Effect.gen({ self: this }, function*() {
+        let seen: number
+        do {
+          seen = this.taken
+          yield* Effect.sleep(lastWords)
+        } while (this.taken > seen)
+      })
+      yield* Effect.raceFirst(told, unread)
       const left: Array<ProcessInfo> = []
       for (const { gaveUp } of this.entries.values()) {
         if (Deferred.isDoneUnsafe(gaveUp)) left.push(...yield* Deferred.await(gaveUp))

@@ -24,8 +24,8 @@ const isPipe = (fd: number): boolean => {
 /** Bytes that wait in this process before a sender has to. */
 const ahead = 256 * 1024
 
-/** How long the last bytes may take to be read, in ms. */
-const flushLimit = 2000
+/** The last bytes are waited for as long as some are taken within this time, in ms. */
+const lastBytes = 1000
 
 const openInput = (): Readable =>
   isPipe(0) ? new net.Socket({ fd: 0, readable: true, writable: false }) : fs.createReadStream("", { fd: 0 })
@@ -85,16 +85,30 @@ const sendToPipe = (): Sender => {
   const turn = Semaphore.makeUnsafe(1)
   return {
     send: (line) =>
-      Effect.suspend(() => gone ? Effect.void : turn.withPermit(Effect.suspend(() =>
-        gone || (socket.write(line), !socket.writableNeedDrain) ? Effect.void : drained
-      ))),
+      Effect.suspend(() =>
+        gone ?
+          Effect.void :
+          turn.withPermit(
+            Effect.suspend(() => gone || (socket.write(line), !socket.writableNeedDrain) ? Effect.void : drained)
+          )
+      ),
     gone: Deferred.await(closed),
-    flush: Effect.callback<void>((resume) => {
-      if (gone) return resume(Effect.void)
-      const done = () => resume(Effect.void)
-      socket.once("close", done)
-      socket.end(done)
-    }).pipe(Effect.timeoutOption(flushLimit), Effect.asVoid)
+    flush: Effect.raceFirst(
+      Effect.callback<void>((resume) => {
+        if (gone) return resume(Effect.void)
+        socket.end(() => resume(Effect.void))
+      }),
+      Effect.raceFirst(
+        Deferred.await(closed),
+        Effect.gen(function*() {
+          let left: number
+          do {
+            left = socket.writableLength
+            yield* Effect.sleep(lastBytes)
+          } while (socket.writableLength < left)
+        })
+      )
+    )
   }
 }
 
