@@ -386,7 +386,9 @@ describe("treeline run: help", () => {
   it.live("fits in 80 columns, with examples and exit codes, without colours in a pipe", () =>
     Effect.gen(function*() {
       const scratch = yield* Scratch.make
-      for (const argv of [["--help"], ["run", "--help"], ["guard", "--help"], ["doctor", "--help"]]) {
+      for (
+        const argv of [["--help"], ["run", "--help"], ["guard", "--help"], ["sidecar", "--help"], ["doctor", "--help"]]
+      ) {
         const { code, stderr, stdout } = yield* Command.run(argv, { scratch })
         assert.deepStrictEqual([code, stderr], [0, ""])
         assert.include(stdout, "Examples:")

@@ -192,8 +192,9 @@ Exit codes:
   0                     stdin has ended, and so has every tree
   2                     the arguments can't be used
   3                     the client speaks another version of the protocol
-  125                   containment is not available, a process could not be ended,
-                        the client did not read, or treeline has failed
+  125                   containment is not available, a process could not be
+                        ended, the client did not read, or treeline has failed
+
 Of SIGHUP, SIGINT and SIGTERM it dies itself, after its trees; a second one kills
 them at once.`),
     Command.withExamples([
