@@ -23,6 +23,7 @@ import { logs } from "./questions/Logs.ts"
 import { memory, nodes, runtimes } from "./questions/Memory.ts"
 import { pool } from "./questions/Pool.ts"
 import { scan } from "./questions/Scan.ts"
+import { sidecar } from "./questions/Sidecar.ts"
 import { stubborn } from "./questions/Stubborn.ts"
 import { supervision } from "./questions/Supervision.ts"
 import { pipes, throughput } from "./questions/Throughput.ts"
@@ -40,6 +41,7 @@ const questions = [
   nodes,
   throughput,
   pipes,
+  sidecar,
   logs,
   live,
   hostDeath,

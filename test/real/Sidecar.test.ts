@@ -166,7 +166,7 @@ describe("treeline sidecar, one session", () => {
       fs.writeFileSync(scratch.file("plain.txt"), "no program", { mode: 0o644 })
       const secret = "s3cr3t-argument"
       const cases = [
-        [{ command: "no-such-program" }, "NotFound"],
+        [{ command: "no-such-prögram-€-𝄞" }, "NotFound"],
         [{ command: scratch.file("plain.txt") }, "PermissionDenied"],
         [{ command: "true", cwd: "/no/such/folder" }, "BadWorkingDirectory"],
         [{ command: "true", args: ["a\0b"] }, "InvalidArgument"],
@@ -178,6 +178,7 @@ describe("treeline sidecar, one session", () => {
           args: [...("args" in params ? params.args : []), secret]
         })
         assert.deepStrictEqual([data._tag, data["reason"], code], ["LaunchError", reason, -32002])
+        assert.strictEqual(data["command"], params.command)
         assert.notInclude(message + JSON.stringify(data), secret)
       }
       const running = yield* Sidecar.spawn(client, ["echo", "fresh"])

@@ -30,7 +30,9 @@ export class Seen {
   readonly told = new Map<string, Fields>()
   readonly gaps: Array<number> = []
   bytes = 0
+  /** Gets outputs instead of the lists above. */
   onOutput: ((bytes: Buffer, stream: string) => void) | undefined = undefined
+  onTold: (() => void) | undefined = undefined
 }
 
 export class SidecarClient {
@@ -64,6 +66,7 @@ export class SidecarClient {
       const text = (this.parts.length === 1 ? this.parts[0]! : Buffer.concat(this.parts)).toString("utf8")
       this.parts = []
       from = at + 1
+      if (Buffer.byteLength(text) !== text.length) throw new Error(`not ASCII: ${text}`)
       this.receive(JSON.parse(text) as Fields, text.length)
     }
     if (from < chunk.length) this.parts.push(chunk.subarray(from))
@@ -89,7 +92,10 @@ export class SidecarClient {
     const stream = params["stream"] as "stdout" | "stderr" | undefined
     const name = stream === undefined ? method : `${method} ${stream}`
     if (seen.order.at(-1) !== name) seen.order.push(name)
-    if (method !== "output") return void seen.told.set(name, params)
+    if (method !== "output") {
+      seen.told.set(name, params)
+      return seen.onTold?.()
+    }
     const bytes = Buffer.from(params["data"] as string, "base64")
     seen.bytes += bytes.length
     if (params["lost"] !== undefined) seen.gaps.push(params["lost"] as number)

@@ -34,7 +34,7 @@ import { Credit, tell } from "./SidecarOutput.ts"
 export interface Wire {
   /** What it sent; undefined when it has closed its end or is gone. */
   readonly read: Effect.Effect<Uint8Array | undefined>
-  /** Sends one line; waits while the client does not read. To a client that is gone nothing is sent. */
+  /** Sends one line of ASCII; waits while the client does not read. To a client that is gone nothing is sent. */
   readonly send: (line: string) => Effect.Effect<void>
   /** Completes when it has closed the end that it reads; that is seen at the next thing that it is told. */
   readonly gone: Effect.Effect<void>
@@ -75,7 +75,12 @@ interface Entry {
   readonly gaveUp: Deferred.Deferred<ReadonlyArray<ProcessInfo>>
 }
 
-const line = (message: object): string => `${JSON.stringify(message)}\n`
+/** All in ASCII, so that no client has to know more. */
+const line = (message: object): string => {
+  const text = JSON.stringify(message)
+  const escape = (unit: string) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`
+  return `${text.replaceAll(/[\u0080-\uffff]/g, escape)}\n`
+}
 
 const encodeError = Schema.encodeSync(Protocol.SidecarError)
 

@@ -89,7 +89,9 @@ const sendToPipe = (): Sender => {
         gone ?
           Effect.void :
           turn.withPermit(
-            Effect.suspend(() => gone || (socket.write(line), !socket.writableNeedDrain) ? Effect.void : drained)
+            Effect.suspend(() =>
+              gone || (socket.write(line, "latin1"), !socket.writableNeedDrain) ? Effect.void : drained
+            )
           )
       ),
     gone: Deferred.await(closed),
@@ -116,7 +118,7 @@ const sendToPipe = (): Sender => {
 const sendToFile = (): Sender => {
   const turn = Semaphore.makeUnsafe(1)
   return {
-    send: (line) => turn.withPermit(Effect.promise(() => Console.writeAll(1, Buffer.from(line)))),
+    send: (line) => turn.withPermit(Effect.promise(() => Console.writeAll(1, Buffer.from(line, "latin1")))),
     gone: Effect.never,
     flush: Effect.void
   }
