@@ -10,6 +10,8 @@ const resolution = {
   }
 }
 
+const onWindows = process.platform === "win32"
+
 /** Tests on real processes, few at a time. */
 const realProcesses = (name: string, groupOrder: number, include: Array<string>, env: Record<string, string>) => ({
   ...resolution,
@@ -17,6 +19,7 @@ const realProcesses = (name: string, groupOrder: number, include: Array<string>,
     name,
     include,
     env,
+    globalSetup: onWindows ? [] : ["test/support/bundlePrograms.ts"],
     pool: "forks" as const,
     maxWorkers: 2,
     sequence: { groupOrder },
@@ -25,8 +28,6 @@ const realProcesses = (name: string, groupOrder: number, include: Array<string>,
     hookTimeout: 30_000
   }
 })
-
-const onWindows = process.platform === "win32"
 
 const packages = path.join(import.meta.dirname, "packages").replaceAll("\\", "/")
 

@@ -264,7 +264,7 @@ describe.runIf(process.platform === "linux")("the host dies", () => {
               worker: Host.treeCommand("cleared", scratch)
             }
             const host = yield* Host.startProgram({
-              program: ["workerHost.ts", on, JSON.stringify(commands)],
+              program: ["workerHost", on, JSON.stringify(commands)],
               scratch
             })
             yield* scratch.awaitReported(5)
@@ -302,7 +302,7 @@ describe.runIf(process.platform === "linux")("the host dies", () => {
       const scratch = yield* Scratch.make
       const commands = [Host.treeCommand("plain", scratch), Host.treeCommand("cleared", scratch)]
       const host = yield* Host.startProgram({
-        program: ["launchLoop.ts", on, JSON.stringify(commands)],
+        program: ["launchLoop", on, JSON.stringify(commands)],
         through: ["perl", Host.fixture("killer.pl"), String(microseconds)],
         scratch,
         user

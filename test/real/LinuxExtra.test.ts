@@ -11,6 +11,7 @@ import type { HostSpec } from "../fixtures/hostSpec.ts"
 import { eventually, stays } from "../support/Eventually.ts"
 import * as Host from "../support/Host.ts"
 import { killIfAlive } from "../support/Processes.ts"
+import { program } from "../support/Programs.ts"
 import * as Random from "../support/Random.ts"
 import * as Scratch from "../support/Scratch.ts"
 import { nodeLeavesSomething, role, type Shape } from "../support/Trees.ts"
@@ -325,7 +326,7 @@ describe.runIf(Host.hasReaper)("further than the matrix (on Linux, with perl)", 
   describe("extra 9: a host inside another host's tree", () => {
     /** A host whose tree is a host, which has a tree of its own. */
     const nested = Effect.fn(function*(on: "treeline" | "node", user: User, inner: HostSpec, scratch: Scratch.Scratch) {
-      const program = [process.execPath, "--conditions=source", Host.fixture("host.ts"), JSON.stringify(inner)]
+      const words = [process.execPath, program("host"), JSON.stringify(inner)]
       // A pipe of its own would break with the outer host, which is another way to die.
       const lines = scratch.file("inner")
       const begin = `echo "inner $$" >>'${scratch.report}'; exec "$@" >'${lines}' 2>&1`
@@ -333,7 +334,7 @@ describe.runIf(Host.hasReaper)("further than the matrix (on Linux, with perl)", 
         on,
         user: user.id,
         scratch,
-        spec: { command: ["sh", "-c", begin, "sh", ...program] }
+        spec: { command: ["sh", "-c", begin, "sh", ...words] }
       })
       const reported = yield* scratch.awaitReported(3)
       yield* eventually("the inner host has launched", () => fs.readFileSync(lines, "utf8").includes("launched"))

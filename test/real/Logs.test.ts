@@ -13,7 +13,7 @@ import { setFlagsFromString } from "node:v8"
 import { runInNewContext } from "node:vm"
 import { brief, sh } from "../support/Children.ts"
 import { eventually } from "../support/Eventually.ts"
-import { fixture } from "../support/Host.ts"
+import { program } from "../support/Programs.ts"
 import * as Scratch from "../support/Scratch.ts"
 
 const services = Layer.mergeAll(
@@ -283,7 +283,7 @@ layer(services, { excludeTestServices: true })("files", (it) => {
         for (let round = 0; round < 2; round++) {
           fs.rmSync(scratch.file("logs"), { recursive: true, force: true })
           for (let host = 0; host < 3; host++) {
-            const args = ["--conditions=source", fixture("logHost.ts"), scratch.file("logs")]
+            const args = [program("logHost"), scratch.file("logs")]
             const running = child_process.spawn(process.execPath, args, { stdio: "inherit" })
             yield* eventually("rotations", () => fs.existsSync(`${file}.${(host + 1) * 10 + round}`))
             running.kill("SIGKILL")

@@ -166,7 +166,7 @@ describe("the state of a pool's real children", () => {
       const scratch = yield* Scratch.make
       const folder = scratch.file("state")
       yield* poolLife(folder, "1", "acme")
-      const host = yield* startProgram({ program: ["tenantHost.ts", folder, "2", "acme", "other"], scratch })
+      const host = yield* startProgram({ program: ["tenantHost", folder, "2", "acme", "other"], scratch })
       host.signal("SIGKILL")
       // The guardian ends its children, with or without a chance to say so.
       yield* host.awaitNoDescendants()

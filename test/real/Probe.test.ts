@@ -432,7 +432,7 @@ layer(PosixPlatform.layer, { excludeTestServices: true })("ports", (it) => {
       const scratch = yield* Scratch.make
       const tree = yield* launch(server("status", 0, { arg: "200" }))
       const url = `http://127.0.0.1:${yield* portOf(tree)}/`
-      const host = yield* startProgram({ program: ["probeHost.ts", "lazy", url], scratch })
+      const host = yield* startProgram({ program: ["probeHost", "lazy", url], scratch })
       yield* host.awaitLine("loaded")
       assert.deepStrictEqual(host.lines.slice(-2), ["not loaded", "loaded"])
     }))
@@ -449,7 +449,7 @@ layer(PosixPlatform.layer, { excludeTestServices: true })("ports", (it) => {
       const tree = yield* launch(server("status", 0, { arg: "204" }))
       const url = `http://127.0.0.1:${yield* portOf(tree)}/`
       const host = yield* startProgram({
-        program: ["probeHost.ts", "proxied", url],
+        program: ["probeHost", "proxied", url],
         scratch,
         env: {
           NODE_USE_ENV_PROXY: "1",
@@ -522,7 +522,7 @@ layer(PosixPlatform.layer, { excludeTestServices: true })("a host that is suspen
   it.effect("peer 97: an attempt that was under way is not blamed on the child", () =>
     Effect.gen(function*() {
       const scratch = yield* Scratch.make
-      const host = yield* startProgram({ program: ["probeHost.ts", "stopped", ""], scratch })
+      const host = yield* startProgram({ program: ["probeHost", "stopped", ""], scratch })
       yield* host.awaitLine("attempt 1")
       yield* eventually("the host is stopped", () => isStopped(host.identity.pid))
       // The time that passes is what is tested: far more than the timeout of 100 ms.
@@ -536,7 +536,7 @@ layer(PosixPlatform.layer, { excludeTestServices: true })("a host that is suspen
   it.effect("control for peer 97: with the host awake the same attempt fails", () =>
     Effect.gen(function*() {
       const scratch = yield* Scratch.make
-      const host = yield* startProgram({ program: ["probeHost.ts", "hung", ""], scratch })
+      const host = yield* startProgram({ program: ["probeHost", "hung", ""], scratch })
       yield* host.awaitLine("failed")
     }))
 
@@ -544,7 +544,7 @@ layer(PosixPlatform.layer, { excludeTestServices: true })("a host that is suspen
     Effect.gen(function*() {
       const scratch = yield* Scratch.make
       const go = scratch.file("go")
-      const host = yield* startProgram({ program: ["probeHost.ts", "line", go], scratch })
+      const host = yield* startProgram({ program: ["probeHost", "line", go], scratch })
       yield* eventually("the host is stopped", () => isStopped(host.identity.pid))
       // The time that passes is what is tested: more than the limit of 2 s.
       yield* Effect.sleep(2300)

@@ -12,8 +12,9 @@ import { vi } from "vitest"
 import * as Signals from "../../packages/platform-posix/src/internal/Signals.ts"
 import { posixPrograms } from "../fixtures/posixPrograms.ts"
 import { eventually, stays } from "../support/Eventually.ts"
-import { fixture, isNative } from "../support/Host.ts"
+import { isNative } from "../support/Host.ts"
 import { isAlive, killIfAlive, stateOf } from "../support/Processes.ts"
+import { program } from "../support/Programs.ts"
 import * as Scratch from "../support/Scratch.ts"
 import {
   assertNoneLiving,
@@ -602,7 +603,7 @@ describe("peer 22: a number that has passed to a stranger", () => {
   const run = (way: string) =>
     Effect.promise(async () => {
       const { stderr, stdout } = await new Promise<{ stdout: string; stderr: string }>((resolve) => {
-        const args = ["-Urpf", "--mount-proc", process.execPath, "--conditions=source", fixture("reusedPid.ts"), way]
+        const args = ["-Urpf", "--mount-proc", process.execPath, program("reusedPid"), way]
         child_process.execFile("unshare", args, { timeout: 25_000 }, (_, stdout, stderr) => resolve({ stdout, stderr }))
       })
       assert.notStrictEqual(stdout, "", stderr)

@@ -13,7 +13,7 @@ const tolerance = 3000
 const started = Effect.gen(function*() {
   const scratch = yield* Scratch.make
   const host = yield* Host.startProgram({
-    program: ["watchdogHost.ts", ...Host.treeCommand("session", scratch)],
+    program: ["watchdogHost", ...Host.treeCommand("session", scratch)],
     scratch
   })
   yield* scratch.awaitReported(3)
@@ -24,7 +24,7 @@ const started = Effect.gen(function*() {
 const watchdogsOf = (host: Host.Host): ReadonlyArray<Identity> => {
   const { pid } = host.identity
   return fs.readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").trim().split(" ").map(Number)
-    .filter((child) => child > 1 && fs.readFileSync(`/proc/${child}/cmdline`, "utf8").includes("watchdog.ts"))
+    .filter((child) => child > 1 && fs.readFileSync(`/proc/${child}/cmdline`, "utf8").includes("watchdog.js"))
     .flatMap((child) => identify(child) ?? [])
 }
 

@@ -70,7 +70,7 @@ export const make = (postgres: number, prefix: string) =>
         const port = ports.get(name) ?? (yield* freePort)
         ports.set(name, port)
         const spec: RunnerSpec = { name, port, postgres, prefix, directory: scratch.directory, watchdog }
-        return yield* Host.startProgram({ program: ["clusterRunner.ts", JSON.stringify(spec)], scratch })
+        return yield* Host.startProgram({ program: ["clusterRunner", JSON.stringify(spec)], scratch })
       })
     /** How often the state of a key was saved, one life after the other. */
     const savedOf = (key: string): number => Number(fs.readFileSync(scratch.file(`${key}.saved`), "utf8"))

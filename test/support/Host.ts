@@ -11,6 +11,7 @@ import { fileURLToPath } from "node:url"
 import type { HostSpec } from "../fixtures/hostSpec.ts"
 import { eventually } from "./Eventually.ts"
 import { identify, type Identity, isAlive, killIfAlive, signalIfAlive } from "./Processes.ts"
+import { program } from "./Programs.ts"
 import type { Scratch } from "./Scratch.ts"
 
 /** Path of a file in test/fixtures. */
@@ -34,7 +35,7 @@ export const whyNotUnprivileged = (): string | undefined => {
   const asNobody = ["--reuid", String(unprivileged), "--regid", String(unprivileged), "--clear-groups"]
   const look = child_process.spawnSync("setpriv", [...asNobody, process.execPath, "--version"])
   if (look.error !== undefined || look.status !== 0) return "setpriv can't run this Node as uid 65534"
-  const read = child_process.spawnSync("setpriv", [...asNobody, "test", "-r", fixture("host.ts")])
+  const read = child_process.spawnSync("setpriv", [...asNobody, "test", "-r", program("host")])
   return read.status === 0 ? undefined : "uid 65534 may not read this project's folder"
 }
 
@@ -50,7 +51,7 @@ const compileCache = (user: number): string => {
 }
 
 export interface ProgramOptions {
-  /** A file of test/fixtures and its arguments. */
+  /** A program of Programs.ts and its arguments. */
   readonly program: ReadonlyArray<string>
   readonly scratch: Scratch
   /** The user it runs as; default: the user of the test. */
@@ -94,9 +95,9 @@ export const engine: Readonly<Record<string, string>> = process.env["TREELINE_EN
 /** The tests of this run are held against the engine that calls the system itself. */
 export const isNative = process.platform === "linux" && process.env["TREELINE_ENGINE"] !== "portable"
 
-/** Starts host.ts or bareHost.ts. */
+/** Starts `host` or `bareHost`. */
 export const start = ({ on, spec, ...options }: StartOptions): Effect.Effect<Host, never, Scope.Scope> =>
-  startProgram({ ...options, program: [on === "treeline" ? "host.ts" : "bareHost.ts", JSON.stringify(spec)] })
+  startProgram({ ...options, program: [on === "treeline" ? "host" : "bareHost", JSON.stringify(spec)] })
 
 /**
  * Starts a program that says `host PID` and then `launched`, and waits until it has; it is killed when the test's scope
@@ -105,16 +106,10 @@ export const start = ({ on, spec, ...options }: StartOptions): Effect.Effect<Hos
 export const startProgram = (options: ProgramOptions): Effect.Effect<Host, never, Scope.Scope> =>
   Effect.gen(function*() {
     const { scratch } = options
-    const [file, ...args] = options.program
+    const [name, ...args] = options.program
     const user = options.user ?? process.getuid?.() ?? 0
-    const program = [
-      ...(options.through ?? []),
-      process.execPath,
-      "--conditions=source",
-      fixture(file!),
-      ...args
-    ]
-    const reaped = hasReaper ? ["perl", fixture("reaper.pl"), ...program] : program
+    const words = [...(options.through ?? []), process.execPath, program(name!), ...args]
+    const reaped = hasReaper ? ["perl", fixture("reaper.pl"), ...words] : words
     const command = user === process.getuid?.()
       ? reaped
       : ["setpriv", "--reuid", String(user), "--regid", String(user), "--clear-groups", ...reaped]

@@ -1,5 +1,5 @@
 /**
- * The `treeline` command as a separate process, run from the sources.
+ * The `treeline` command as a separate process.
  */
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
@@ -8,13 +8,14 @@ import { fileURLToPath } from "node:url"
 import { eventually } from "./Eventually.ts"
 import { engine } from "./Host.ts"
 import { identify, type Identity, killIfAlive } from "./Processes.ts"
+import { program } from "./Programs.ts"
 import type { Scratch } from "./Scratch.ts"
 
 /** Program and first arguments. */
 export const treeline: ReadonlyArray<string> = [
   process.execPath,
   "--conditions=source",
-  fileURLToPath(new URL("../../packages/treeline/src/bin.ts", import.meta.url))
+  program("treeline")
 ]
 
 /** The environment of a command under test: records and caches are the test's own. */
