@@ -429,16 +429,30 @@ export class VersionMismatch extends Schema.TaggedError<VersionMismatch>()("Vers
 }
 
 /**
- * Nobody answers at the control address. `NotRunning`: nothing listens there. `NoAnswer`: not within `within` ms.
- * `Lost`: the connection ended in the middle. `Foreign`: what answers is no control server.
+ * Nobody answers at the control address. `NotRunning`: nothing listens there. `PermissionDenied`: the system does not let
+ * this user connect. `NoAnswer`: not in time. `Lost`: the connection ended in the middle; what was asked for may have been
+ * done. `Foreign`: what answers is no control server. `Fault`: the server has failed at the request, which is a defect.
  */
 export class ControlUnavailable extends Schema.TaggedError<ControlUnavailable>()("ControlUnavailable", {
   address: Schema.String,
-  reason: Schema.Literals(["NotRunning", "PermissionDenied", "NoAnswer", "Lost", "Foreign"]),
+  reason: Schema.Literals(["NotRunning", "PermissionDenied", "NoAnswer", "Lost", "Foreign", "Fault"]),
   detail: Schema.String
 }) {
   override get message(): string {
     return `no control at ${this.address}: ${this.detail} (${this.reason})`
+  }
+}
+
+/**
+ * Somebody serves these services already. Nothing was started or replaced. `pid` is null when it does not say which process
+ * it is.
+ */
+export class AlreadyRunning extends Schema.TaggedError<AlreadyRunning>()("AlreadyRunning", {
+  address: Schema.String,
+  pid: Schema.NullOr(Schema.Int)
+}) {
+  override get message(): string {
+    return `already running${this.pid === null ? "" : ` (pid ${this.pid})`}: ${this.address} is served`
   }
 }
 

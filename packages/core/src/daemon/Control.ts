@@ -2,6 +2,9 @@
  * The control API: what another process may ask of services that run. An effect/rpc group with a version, so a client has
  * types only. `ControlServer` answers it, `ControlClient` asks.
  */
+import * as Context from "effect/Context"
+import type * as Effect from "effect/Effect"
+import * as Redacted from "effect/Redacted"
 import * as Rpc from "effect/rpc/Rpc"
 import * as RpcGroup from "effect/rpc/RpcGroup"
 import * as RpcMiddleware from "effect/rpc/RpcMiddleware"
@@ -36,21 +39,34 @@ export const protocol = 1
 export const versionHeader = "treeline-protocol"
 export const tokenHeader = "authorization"
 
+/** Before the token, in its header (RFC 6750, section 2.1). */
+export const bearer = "Bearer "
+
+/** The header that shows a token. */
+export const credentials = (token: Redacted.Redacted<string>): string => `${bearer}${Redacted.value(token)}`
+
+/** Who reads the answer of one request. A subscription that must not go on ends with the error, whatever it waits for. */
+export class Subscriber extends Context.Service<Subscriber, {
+  readonly drop: (error: SubscriberDropped) => Effect.Effect<void>
+}>()("@treeline/core/daemon/Control/Subscriber") {}
+
 /**
- * In front of every call: refuses a client of another version and one without the right token. Client and server are
- * told apart by it, so it is required on both sides.
+ * In front of every call: refuses one without the right token, and a client of another version all but `Hello`. Client and
+ * server are told apart by it, so it is required on both sides.
  */
-export class Gate extends RpcMiddleware.Service<Gate>()("@treeline/core/daemon/Control/Gate", {
-  error: Schema.Union([ControlDenied, VersionMismatch]),
-  requiredForClient: true
-}) {}
+export class Gate
+  extends RpcMiddleware.Service<Gate, { provides: Subscriber }>()("@treeline/core/daemon/Control/Gate", {
+    error: Schema.Union([ControlDenied, VersionMismatch]),
+    requiredForClient: true
+  })
+{}
 
 /** Names of services and groups; none means all. */
 const Names = Schema.Array(Schema.String)
 
 const Key = { pool: Schema.String, key: Schema.String }
 
-/** Who answers. */
+/** Who answers. Every version tells this, so that a client of another one knows whom it has met. */
 export const Welcome = Schema.Struct({
   protocol: Schema.Int,
   version: Schema.String,
