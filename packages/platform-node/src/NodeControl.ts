@@ -1,0 +1,413 @@
+/**
+ * The control API over a Unix socket that only its user can reach, or over loopback TCP with a token that only its user
+ * can read.
+ *
+ * A Unix socket is bound in a folder of mode 0700 that is made for it, gets the mode 0600 there, and is then renamed into
+ * its place: at no moment can anybody else connect, whatever the umask is (unix(7): connecting needs the right to write).
+ * The same folder lets only one of several starters go on.
+ */
+import * as NodeSocket from "@effect/platform-node/NodeSocket"
+import * as NodeSocketServer from "@effect/platform-node/NodeSocketServer"
+import { ControlClient, ControlProtocol, ControlServer, type ServiceHost } from "@treeline/core/daemon"
+import { AlreadyRunning, ControlUnavailable, InvalidSpec, ListenError } from "@treeline/core/Errors"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import * as Redacted from "effect/Redacted"
+import * as Schema from "effect/Schema"
+import * as Scope from "effect/Scope"
+import * as SocketServer from "effect/socket/SocketServer"
+import { Buffer } from "node:buffer"
+import { createHash, randomBytes } from "node:crypto"
+import * as fs from "node:fs"
+import * as path from "node:path"
+import * as process from "node:process"
+import { type ControlAddress, longestSocketPath, make as makeFolder } from "./StateDirectory.ts"
+
+/** An address that is listened at. Connections wait until they are served. */
+export interface Listener {
+  readonly server: SocketServer.SocketServer["Service"]
+  /** What clients have to show; undefined where nobody else can connect. */
+  readonly token: Redacted.Redacted<string> | undefined
+  /** What errors and logs call it. */
+  readonly address: string
+}
+
+/** How long somebody who listens already may take to say who it is, in ms. */
+const probeWithin = 2000
+
+/** How long a connection may take to be closed when all has been said, in ms. */
+const closeWithin = 1000
+
+/** How long a starter waits for another one that is at it, and how old a claim is that was left behind, in ms. */
+const claimWithin = 5000
+const claimStale = 10_000
+const claimPause = 20
+
+const loopback = "127.0.0.1"
+
+const codeOf = (error: unknown): string => (error as NodeJS.ErrnoException | undefined)?.code ?? String(error)
+
+const listenReasons: Readonly<Record<string, ListenError["reason"]>> = {
+  EADDRINUSE: "InUse",
+  EACCES: "PermissionDenied",
+  EPERM: "PermissionDenied",
+  EROFS: "PermissionDenied",
+  EADDRNOTAVAIL: "Unavailable",
+  EAFNOSUPPORT: "Unavailable",
+  ENOSPC: "Unavailable"
+}
+
+const listenError = (address: string) => (error: unknown): ListenError => {
+  const detail = codeOf(error)
+  return new ListenError({ address, reason: listenReasons[detail] ?? "Unknown", detail })
+}
+
+/** What is at a path, without following a link. */
+const statOf = (file: string): fs.Stats | undefined => fs.lstatSync(file, { throwIfNoEntry: false })
+
+const isSame = (one: fs.Stats | undefined, other: fs.Stats): boolean =>
+  one !== undefined && one.ino === other.ino && one.dev === other.dev
+
+/** Removes a file at the end of the scope, unless another one is in its place. */
+const removeAtEnd = (file: string, own: fs.Stats) =>
+  Effect.addFinalizer(() =>
+    Effect.sync(() => {
+      if (isSame(statOf(file), own)) fs.rmSync(file, { force: true })
+    })
+  )
+
+// ------------------------------------------------------------------------------------------------------- the claim
+
+/** Takes a claim away that a killed starter has left. */
+const removeStale = (folder: string): void => {
+  const there = statOf(folder)
+  if (there === undefined || Date.now() - there.mtimeMs <= claimStale) return
+  // Renamed first: of two that find it stale, one removes it, and nobody removes a new one.
+  const aside = `${folder}-${randomBytes(4).toString("hex")}`
+  fs.renameSync(folder, aside)
+  if (isSame(statOf(aside), there)) fs.rmSync(aside, { recursive: true, force: true })
+  else fs.renameSync(aside, folder)
+}
+
+/**
+ * The folder in which one starter at a time prepares an address: making it is the claim. It goes with the scope, at the
+ * latest.
+ */
+const claim = (address: string, folder: string): Effect.Effect<void, ListenError, Scope.Scope> => {
+  const attempt = Effect.try({
+    try: () => {
+      try {
+        fs.mkdirSync(folder, { mode: 0o700 })
+        return true
+      } catch (error) {
+        if (codeOf(error) !== "EEXIST") throw error
+        removeStale(folder)
+        return false
+      }
+    },
+    catch: listenError(address)
+  })
+  const won = Effect.gen(function*() {
+    for (let round = 0; round < claimWithin / claimPause; round++) {
+      if (yield* attempt) return
+      yield* Effect.sleep(claimPause)
+    }
+    return yield* new ListenError({
+      address,
+      reason: "InUse",
+      detail: `somebody else has been starting for ${claimWithin} ms`
+    })
+  })
+  return Effect.acquireRelease(
+    won,
+    () => Effect.sync(() => fs.rmSync(folder, { recursive: true, force: true })),
+    { interruptible: false }
+  )
+}
+
+/** Who listens already: nobody, or somebody who may say who it is. */
+const whoListens = (
+  options: ControlClient.Options
+): Effect.Effect<Option.Option<AlreadyRunning>> =>
+  ControlClient.hello({ ...options, within: probeWithin }).pipe(
+    Effect.map(({ pid }) => Option.some(new AlreadyRunning({ address: options.address, pid }))),
+    Effect.catch((error) =>
+      Effect.succeed(
+        error._tag === "ControlUnavailable" && error.reason === "NotRunning"
+          ? Option.none()
+          // Somebody listens, whatever it is: its place is not taken.
+          : Option.some(new AlreadyRunning({ address: options.address, pid: null }))
+      )
+    )
+  )
+
+const refuseSecond = (options: ControlClient.Options) =>
+  Effect.flatMap(whoListens(options), (running) => Option.isSome(running) ? running.value : Effect.void)
+
+// ---------------------------------------------------------------------------------------------------- the listeners
+
+/** A server whose connections are closed in bounded time also when the peer does not read what it was sent. */
+const closing = (server: SocketServer.SocketServer["Service"]): SocketServer.SocketServer["Service"] => {
+  const gone = Effect.flatMap(Effect.serviceOption(NodeSocket.NetSocket), (connection) =>
+    Option.isNone(connection)
+      ? Effect.void
+      : Effect.callback<void>((resume) => {
+        const socket = connection.value
+        if (socket.closed) return resume(Effect.void)
+        const limit = setTimeout(() => socket.destroy(), closeWithin)
+        socket.once("close", () => {
+          clearTimeout(limit)
+          resume(Effect.void)
+        })
+        socket.destroySoon()
+      }))
+  return SocketServer.SocketServer.of({
+    address: server.address,
+    run: (handler) => server.run((socket) => Effect.ensuring(handler(socket), Effect.uninterruptible(gone)))
+  })
+}
+
+const bind = (address: string, options: Parameters<typeof NodeSocketServer.make>[0]) =>
+  NodeSocketServer.make(options).pipe(
+    Effect.mapError(({ reason }) => listenError(address)(reason.cause)),
+    Effect.map(closing)
+  )
+
+/** The name of a claim; as long as `control.sock` with the name of a socket in it. */
+const claimName = (file: string): string => `.${createHash("sha256").update(file).digest("hex").slice(0, 6)}`
+
+const listenSocket = Effect.fnUntraced(function*(
+  file: string,
+  link: string | null
+): Effect.fn.Return<Listener, AlreadyRunning | InvalidSpec | ListenError, Scope.Scope> {
+  const field = "daemon.socket"
+  const folder = path.dirname(file)
+  const claimed = path.join(folder, claimName(file))
+  // Another name each time: Node removes the name that it has bound when it closes, whosever it is then.
+  const bound = path.join(claimed, randomBytes(2).toString("hex"))
+  const limit = longestSocketPath()
+  for (const name of [file, bound]) {
+    if (Buffer.byteLength(name) > limit) {
+      return yield* new InvalidSpec({ field, problem: `the path ${name} is longer than ${limit} bytes` })
+    }
+  }
+  yield* makeFolder(folder, field)
+  if (link !== null) yield* makeFolder(path.dirname(link))
+  const prepared = Effect.gen(function*() {
+    yield* claim(file, claimed)
+    yield* refuseSecond({ address: file, socket: dial({ path: file }) })
+    const there = yield* Effect.sync(() => statOf(file))
+    if (there !== undefined && !there.isSocket()) {
+      return yield* new InvalidSpec({ field, problem: `${file} is there and is no socket` })
+    }
+  })
+  const scope = yield* Effect.scope
+  return yield* Effect.scoped(Effect.gen(function*() {
+    yield* prepared
+    const server = yield* Scope.provide(bind(file, { path: bound }), scope)
+    const own = yield* Effect.try({
+      try: () => {
+        fs.chmodSync(bound, 0o600)
+        fs.renameSync(bound, file)
+        return statOf(file)!
+      },
+      catch: listenError(file)
+    })
+    yield* Scope.provide(removeAtEnd(file, own), scope)
+    if (link !== null) yield* Scope.provide(leadTo(link, file), scope)
+    return { server, token: undefined, address: file }
+  }))
+})
+
+/** A symbolic link for as long as the scope lives. */
+const leadTo = (link: string, file: string) =>
+  Effect.gen(function*() {
+    const made = yield* Effect.try({
+      try: () => {
+        const there = statOf(link)
+        if (there !== undefined && !there.isSymbolicLink()) return undefined
+        const temporary = `${link}-${randomBytes(4).toString("hex")}`
+        fs.symlinkSync(file, temporary)
+        fs.renameSync(temporary, link)
+        return statOf(link)!
+      },
+      catch: listenError(link)
+    })
+    if (made === undefined) {
+      return yield* new InvalidSpec({ field: "daemon.socket", problem: `${link} is there and is no symbolic link` })
+    }
+    yield* removeAtEnd(link, made)
+  })
+
+/** What a client of a port has to know. */
+const PortFile = Schema.Struct({
+  port: Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 65_535 })),
+  token: Schema.String.check(Schema.isPattern(/^[0-9a-f]{64}$/)),
+  pid: Schema.Int
+})
+
+/** A larger one is none, in bytes. */
+const largestPortFile = 4096
+
+const decodePortFile = Schema.decodeUnknownOption(Schema.fromJsonString(PortFile))
+
+/** Why a file with a secret is not to be trusted, or undefined. */
+const exposed = (stat: fs.Stats): string | undefined => {
+  if (!stat.isFile()) return "is no regular file"
+  const own = process.getuid?.()
+  if (own === undefined) return undefined
+  if (stat.uid !== own && own !== 0) return `belongs to another user (uid ${stat.uid})`
+  return (stat.mode & 0o077) === 0 ? undefined : `may be read by others (mode ${(stat.mode & 0o777).toString(8)})`
+}
+
+/** How a port is reached, as its server has written it down; undefined when there is no such file. */
+const readPortFile = (file: string): Effect.Effect<ControlClient.Options | undefined, ControlUnavailable> =>
+  Effect.suspend(() => {
+    const foreign = (detail: string, reason: ControlUnavailable["reason"] = "Foreign") =>
+      new ControlUnavailable({ address: file, reason, detail })
+    let descriptor: number | undefined = undefined
+    try {
+      descriptor = fs.openSync(
+        file,
+        fs.constants.O_RDONLY | (fs.constants.O_NOFOLLOW ?? 0) | (fs.constants.O_NONBLOCK ?? 0)
+      )
+      const stat = fs.fstatSync(descriptor)
+      const problem = exposed(stat)
+      if (problem !== undefined) return foreign(`${file} ${problem}`)
+      const text = Buffer.alloc(Math.min(stat.size, largestPortFile))
+      fs.readSync(descriptor, text, 0, text.length, 0)
+      const found = decodePortFile(text.toString())
+      if (Option.isNone(found)) return foreign(`${file} does not say a port and a token`)
+      const { port, token } = found.value
+      return Effect.succeed({
+        address: `${loopback}:${port}`,
+        socket: dial({ host: loopback, port }),
+        token: Redacted.make(token)
+      })
+    } catch (error) {
+      const code = codeOf(error)
+      if (code === "ENOENT") return Effect.undefined
+      return foreign(code, code === "EACCES" ? "PermissionDenied" : "Foreign")
+    } finally {
+      if (descriptor !== undefined) fs.closeSync(descriptor)
+    }
+  })
+
+const listenPort = Effect.fnUntraced(function*(
+  port: number | null,
+  file: string
+): Effect.fn.Return<Listener, AlreadyRunning | InvalidSpec | ListenError, Scope.Scope> {
+  const folder = path.dirname(file)
+  yield* makeFolder(folder)
+  const scope = yield* Effect.scope
+  return yield* Effect.scoped(Effect.gen(function*() {
+    const wanted = `${loopback}:${port ?? 0}`
+    yield* claim(wanted, path.join(folder, claimName(file)))
+    const known = yield* Effect.option(readPortFile(file))
+    if (Option.isSome(known) && known.value !== undefined) yield* refuseSecond(known.value)
+    const server = yield* Scope.provide(bind(wanted, { host: loopback, port: port ?? 0, exclusive: true }), scope)
+    const chosen = "port" in server.address ? server.address.port : port ?? 0
+    const token = randomBytes(32).toString("hex")
+    const own = yield* Effect.try({
+      try: () => {
+        const temporary = `${file}-${randomBytes(4).toString("hex")}`
+        // "wx": made here and by nobody else, with its mode from the beginning.
+        fs.writeFileSync(temporary, JSON.stringify({ port: chosen, token, pid: process.pid }), {
+          mode: 0o600,
+          flag: "wx"
+        })
+        fs.renameSync(temporary, file)
+        return statOf(file)!
+      },
+      catch: listenError(file)
+    })
+    yield* Scope.provide(removeAtEnd(file, own), scope)
+    return { server, token: Redacted.make(token), address: `${loopback}:${chosen}` }
+  }))
+})
+
+/**
+ * Listens at an address for as long as the scope lives. Fails before anything else is done: with `AlreadyRunning` when
+ * somebody does already, with `InvalidSpec` when the place can't be made safe. A socket that nobody listens at any more is
+ * replaced.
+ *
+ * Do it first, start the services, then serve them: so a second one starts nothing.
+ */
+export const listen = Effect.fn("NodeControl.listen")(function*(
+  address: ControlAddress
+): Effect.fn.Return<Listener, AlreadyRunning | InvalidSpec | ListenError, Scope.Scope> {
+  return yield* address._tag === "Socket"
+    ? listenSocket(address.path, address.link)
+    : listenPort(address.port, address.file)
+})
+
+export interface ServeOptions extends Omit<ControlServer.Options, "token">, ControlProtocol.Limits {}
+
+/** Serves services at an address that is listened at, for as long as the layer lives. */
+export const serve = (
+  host: ServiceHost.ServiceHost,
+  { server, token }: Listener,
+  options: ServeOptions = {}
+): Layer.Layer<never, InvalidSpec> =>
+  ControlServer.layer(host, { ...options, token }).pipe(
+    Layer.provide(ControlProtocol.layer(options)),
+    Layer.provide(Layer.succeed(SocketServer.SocketServer, server))
+  )
+
+// ------------------------------------------------------------------------------------------------------ the client
+
+/** How long the system may take to connect. */
+const connectWithin = "5 seconds"
+
+const dial = (to: { readonly path: string } | { readonly host: string; readonly port: number }) =>
+  NodeSocket.makeNet({ ...to, openTimeout: connectWithin })
+
+const socketAt = (file: string, link: string | null): Effect.Effect<ControlClient.Options, ControlUnavailable> =>
+  Effect.suspend(() => {
+    const unavailable = (reason: ControlUnavailable["reason"], detail: string) =>
+      new ControlUnavailable({ address: file, reason, detail })
+    try {
+      // Where the server put it, which may have had another environment.
+      const found = link !== null && statOf(link)?.isSymbolicLink() === true ? fs.readlinkSync(link) : file
+      const stat = statOf(found)
+      if (stat === undefined) return unavailable("NotRunning", "there is no socket")
+      if (!stat.isSocket()) return unavailable("Foreign", `${found} is no socket`)
+      const own = process.getuid?.()
+      if (own !== undefined && own !== 0 && stat.uid !== own && stat.uid !== 0) {
+        return unavailable("Foreign", `${found} belongs to another user (uid ${stat.uid})`)
+      }
+      return Effect.succeed({ address: found, socket: dial({ path: found }) })
+    } catch (error) {
+      const code = codeOf(error)
+      return code === "EACCES"
+        ? unavailable("PermissionDenied", "this user may not look there")
+        : unavailable(code === "ENOTDIR" ? "NotRunning" : "Foreign", code)
+    }
+  })
+
+/** How the server at an address is reached: for `ControlClient.make`. */
+export const reach = (address: ControlAddress): Effect.Effect<ControlClient.Options, ControlUnavailable> =>
+  address._tag === "Socket"
+    ? socketAt(address.path, address.link)
+    : Effect.flatMap(readPortFile(address.file), (options) =>
+      options === undefined
+        ? new ControlUnavailable({ address: address.file, reason: "NotRunning", detail: "nobody listens" })
+        : Effect.succeed(options))
+
+export interface ClientOptions extends Pick<ControlClient.Options, "within" | "longWithin"> {}
+
+/** A client of the server at an address. */
+export const connect = Effect.fn("NodeControl.connect")(function*(
+  address: ControlAddress,
+  options: ClientOptions = {}
+): Effect.fn.Return<ControlClient.Client, ControlClient.Unserved, Scope.Scope> {
+  return yield* ControlClient.make({ ...yield* reach(address), ...options })
+})
+
+/** `connect` as a layer. */
+export const layerClient = (
+  address: ControlAddress,
+  options: ClientOptions = {}
+): Layer.Layer<ControlClient.ControlClient, ControlClient.Unserved> =>
+  Layer.effect(ControlClient.ControlClient, connect(address, options))
