@@ -1,17 +1,16 @@
 /** Control over real sockets: who gets in, what a client may do to a server, and a client in another process. */
 import { NodeServices } from "@effect/platform-node"
 import { assert, layer } from "@effect/vitest"
-import { type ControlClient, type ControlProtocol, ServiceHost } from "@treeline/core/daemon"
-import { type ControlAddress, NodeControl, StateDirectory } from "@treeline/platform-node"
+import { ServiceHost } from "@treeline/core/daemon"
+import { NodeControl, StateDirectory } from "@treeline/platform-node"
 import { PosixPlatform } from "@treeline/platform-posix"
-import { Effect, Exit, Fiber, Layer, References, Scope, Stream } from "effect"
+import { Effect, Exit, Layer, References, Scope, Stream } from "effect"
 import { type ChildProcess, spawn } from "node:child_process"
 import { once } from "node:events"
 import * as fs from "node:fs"
 import * as http from "node:http"
 import * as net from "node:net"
 import * as path from "node:path"
-import { fileURLToPath } from "node:url"
 import { collect } from "../../bench/Garbage.ts"
 import { eventually } from "../support/Eventually.ts"
 import { fixture } from "../support/Host.ts"
@@ -35,14 +34,14 @@ const locate = (scratch: Scratch.Scratch, daemon: NonNullable<StateDirectory.Opt
     environment: { XDG_RUNTIME_DIR: scratch.file("run") }
   })
 
-const socketPath = (address: ControlAddress): string => {
+const socketPath = (address: StateDirectory.ControlAddress): string => {
   if (address._tag !== "Socket") throw new Error("no socket")
   return address.path
 }
 
 /** A scripted host that is served in the scope of the test. */
 const serve = Effect.fnUntraced(function*(
-  address: ControlAddress,
+  address: StateDirectory.ControlAddress,
   parts: Parameters<typeof ScriptedHost.make>[0] = {},
   options: NodeControl.ServeOptions = {}
 ) {
@@ -71,11 +70,11 @@ const ended = async (child: ChildProcess, signal?: NodeJS.Signals): Promise<void
   await closed
 }
 
-const client = (address: ControlAddress, mode: string) =>
+const client = (address: StateDirectory.ControlAddress, mode: string) =>
   program(process.execPath, ["--conditions=source", fixture("controlClient.ts"), JSON.stringify(address), mode])
 
 /** A connection that says what it wants; `heard` is what has come, `over` once it is closed. */
-const raw = (to: ControlAddress | number) =>
+const raw = (to: StateDirectory.ControlAddress | number) =>
   Effect.acquireRelease(
     Effect.sync(() => {
       const socket = net.connect(typeof to === "number" ? { port: to, host: "127.0.0.1" } : { path: socketPath(to) })
@@ -211,7 +210,7 @@ layer(platform, { excludeTestServices: true })("control over a socket", (it) => 
       const results: Array<string> = []
       for (const peer of [watcher, intruder, guest]) {
         if (peer === undefined) continue
-        peer.child.stdin!.end()
+        peer.child.stdin.end()
         yield* Effect.promise(() => ended(peer.child))
         results.push(peer.output().trim().split("\n").at(-1)!)
       }

@@ -42,9 +42,9 @@ export const make = (parts: Partial<ServiceHost.ServiceHost> = {}) => {
   const events = new Broadcast<HostStatus.HostEvent>(256)
   const calls: Array<string> = []
   let snapshots = 0
-  const names = ["db", "web", "worker"]
+  const names = new Set(["db", "web", "worker"])
   const known = (asked: ReadonlyArray<string>) => {
-    const child = asked.find((name) => !names.includes(name))
+    const child = asked.find((name) => !names.has(name))
     return child === undefined ? Effect.void : Effect.fail(new UnknownChild({ child }))
   }
   const operation = (name: string) => (asked: ReadonlyArray<string>) =>
@@ -59,6 +59,8 @@ export const make = (parts: Partial<ServiceHost.ServiceHost> = {}) => {
     status: Effect.succeed([]),
     file: (child) => Effect.fail(new UnknownChild({ child })),
     reopen: Effect.void,
+    setRules: () => Effect.void,
+    awaitClosed: () => Effect.void,
     waiting: Effect.succeed(0)
   }
   const host: ServiceHost.ServiceHost = {

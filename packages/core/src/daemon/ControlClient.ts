@@ -199,7 +199,7 @@ const translate = (address: string) => <E>(cause: Cause.Cause<E | RpcClientError
   const failed = reasons.find(Cause.isFailReason)
   if (failed !== undefined) {
     return Cause.fail(
-      failed.error instanceof RpcClientError ? unserved(address, failed.error) : failed.error as E
+      failed.error instanceof RpcClientError ? unserved(address, failed.error) : failed.error
     )
   }
   const died = reasons.find(Cause.isDieReason)
