@@ -529,19 +529,6 @@ export class ClaimLost extends Schema.TaggedError<ClaimLost>()("ClaimLost", {
   }
 }
 
-/**
- * Somebody serves these services already. Nothing was started or replaced. `pid` is null when it does not say which process
- * it is.
- */
-export class AlreadyRunning extends Schema.TaggedError<AlreadyRunning>()("AlreadyRunning", {
-  address: Schema.String,
-  pid: Schema.NullOr(Schema.Int)
-}) {
-  override get message(): string {
-    return `already running${this.pid === null ? "" : ` (pid ${this.pid})`}: ${this.address} is served`
-  }
-}
-
 /** Another command works on the daemon; `within` is how long this one has waited, in ms. Nothing was done. */
 export class OperationBusy extends Schema.TaggedError<OperationBusy>()("OperationBusy", {
   operation: Schema.String,

@@ -1,6 +1,6 @@
 export * as Descriptors from "./Descriptors.ts"
-export * as NodeDetached from "./NodeDetached.ts"
 export * as NodeControl from "./NodeControl.ts"
+export * as NodeDetached from "./NodeDetached.ts"
 export * as NodeNetwork from "./NodeNetwork.ts"
 export * as NodePipes from "./NodePipes.ts"
 export * as NodeStateFolder from "./NodeStateFolder.ts"
