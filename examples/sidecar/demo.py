@@ -7,12 +7,12 @@ import time
 
 from treeline_sidecar import Sidecar, SidecarError
 
-# Ignores SIGTERM, and starts a daemon that has left its group, its session and its environment.
+# Ignores SIGTERM, and starts a daemon that has left its environment and, where there is setsid(1), group and session.
 STUBBORN = """
 trap '' TERM
 echo $$ >>"$1"
 sh -c 'trap "" TERM; echo $$ >>"$0"; exec sleep 600' "$1" &
-env -i PATH="$PATH" setsid sh -c 'echo $$ >>"$0"; exec sleep 600' "$1" </dev/null >/dev/null 2>&1 &
+env -i PATH="$PATH" $(command -v setsid) sh -c 'echo $$ >>"$0"; exec sleep 600' "$1" </dev/null >/dev/null 2>&1 &
 while [ "$(wc -l <"$1")" -lt 3 ]; do sleep 0.01; done
 echo ready
 while :; do sleep 600; done

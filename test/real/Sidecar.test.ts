@@ -465,7 +465,14 @@ describe("treeline sidecar, its end", () => {
       for (const role of ["session", "cleared", "stubborn", "asked", "daemon"]) {
         yield* Sidecar.spawn(client, treeCommand(role, scratch))
       }
-      yield* scratch.awaitReported(10)
+      const unread = yield* Sidecar.spawn(
+        client,
+        sh("echo unread; echo \"last $$\" >>\"$1\"; exec sleep 60", scratch.report),
+        {
+          credit: { stdout: 2 }
+        }
+      )
+      yield* scratch.awaitReported(11)
       const { ms, value } = yield* elapsed(Effect.promise(() => (client.close(), client.awaitEnd())))
       assert.deepStrictEqual(value, { code: 0, signal: null })
       assert.deepStrictEqual(scratch.living(), [])
@@ -473,6 +480,9 @@ describe("treeline sidecar, its end", () => {
       assert.isBelow(ms, 2500)
       assert.strictEqual(scratch.reported().filter(({ name }) => name === "asked-to-end").length, 1)
       for (const { told } of client.processes.values()) assert.isTrue(told.has("drained") && told.has("empty"))
+      const { process, seen } = unread
+      assert.strictEqual(unread.stdout(), "un")
+      assert.deepStrictEqual(seen.told.get("end stdout"), { process, stream: "stdout", bytes: 7, lost: 5 })
     }))
 
   it.live("P49, P50: a pipe that is closed right after a spawn leaves nothing", () =>

@@ -1,13 +1,10 @@
 /** The sidecar's protocol: its published JSON Schema, and that a line can be anything at all. */
 import { assert, describe, it } from "@effect/vitest"
-import { SimulatedPlatform } from "@treeline/core/testing"
 import { Ajv } from "ajv"
-import { Deferred, Effect, Fiber } from "effect"
-import { TestClock } from "effect/testing"
 import * as fc from "fast-check"
 import * as fs from "node:fs"
 import * as path from "node:path"
-import { ShutdownPlan, SidecarProtocol } from "treeline"
+import { SidecarProtocol } from "treeline"
 import { SidecarLines } from "../../packages/treeline/src/internal/SidecarLines.ts"
 import * as SidecarSession from "../../packages/treeline/src/internal/SidecarSession.ts"
 import { file, render } from "../../tools/sidecar-schema.ts"
@@ -132,32 +129,4 @@ describe("a line of a client", () => {
       })
     )
   })
-})
-
-describe("a session", () => {
-  it.effect("a client that does not read an answer for a minute is taken for gone", () =>
-    Effect.gen(function*() {
-      const never = yield* Deferred.make<void>()
-      let lines = 0
-      const wire: SidecarSession.Wire = {
-        read: Effect.sync(() => (lines++, bytes("rubbish\n"))),
-        send: () => Deferred.await(never),
-        gone: Effect.never
-      }
-      const options: SidecarSession.Options = {
-        version: "0",
-        pid: 1,
-        plan: ShutdownPlan.default,
-        require: undefined,
-        stop: Effect.never,
-        kill: Effect.never,
-        onDefect: Effect.die
-      }
-      const session = yield* Effect.forkChild(SidecarSession.serve(wire, options))
-      yield* TestClock.adjust("59 seconds")
-      assert.isUndefined(session.pollUnsafe())
-      yield* TestClock.adjust("10 seconds")
-      assert.deepStrictEqual(yield* Fiber.join(session), { reason: "Stalled", left: [] })
-      assert.strictEqual(lines, 1)
-    }).pipe(Effect.provide(SimulatedPlatform.layer({}))))
 })

@@ -34,7 +34,8 @@ export const limits = {
   requests: 1024,
   /** Input that children have not taken, of all processes together. */
   input: 16 * 1024 * 1024
-} as const
+}
+export type Limits = Readonly<typeof limits>
 
 /** The largest memory that one output of a child may be given. */
 const mostOutput = 64 * 1024 * 1024

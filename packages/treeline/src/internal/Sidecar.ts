@@ -7,7 +7,7 @@ import * as Cause from "effect/Cause"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Queue from "effect/Queue"
-import { refusedExitCode } from "../SidecarProtocol.ts"
+import { limits, refusedExitCode } from "../SidecarProtocol.ts"
 import * as Console from "./Console.ts"
 import * as Ending from "./Ending.ts"
 import * as Incoming from "./Incoming.ts"
@@ -55,6 +55,7 @@ export const sidecar = Effect.fn("treeline sidecar")(function*(options: Options)
   const over = yield* SidecarSession.serve(wire, {
     version: options.version,
     pid: process.pid,
+    limits,
     plan: planOf("SIGTERM", options.grace),
     require: options.require,
     stop: Effect.asVoid(Deferred.await(stopped)),

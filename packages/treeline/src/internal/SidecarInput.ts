@@ -4,11 +4,12 @@ import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import type * as Sink from "effect/Sink"
 import * as Stream from "effect/Stream"
-import { InputClosed, LimitReached, limits } from "../SidecarProtocol.ts"
+import { InputClosed, LimitReached } from "../SidecarProtocol.ts"
 
-/** Bytes that wait in all inputs of a session. */
+/** Bytes that wait in all inputs of a session, and how many may. */
 export interface Waiting {
   bytes: number
+  readonly most: number
 }
 
 interface Item {
@@ -39,9 +40,8 @@ export class SidecarInput {
   write(bytes: Uint8Array, end: boolean): Effect.Effect<void, InputClosed | LimitReached> {
     return Effect.suspend((): Effect.Effect<void, InputClosed | LimitReached> => {
       if (this.closed !== undefined) return Effect.fail(this.refuse(this.closed))
-      if (this.waiting.bytes + bytes.length > limits.input) {
-        return Effect.fail(new LimitReached({ limit: "input", most: limits.input }))
-      }
+      const { most } = this.waiting
+      if (this.waiting.bytes + bytes.length > most) return Effect.fail(new LimitReached({ limit: "input", most }))
       this.waiting.bytes += bytes.length
       const taken = Deferred.makeUnsafe<void, InputClosed>()
       if (bytes.length > 0 || !end) this.queue.push({ bytes, taken })

@@ -3,7 +3,7 @@ import type { Output } from "@treeline/core/Output"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import { limits, type OutputName } from "../SidecarProtocol.ts"
+import type { OutputName } from "../SidecarProtocol.ts"
 
 /** How many bytes the client takes. */
 export class Credit {
@@ -64,11 +64,12 @@ export interface Teller {
   readonly end: (bytes: number, lost: number) => Effect.Effect<void>
 }
 
-/** Tells an output to its end. What waits for credit here is one reading: no more than the output's policy keeps. */
+/** Tells an output to its end, at most `chunk` bytes at a time. What waits for credit here is one reading: no more than the output's policy keeps. */
 export const tell = (
   output: Output,
   credit: Credit,
-  teller: Teller
+  teller: Teller,
+  chunk: number
 ): Effect.Effect<void, never, Scope.Scope> =>
   Effect.gen(function*() {
     const pull = yield* Stream.toPull(output.pieces())
@@ -86,7 +87,7 @@ export const tell = (
       next = first.offset
       const end = next + bytes.length
       while (next < end) {
-        const taken = yield* credit.take(Math.min(end - next, limits.chunk))
+        const taken = yield* credit.take(Math.min(end - next, chunk))
         if (taken === 0) {
           lost += end - next
           next = end

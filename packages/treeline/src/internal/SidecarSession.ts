@@ -43,6 +43,7 @@ export interface Wire {
 export interface Options {
   readonly version: string
   readonly pid: number
+  readonly limits: Protocol.Limits
   /** From the first signal to the kill, in ms, where a spawn has no plan of its own. */
   readonly plan: ShutdownPlan.ShutdownPlan
   /** Least containment of every spawn. */
@@ -218,7 +219,7 @@ class Session {
   private readonly lives: FiberSet.FiberSet<unknown, unknown>
   private readonly requests: FiberSet.FiberSet<unknown, unknown>
   private readonly entries = new Map<number, Entry>()
-  private readonly waiting: Waiting = { bytes: 0 }
+  private readonly waiting: Waiting
   private greeted = false
   private last = 0
   private starting = 0
@@ -238,6 +239,7 @@ class Session {
     this.platform = fields.platform
     this.wire = fields.wire
     this.options = fields.options
+    this.waiting = { bytes: 0, most: fields.options.limits.input }
     this.trees = fields.trees
     this.lives = fields.lives
     this.requests = fields.requests
@@ -281,15 +283,16 @@ class Session {
       platform,
       level,
       highest,
-      limits: Protocol.limits
+      limits: this.options.limits
     }))
   }
 
   /** Launches in a scope of its own; the number is given when it runs. */
   private spawn(spawn: Protocol.Spawn) {
     return Effect.gen({ self: this }, function*() {
-      if (this.entries.size + this.starting >= Protocol.limits.processes) {
-        return yield* new Protocol.LimitReached({ limit: "processes", most: Protocol.limits.processes })
+      const most = this.options.limits.processes
+      if (this.entries.size + this.starting >= most) {
+        return yield* new Protocol.LimitReached({ limit: "processes", most })
       }
       const { credit, shutdown, whenLeaderEnds } = spawn
       const { bytes, whenFull } = spawn.output ?? Protocol.defaultOutput
@@ -341,7 +344,7 @@ class Session {
             }"}}\n`
           ),
         end: (bytes, lost) => this.tellEvent("end", { process, stream: name, bytes, lost })
-      })
+      }, this.options.limits.chunk)
     const outputs = Effect.forEach(credits, ([name, credit]) => tellOutput(name, tree[name], credit), {
       concurrency: "unbounded",
       discard: true
@@ -356,6 +359,7 @@ class Session {
       const left = yield* Effect.raceFirst(Effect.as(tree.exited, undefined), Deferred.await(gaveUp))
       if (left === undefined) yield* tellExited
       const survivors = left ?? (yield* Effect.raceFirst(tree.empty, Deferred.await(gaveUp)))
+      if (survivors.length > 0) yield* Deferred.succeed(gaveUp, survivors)
       yield* this.tellEvent("empty", { process, survivors })
       if (left !== undefined) yield* tellExited
     })
@@ -447,8 +451,9 @@ class Session {
   /** One line; true when the session is over by it. What is answered at once is answered before the next line is read. */
   private receive(bytes: Uint8Array | undefined): Effect.Effect<boolean> {
     return Effect.gen({ self: this }, function*() {
+      const { line, requests } = this.options.limits
       const parsed: Parsed = bytes === undefined
-        ? { id: null, error: new Protocol.OversizedMessage({ limit: Protocol.limits.line }) }
+        ? { id: null, error: new Protocol.OversizedMessage({ limit: line }) }
         : parse(bytes)
       const refuse = (error: Protocol.SidecarError) =>
         parsed.id === undefined ? Effect.void : this.send(failure(parsed.id, error))
@@ -463,8 +468,8 @@ class Session {
         }
         this.greeted = true
         yield* this.answer(parsed.id, parsed.call)
-      } else if (this.open >= Protocol.limits.requests) {
-        yield* refuse(new Protocol.LimitReached({ limit: "requests", most: Protocol.limits.requests }))
+      } else if (this.open >= requests) {
+        yield* refuse(new Protocol.LimitReached({ limit: "requests", most: requests }))
       } else {
         this.open++
         const done = Effect.sync(() => {
@@ -481,7 +486,7 @@ class Session {
   /** Reads until the client closes its end, or is refused, or does not read what it is told. */
   private get listen(): Effect.Effect<Over["reason"]> {
     return Effect.gen({ self: this }, function*() {
-      const lines = new SidecarLines(Protocol.limits.line)
+      const lines = new SidecarLines(this.options.limits.line)
       while (true) {
         const chunk = yield* this.wire.read
         if (chunk === undefined) return "Closed"
