@@ -111,6 +111,18 @@ describe("lines", () => {
   })
 })
 
+describe("other rules", () => {
+  it("hold for the line that ends next, however long it is already", () => {
+    const splitter = new LogLine.Splitter(rulesOf({ maxLine: 100_000, redact: ["a-very-long-secret".repeat(1000)] }))
+    assert.deepStrictEqual(splitter.feed(encoder.encode(`hunter2 ${"x".repeat(50_000)}`)), [])
+    splitter.rules = rulesOf({ maxLine: 20, redact: ["hunter2"] })
+    const [line, ...more] = splitter.feed(encoder.encode("yyy\nhunter2\n"))
+    assert.deepStrictEqual(more, ["<redacted>"])
+    assert.strictEqual(line, `<redacted> ${"x".repeat(12)}${LogLine.cutMark}`)
+    assert.strictEqual(splitter.held, 0)
+  })
+})
+
 describe("colours", () => {
   it("are stripped with all other commands to a terminal, or kept", () => {
     const text =

@@ -154,6 +154,53 @@ describe("a child's log", () => {
   )
 
   it.effect(
+    "has the rules that hold when a line ends, and the colours of its child",
+    onSystem(function*() {
+      const logs = yield* Logs.make({ redact: ["hunter2"], colours: (child) => child === "vivid" ? "keep" : undefined })
+      const program = Program.make(
+        say("\u001b[31mhunter2 swordfish"),
+        Program.write("\u001b[31mhunter2 "),
+        Program.sleep(100),
+        Program.write("swordfish\n")
+      )
+      yield* logs.add(yield* Child.start(once("web", program)))
+      yield* logs.add(yield* Child.start(once("vivid", program)))
+      yield* advance(50)
+      yield* logs.setRules({ redact: ["swordfish"] })
+      yield* advance(100)
+      assert.deepStrictEqual(yield* shown(logs, { children: ["web"] }), [
+        "web.1 stdout <redacted> swordfish",
+        "web.1 stdout hunter2 <redacted>"
+      ])
+      assert.deepStrictEqual(
+        (yield* shown(logs, { children: ["vivid"] }))[0],
+        "vivid.1 stdout \u001b[31m<redacted> swordfish"
+      )
+      assert.strictEqual((yield* Effect.flip(logs.setRules({ redact: [""] }))).field, "logs.redact[0]")
+    })
+  )
+
+  it.effect(
+    "of a child that comes in the place of one that ends is added when the last words are there",
+    onSystem(function*() {
+      const logs = yield* Logs.make()
+      const bye = Program.make(Program.trap("SIGTERM", [say("bye"), Program.exit(0)]), say("up"), Program.endure)
+      yield* logs.awaitClosed("web")
+      const scope = yield* Scope.make()
+      yield* logs.add(yield* Scope.provide(Child.start(once("web", bye)), scope))
+      yield* advance(10)
+      const waits = yield* Effect.forkChild(logs.awaitClosed("web"), { startImmediately: true })
+      yield* settle
+      assert.isUndefined(waits.pollUnsafe())
+      yield* passing(Scope.close(scope, Exit.void))
+      yield* passing(Fiber.join(waits))
+      yield* logs.add(yield* Child.start(once("web", bye)))
+      yield* advance(10)
+      assert.deepStrictEqual(texts(yield* logs.read()), ["up", "bye", "up"])
+    })
+  )
+
+  it.effect(
     "is redacted and without colours in memory and in the file, with its rule for each line",
     onSystem(function*() {
       const files = new MemoryFiles()

@@ -4,6 +4,7 @@ import { Child, type Errors, Probe, Restart, Supervisor } from "@treeline/core"
 import { Program } from "@treeline/core/testing"
 import { Effect, Schema } from "effect"
 import { ChildFailed, IntensityExceeded } from "../../packages/core/src/Errors.ts"
+import { CurrentRedaction } from "../../packages/core/src/internal/Tail.ts"
 import { advance, exits, onSystem, passing, process, record, supervise } from "../support/Actors.ts"
 
 const temporary = Restart.temporary()
@@ -108,5 +109,24 @@ it.effect(
     yield* advance(10)
     yield* passing(child.stop())
     assert.deepStrictEqual(events.flatMap(({ change }) => change._tag === "Ended" ? [change.outputTail] : []), [""])
+  })
+)
+
+it.effect(
+  "secrets are taken out before the tail is cut, so that none of them is cut into a remainder",
+  onSystem(function*() {
+    const secret = "s3cret-".repeat(20)
+    const lines = Array.from({ length: 60 }, (_, n) => `${"x".repeat(n)} ${secret} end\n`).join("")
+    const hide = (text: string) => text.replaceAll(secret, "<redacted>")
+    const child = yield* Effect.provideService(
+      Child.start(process("web", Program.make(Program.print(lines), Program.exit(1)), { restart: temporary })),
+      CurrentRedaction,
+      hide
+    )
+    const { outputTail } = yield* failure(child)
+    assert.isTrue(hide(lines).endsWith(outputTail.slice("stdout:\n".length)))
+    assert.isAbove(outputTail.length, 2000)
+    assert.isAtMost(outputTail.length, 4096)
+    assert.notInclude(outputTail, "s3cret")
   })
 )

@@ -87,6 +87,7 @@ describe("a host's status", () => {
       })
       yield* advance(3000)
       const { pools, services, ...rest } = yield* host.status
+      assert.deepStrictEqual(services.map(({ usage }) => usage?.processes), [1, 1])
       assert.deepStrictEqual(rest.host, {
         pid: 4711,
         version: "1.2.3",
@@ -104,9 +105,10 @@ describe("a host's status", () => {
       )
       assert.deepStrictEqual(pools.map(({ pool }) => pool), ["tenants"])
       assert.deepStrictEqual(rest.logs.map(({ child, lines }) => [child, lines]), [["db", 1], ["web", 1]])
-      yield* advance(100)
-      const second = yield* host.status
-      assert.deepStrictEqual(second.services.map(({ usage }) => usage?.processes), [1, 1])
+      // Nobody looks while nobody asks.
+      yield* advance(60_000)
+      yield* host.stop(["web"]).pipe(Stream.runDrain, passing)
+      assert.deepStrictEqual((yield* host.status).services.map(({ usage }) => usage?.processes), [1, undefined])
     })
   )
 })

@@ -702,6 +702,26 @@ describe("dynamic children", () => {
   )
 
   it.effect(
+    "K3: one that is added paused, or put in the place of another, waits until it is resumed",
+    onSystem(function*() {
+      const { supervisor, tags } = yield* supervise([process("a", lives)])
+      const added = yield* supervisor.startChild(process("b", lives), { paused: true })
+      const replaced = yield* passing(supervisor.replaceChild(process("a", lives), { paused: true }))
+      yield* advance(10_000)
+      assert.deepStrictEqual(yield* tags, { a: "Waiting", b: "Waiting" })
+      assert.deepStrictEqual(yield* (yield* Simulation).alive, [])
+      yield* added.resume
+      yield* replaced.start
+      yield* settle
+      assert.deepStrictEqual(yield* tags, { a: "Ready", b: "Ready" })
+      assert.deepStrictEqual((yield* supervisor.children).map(({ incarnation, paused }) => [incarnation, paused]), [
+        [1, false],
+        [1, false]
+      ])
+    })
+  )
+
+  it.effect(
     "a temporary one is forgotten when it has ended, and its name is free",
     onSystem(function*() {
       const { supervisor, tags } = yield* supervise<never>([])

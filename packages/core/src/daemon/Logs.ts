@@ -19,6 +19,7 @@ import * as Fiber from "effect/Fiber"
 import type * as FileSystem from "effect/FileSystem"
 import * as Path from "effect/Path"
 import type * as PlatformError from "effect/PlatformError"
+import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
@@ -37,7 +38,12 @@ export interface Sink {
   readonly format: (entry: LogLine.Entry) => string
 }
 
-export interface Options<R = never> extends LogLine.Options {
+/** How lines are made; `colours` for all children, or for each by its name. */
+export interface LineOptions extends Omit<LogLine.Options, "colours"> {
+  readonly colours?: LogLine.Options["colours"] | ((child: string) => LogLine.Options["colours"])
+}
+
+export interface Options<R = never> extends LineOptions {
   /**
    * What is kept in memory of each child, in bytes, default 256 KiB. A line counts with two bytes for each character and
    * 96 for itself.
@@ -91,7 +97,7 @@ export interface Logs {
   readonly follow: (query?: Query) => Stream.Stream<LogLine.Entry, UnknownChild>
   readonly status: Effect.Effect<ReadonlyArray<LogStatus>>
   /** Other limits and rules, for the next lines of all children: the secrets of another configuration. */
-  readonly setRules: (options: LogLine.Options) => Effect.Effect<void, InvalidSpec>
+  readonly setRules: (options: LineOptions) => Effect.Effect<void, InvalidSpec>
   /**
    * Waits until a child is closed and its last words are logged; at once when there is none of this name. Then another
    * one of the name can be added.
@@ -158,13 +164,23 @@ class ChildLog {
   }
 }
 
+/** The rules of each child. */
+type RulesOf = (child: string) => LogLine.Rules
+
+const rulesOf = ({ colours, ...options }: LineOptions): Result.Result<RulesOf, InvalidSpec> =>
+  Result.gen(function*() {
+    const strip = yield* LogLine.validate({ ...options, colours: "strip" })
+    const keep = yield* LogLine.validate({ ...options, colours: "keep" })
+    return (child) => (typeof colours === "function" ? colours(child) : colours) === "keep" ? keep : strip
+  })
+
 type MakeSink = (child: string) => Effect.Effect<Sink | undefined, InvalidSpec, Scope.Scope>
 
 /** Where a follower is in the log of one child: the index of the next entry. */
 type Cursors = Map<ChildLog, number>
 
 class Book {
-  private rules: LogLine.Rules
+  private rulesOf: RulesOf
   private readonly ringBytes: number
   private readonly makeSink: MakeSink | undefined
   private readonly clock: Clock.Clock
@@ -179,12 +195,12 @@ class Book {
   private closed = false
 
   constructor(
-    rules: LogLine.Rules,
+    rulesOf: RulesOf,
     ringBytes: number,
     makeSink: MakeSink | undefined,
     clock: Clock.Clock
   ) {
-    this.rules = rules
+    this.rulesOf = rulesOf
     this.ringBytes = ringBytes
     this.makeSink = makeSink
     this.clock = clock
@@ -244,7 +260,7 @@ class Book {
     output: Output
   ): Effect.Effect<void> {
     return Effect.suspend(() => {
-      const splitter = new LogLine.Splitter(this.rules)
+      const splitter = new LogLine.Splitter(this.rulesOf(log.id))
       const write = (lines: ReadonlyArray<string>) => this.write(log, incarnation, stream, lines)
       let expected = 0
       let leftOut = 0
@@ -256,7 +272,7 @@ class Book {
           this.miss(log, offset - expected)
         }
         expected = offset + bytes.length
-        splitter.rules = this.rules
+        splitter.rules = this.rulesOf(log.id)
         write(splitter.feed(bytes))
         log.leftOut += splitter.leftOut - leftOut
         leftOut = splitter.leftOut
@@ -465,8 +481,8 @@ class Book {
   readonly status: Logs["status"] = Effect.suspend(() => Effect.forEach([...this.logs.values()], (log) => log.status))
 
   readonly setRules: Logs["setRules"] = (options) =>
-    Effect.map(Effect.fromResult(LogLine.validate(options)), (rules) => {
-      this.rules = rules
+    Effect.map(Effect.fromResult(rulesOf(options)), (rulesOf) => {
+      this.rulesOf = rulesOf
     })
 
   readonly awaitClosed: Logs["awaitClosed"] = (child) =>
@@ -588,7 +604,7 @@ export const files =
 export const make = Effect.fn("Logs.make")(function*<R = never>(
   options: Options<R> = {}
 ): Effect.fn.Return<Logs, InvalidSpec, R | Scope.Scope> {
-  const rules = yield* Effect.fromResult(LogLine.validate(options))
+  const rules = yield* Effect.fromResult(rulesOf(options))
   const ring = options.ring ?? 256 * 1024
   if (!Number.isSafeInteger(ring) || ring <= 0) {
     return yield* new InvalidSpec({ field: "logs.ring", problem: "must be a whole number of bytes above 0" })

@@ -309,7 +309,10 @@ export const Logs = Schema.Struct({
   keep: Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 1000 })).pipe(
     or(5, "How many files that were put aside are kept")
   ),
-  timestamps: Schema.Boolean.pipe(or(true, "Whether each line begins with its time"))
+  timestamps: Schema.Boolean.pipe(or(true, "Whether each line begins with its time")),
+  colours: Schema.Literals(["strip", "keep"]).pipe(
+    or("strip", "Whether colours and other commands to a terminal stay in its lines")
+  )
 })
 export type Logs = typeof Logs.Type
 

@@ -57,7 +57,10 @@ export type Names = ReadonlyArray<string>
  * fails with `UnknownChild`, and nothing is done.
  */
 export interface ServiceHost {
-  /** A snapshot; never waits for anything, also not for a slow start. */
+  /**
+   * A snapshot; never waits for a service, also not for a slow start. The first one in a while waits for up to 100 ms for
+   * what the trees use.
+   */
   readonly status: Effect.Effect<HostStatus>
   /** The last events and then all that come; a reader that is slower than 1,024 events loses the oldest. */
   readonly events: Stream.Stream<HostEvent>
@@ -138,9 +141,6 @@ const sinkOf = (config: Config, child: string) => {
   return Logs.fileAt(file, child, { maxBytes: maxSize, maxAge, keep, layout: { timestamps } })
 }
 
-/** What takes secrets out of lines. Colours are the business of whoever shows them. */
-const rulesOf = (secrets: ReadonlySet<string>): LogLine.Options => ({ redact: [...secrets] })
-
 /**
  * Starts what a configuration says; all of it is ended when the scope closes, within `daemon.stopWithin`.
  *
@@ -194,14 +194,19 @@ export const make = Effect.fn("ServiceHost.make")(function*(
 
   // ------------------------------------------------------------------------------------------------ logs and secrets
 
+  const rulesOf = (secrets: ReadonlySet<string>): Logs.LineOptions => ({
+    redact: [...secrets],
+    colours: (child) => logsOf(config, child)?.colours
+  })
   let secrets = secretsOf(first)
-  let rules = yield* Effect.fromResult(LogLine.validate({ ...rulesOf(secrets), colours: "keep" }))
+  /** Of texts that are no log. */
+  let rules = yield* Effect.fromResult(LogLine.validate({ redact: [...secrets], colours: "keep" }))
   const logs = yield* Logs.make({ ...rulesOf(secrets), file: (child) => sinkOf(config, child) })
   const redaction = Context.make(Tail.CurrentRedaction, (text: string) => LogLine.clean(rules, text))
 
   const hide = Effect.fnUntraced(function*(secrets: ReadonlySet<string>) {
     yield* logs.setRules(rulesOf(secrets))
-    rules = yield* Effect.fromResult(LogLine.validate({ ...rulesOf(secrets), colours: "keep" }))
+    rules = yield* Effect.fromResult(LogLine.validate({ redact: [...secrets], colours: "keep" }))
   })
 
   const addLog = (child: Child): Effect.Effect<void> =>
@@ -280,15 +285,16 @@ export const make = Effect.fn("ServiceHost.make")(function*(
 
   // ------------------------------------------------------------------------------------------------ status
 
-  const sampler = yield* UsageSampler.make(Effect.gen(function*() {
-    const usages = new Map<string, Usage>()
+  const usages = Effect.gen(function*() {
+    const found = new Map<string, Usage>()
     for (const { id } of yield* supervisor.children) {
       const child = yield* Effect.option(supervisor.child(id))
       const usage = child._tag === "Some" ? yield* child.value.usage : null
-      if (usage !== null) usages.set(id, usage)
+      if (usage !== null) found.set(id, usage)
     }
-    return usages
-  }))
+    return found
+  })
+  const sampler = yield* UsageSampler.make(usages, yield* platform.clock)
 
   const groupsOf = (name: string): ReadonlyArray<string> =>
     Object.entries(config.groups).flatMap(([group, members]) => members.includes(name) ? [group] : [])

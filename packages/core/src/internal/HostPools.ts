@@ -42,6 +42,8 @@ export class HostPools {
   private readonly hooks: Hooks
   private readonly services: Context.Context<ProcessPlatform>
   private readonly entries = new Map<string, Entry>()
+  /** The children that are there, by their names. */
+  private readonly children = new Map<string, Child>()
 
   constructor(services: Context.Context<ProcessPlatform>, hooks: Hooks) {
     this.services = services
@@ -62,9 +64,17 @@ export class HostPools {
         build: (key: string) =>
           Effect.map(options.build(key), (built) => ({
             ...built,
-            endpoint: (child: Child) => this.hooks.onChild({ ...child, id: childName(name, key) })
+            endpoint: (child: Child) =>
+              Effect.suspend(() => {
+                this.children.set(childName(name, key), child)
+                return this.hooks.onChild({ ...child, id: childName(name, key) })
+              })
           })),
-        onEvent: (event) => this.hooks.onEvent(name, event)
+        onEvent: (event) => {
+          const { change, key } = event
+          if (change._tag === "State" && change.to._tag === "Absent") this.children.delete(childName(name, key))
+          this.hooks.onEvent(name, event)
+        }
       }).pipe(Effect.provideContext(Context.add(this.services, Scope.Scope, scope)))
       this.entries.set(name, { config, pool, scope })
     }))
@@ -115,17 +125,22 @@ export class HostPools {
   )
 
   /** The children that are being ended. */
-  readonly blocking: Effect.Effect<ReadonlyArray<Blocking>> = Effect.map(
-    this.status,
-    (pools) =>
-      pools.flatMap(({ keys, pool }) =>
-        keys.flatMap(({ key, state }): ReadonlyArray<Blocking> =>
-          state._tag === "Retiring"
-            ? [{ child: childName(pool, key), pid: null, step: state.reason, since: state.since }]
-            : []
-        )
-      )
-  )
+  readonly blocking: Effect.Effect<ReadonlyArray<Blocking>> = Effect.gen({ self: this }, function*() {
+    const found: Array<Blocking> = []
+    for (const { keys, pool } of yield* this.status) {
+      for (const { key, state } of keys) {
+        if (state._tag !== "Retiring") continue
+        const name = childName(pool, key)
+        const child = this.children.get(name)
+        const stopping = child === undefined ? undefined : (yield* child.status).state
+        const { pid, since, step } = stopping?._tag === "Stopping"
+          ? stopping
+          : { pid: null, since: state.since, step: state.reason }
+        found.push({ child: name, pid, step, since })
+      }
+    }
+    return found
+  })
 
   /** Ends all children, each by its own plan, side by side. */
   readonly close: Effect.Effect<void> = Effect.suspend(() =>
