@@ -17,7 +17,7 @@ http {
     location = /proxy/live { return 204; }
     location / {
       proxy_pass http://${upstream};
-      proxy_read_timeout 5s;
+      proxy_read_timeout 10s;
     }
   }
 }

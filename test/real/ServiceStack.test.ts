@@ -197,6 +197,6 @@ describe.skipIf(process.platform !== "linux" || missing !== undefined)(
         yield* eventually("postgres has ended", () => processes.living().every(({ pid }) => pid !== leaders[0]))
         processes.living().forEach(killIfAlive)
         yield* host.awaitNoDescendants()
-      }), 30_000)
+      }), 60_000)
   }
 )

@@ -20,8 +20,10 @@ export const sources: Readonly<Record<string, string>> = {
       "host",
       "launchLoop",
       "logHost",
+      "plainServiceHost",
       "probeHost",
       "reusedPid",
+      "serviceHost",
       "tenantHost",
       "watchdogHost",
       "workerHost"

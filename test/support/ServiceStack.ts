@@ -36,7 +36,7 @@ export interface Visit {
 export const visit = (scratch: Scratch): Effect.Effect<Visit> =>
   Effect.tryPromise(async () => {
     const response = await fetch(`http://127.0.0.1:${settings(scratch).ports.proxy}/`, {
-      signal: AbortSignal.timeout(3000)
+      signal: AbortSignal.timeout(15_000)
     })
     if (!response.headers.get("server")?.startsWith("nginx")) throw new Error("not from nginx")
     if (!response.ok) throw new Error(`status ${response.status}`)
@@ -94,7 +94,7 @@ const decode = Schema.decodeSync(Schema.fromJsonString(SupervisorEvent))
 
 export const start = Effect.fn(function*(scratch: Scratch) {
   const host = yield* Host.startProgram({
-    program: ["serviceHost.ts", config],
+    program: ["serviceHost", config],
     scratch,
     env: { SERVICES_FOLDER: folderOf(scratch) }
   })
@@ -127,12 +127,14 @@ export const start = Effect.fn(function*(scratch: Scratch) {
   return stack
 })
 
-/** The same on Node's child_process; the pids of what it has started. */
+/** The same on Node's child_process. */
 export const startPlain = Effect.fn(function*(scratch: Scratch) {
   const host = yield* Host.startProgram({
-    program: ["plainServiceHost.ts", config],
+    program: ["plainServiceHost", config],
     scratch,
     env: { SERVICES_FOLDER: folderOf(scratch) }
   })
-  return { host, processes: yield* Descendants.watch(host.identity.pid) }
+  const processes = yield* Descendants.watch(host.identity.pid)
+  yield* eventually("all answer", () => host.lines.includes("ready"), { within: 45_000, detail: () => host.lines })
+  return { host, processes }
 })
