@@ -168,7 +168,7 @@ describe("operations", () => {
       yield* run(host.stop([]))
       const { done } = yield* run(host.start([]))
       assert.match(String(done.outcomes.find(({ service }) => service === "db")?.problem), /code 1.*tried again/)
-      assert.match(String(done.outcomes.find(({ service }) => service === "web")?.problem), /it waits: db ready/)
+      assert.match(String(done.outcomes.find(({ service }) => service === "web")?.problem), /it waits for db/)
     })
   )
 
@@ -255,6 +255,56 @@ describe("operations", () => {
       const { done } = yield* run(host.shutdown({ force: true }))
       assert.isBelow(done.at, 1500)
       assert.deepStrictEqual(yield* (yield* Simulation).alive, [])
+    })
+  )
+})
+
+describe("the end", () => {
+  it.effect(
+    "everybody waits for the one end; nothing begins any more",
+    onHost(function*() {
+      const { host, states, write } = yield* startHost({
+        services: { db },
+        pools: { tenants: { command: "stubborn", shutdown: { steps: [{ action: "SIGTERM", within: "2 seconds" }] } } }
+      })
+      const tenants = (yield* host.pools).get("tenants")!
+      yield* tenants.ensure("acme")
+      const ends = yield* Effect.forkChild(
+        Effect.all([Stream.runLast(host.shutdown()), Stream.runLast(host.shutdown())], { concurrency: "unbounded" }),
+        { startImmediately: true }
+      )
+      yield* advance(1000)
+      assert.deepStrictEqual(yield* states, { db: "Stopped" })
+      write({ services: { db, web }, pools: { fresh: { command: "lives" } } })
+      const error = yield* Effect.flip(Stream.runDrain(host.reload))
+      assert.match(error.message, /all are being ended/)
+      const started = yield* Stream.runLast(host.start([]))
+      assert.deepStrictEqual(
+        started._tag === "Some" && started.value._tag === "Done" && started.value.outcomes,
+        [{ service: "db", problem: "all services are being ended" }]
+      )
+      assert.isUndefined(ends.pollUnsafe())
+      for (const last of yield* passing(Fiber.join(ends))) {
+        assert.strictEqual(last._tag === "Some" && last.value._tag === "Done" && last.value.at, 2000)
+      }
+      assert.deepStrictEqual([...(yield* host.pools).keys()], ["tenants"])
+      assert.strictEqual((yield* Effect.flip(tenants.ensure("acme")))._tag, "PoolClosed")
+    })
+  )
+
+  it.effect(
+    "too many restarts end all, pools too",
+    onHost(function*() {
+      const { host } = yield* startHost({
+        services: { web: { command: "crash", restart: { backoff: { first: "10 millis" } } } },
+        pools: { tenants: { command: "lives" } },
+        supervisor: { intensity: { max: 2, within: "1 minute" } }
+      })
+      yield* (yield* host.pools).get("tenants")!.ensure("acme")
+      const error = yield* passing(Effect.flip(host.awaitEnd))
+      assert.strictEqual(error._tag, "IntensityExceeded")
+      assert.deepStrictEqual(yield* (yield* Simulation).alive, [])
+      assert.strictEqual((yield* host.status).phase, "ended")
     })
   )
 })

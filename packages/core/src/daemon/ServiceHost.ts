@@ -23,7 +23,7 @@ import {
   type ChildClosed,
   type IntensityExceeded,
   type InvalidConfig,
-  type InvalidSpec,
+  InvalidSpec,
   type NotRunning,
   type ReopenFailed,
   UnknownChild
@@ -42,7 +42,7 @@ import * as ShutdownPlan from "../ShutdownPlan.ts"
 import type { SupervisorEnd, SupervisorEvent } from "../Supervisor.ts"
 import * as ConfigDiff from "./ConfigDiff.ts"
 import type * as ConfigLoad from "./ConfigLoad.ts"
-import type { HostEvent, HostStatus, Outcome, Progress } from "./HostStatus.ts"
+import type { HostEvent, HostStatus, Progress } from "./HostStatus.ts"
 import * as LogLine from "./LogLine.ts"
 import * as Logs from "./Logs.ts"
 import type { Config } from "./ServiceConfig.ts"
@@ -72,7 +72,10 @@ export interface ServiceHost {
   /** Ends them, those that depend on others first. */
   readonly stop: (names: Names) => Stream.Stream<Progress, UnknownChild>
   readonly restart: (names: Names) => Stream.Stream<Progress, UnknownChild>
-  /** No restarts and no probes; what runs goes on. With no names it holds for services that are added later, too. */
+  /**
+   * No restarts and no probes; what runs goes on. With no names it holds for services that are added later, too, and for the
+   * children that pools have now; what somebody asks a pool for is started nevertheless.
+   */
   readonly pause: (names: Names) => Effect.Effect<void, UnknownChild>
   readonly resume: (names: Names) => Effect.Effect<void, UnknownChild>
   readonly signal: (
@@ -349,16 +352,20 @@ export const make = Effect.fn("ServiceHost.make")(function*(
     /** What is reported in the end; waits for it. */
     readonly finish: Effect.Effect<Pick<Extract<Progress, { readonly _tag: "Done" }>, "outcomes" | "report">>
     /** Of which services; undefined for all. */
-    readonly of: ReadonlyArray<string> | undefined
+    readonly of: ReadonlySet<string> | undefined
   }
 
-  const waiting = (of: ReadonlyArray<string> | undefined, up: boolean): Effect.Effect<Progress> =>
-    Effect.map(status, ({ blocking, services }) => ({
-      _tag: "Waiting",
-      at: now(),
-      blocking: blocking.filter(({ child }) => of === undefined || of.includes(child.split("/", 1)[0]!)),
-      starting: up ? Operation.starting(of ?? services.map(({ name }) => name), services.map(({ child }) => child)) : []
-    }))
+  const waiting = (of: ReadonlySet<string> | undefined, up: boolean): Effect.Effect<Progress> =>
+    Effect.gen(function*() {
+      const { blocking, children } = yield* supervisor.status
+      const all = [...blocking, ...yield* pools.blocking]
+      return {
+        _tag: "Waiting",
+        at: now(),
+        blocking: all.filter(({ child }) => of === undefined || of.has(child.split("/", 1)[0]!)),
+        starting: up && of !== undefined ? Operation.starting(of, children) : []
+      }
+    })
 
   const operation = <E>(work: Effect.Effect<Work<E>, E>, up: boolean): Stream.Stream<Progress, E> =>
     Stream.callback<Progress, E>((queue) =>
@@ -370,14 +377,15 @@ export const make = Effect.fn("ServiceHost.make")(function*(
           Queue.offerUnsafe(queue, progress)
         }
         const listener = (changed: Changed) => {
-          if (of === undefined || of.includes(changed.service)) tell(changed)
+          if (of === undefined || of.has(changed.service)) tell(changed)
         }
         yield* Effect.acquireRelease(
           Effect.sync(() => listeners.add(listener)),
           () => Effect.sync(() => listeners.delete(listener))
         )
         yield* Effect.forkScoped(Effect.forever(Effect.gen(function*() {
-          yield* Effect.sleep(Math.max(1, told + quiet - now()))
+          // Never longer, also when somebody puts the clock back.
+          yield* Effect.sleep(Math.min(quiet, Math.max(1, told + quiet - now())))
           if (now() - told >= quiet) tell(yield* waiting(of, up))
         })))
         const fiber = yield* Effect.forkDetach(begin, { startImmediately: true })
@@ -417,11 +425,6 @@ export const make = Effect.fn("ServiceHost.make")(function*(
       ), { discard: true })
   }
 
-  const outcomesOf = (outcomes: ReadonlyArray<Outcome>, problems: Problems) => ({
-    outcomes: outcomes.map(({ problem, service }) => ({ service, problem: problems.get(service) ?? problem })),
-    report: null
-  })
-
   const awaitUp = (names: ReadonlyArray<string>, problems: Problems) =>
     Effect.map(
       awaitChange(Effect.map(supervisor.children, (children) =>
@@ -429,8 +432,14 @@ export const make = Effect.fn("ServiceHost.make")(function*(
           names.filter((name) => !problems.has(name)),
           children
         ))),
-      (outcomes) =>
-        outcomesOf([...outcomes, ...[...problems.keys()].map((service) => ({ service, problem: null }))], problems)
+      (settled) => {
+        const found = new Map(settled.map(({ problem, service }) => [service, problem]))
+        const outcomes = names.map((service) => ({
+          service,
+          problem: problems.get(service) ?? found.get(service) ?? null
+        }))
+        return { outcomes, report: null }
+      }
     )
 
   const start: ServiceHost["start"] = (names) =>
@@ -440,7 +449,7 @@ export const make = Effect.fn("ServiceHost.make")(function*(
         const found = Operation.needed(targets, yield* supervisor.children, ConfigDiff.plan(config))
         const all = yield* resolve([...found])
         const problems: Problems = new Map()
-        return { of: all, begin: startAll(all, problems), finish: awaitUp(all, problems) }
+        return { of: new Set(all), begin: startAll(all, problems), finish: awaitUp(all, problems) }
       }),
       true
     )
@@ -448,7 +457,7 @@ export const make = Effect.fn("ServiceHost.make")(function*(
   const stop: ServiceHost["stop"] = (names) =>
     operation(
       Effect.map(resolve(names), (of) => ({
-        of,
+        of: new Set(of),
         begin: Effect.suspend(() => {
           of.forEach(countStop)
           return stopAll(of)
@@ -466,7 +475,7 @@ export const make = Effect.fn("ServiceHost.make")(function*(
       Effect.map(resolve(names), (of) => {
         const problems: Problems = new Map()
         return {
-          of,
+          of: new Set(of),
           begin: Effect.suspend(() => {
             const before = of.map((name) => stops.get(name))
             return Effect.andThen(
@@ -508,6 +517,9 @@ export const make = Effect.fn("ServiceHost.make")(function*(
   const unreloadable = ["directory", "socket", "port"] as const
 
   const apply = Effect.fnUntraced(function*(next: Config) {
+    if (ending !== undefined) {
+      return yield* new InvalidSpec({ field: "services", problem: "can't be changed any more: all are being ended" })
+    }
     const before = config
     config = next
     const nextSecrets = secretsOf(next)
@@ -557,10 +569,16 @@ export const make = Effect.fn("ServiceHost.make")(function*(
     stop,
     restart,
     pause: Effect.fn("ServiceHost.pause")((names: Names) =>
-      Effect.andThen(setPaused(true, names), tellAll(names, (child) => child.pause))
+      Effect.andThen(
+        Effect.andThen(setPaused(true, names), tellAll(names, (child) => child.pause)),
+        names.length === 0 ? pools.tell((child) => child.pause) : Effect.void
+      )
     ),
     resume: Effect.fn("ServiceHost.resume")((names: Names) =>
-      Effect.andThen(setPaused(false, names), tellAll(names, (child) => child.resume))
+      Effect.andThen(
+        Effect.andThen(setPaused(false, names), tellAll(names, (child) => child.resume)),
+        names.length === 0 ? pools.tell((child) => child.resume) : Effect.void
+      )
     ),
     signal: Effect.fn("ServiceHost.signal")((name, signal, target) =>
       Effect.flatMap(supervisor.child(name), (child) => child.signal(signal, target))

@@ -4,51 +4,67 @@ import type { ChildStatus } from "../ChildStatus.ts"
 import type * as ConfigDiff from "../daemon/ConfigDiff.ts"
 import type { Outcome } from "../daemon/HostStatus.ts"
 
-/**
- * What became of each: a problem, or null when it is up or has done its work; undefined while it may still come up. One
- * whose start has failed is not waited for, although it may be tried again.
- */
-const problemsOf = (children: ReadonlyArray<ChildStatus>): (name: string) => string | null | undefined => {
-  const known = new Map(children.map((child) => [child.id, child]))
-  const entered = new Set<string>()
-  const problemOf = (name: string): string | null | undefined => {
-    const child = known.get(name)
-    if (child === undefined) return null
-    const { paused, state } = child
-    switch (state._tag) {
-      case "Ready":
-        return null
-      case "Stopped":
-        return state.end === null ? "it was stopped" : null
-      case "Failed":
-        return state.error.message
-      case "BackingOff":
-        return `${ChildEnd.describe(state.end)}; it is tried again`
-      case "Running":
-        return paused ? "it is paused, so nobody asks whether it is ready" : undefined
-      case "Waiting": {
-        if (state.on.includes("resume")) return "it is paused"
-        if (state.on.includes("shutdown")) return "all services are being ended"
-        if (entered.has(name)) return undefined
-        entered.add(name)
-        const stuck = state.on.filter((on) => typeof problemOf(on.split(" ", 1)[0]!) === "string")
-        return stuck.length === 0 ? undefined : `it waits: ${stuck.join(", ")}`
-      }
-      default:
-        return undefined
-    }
+/** What became of a service by itself: see `problemsOf`. */
+const problemOf = ({ paused, state }: ChildStatus): string | null | undefined => {
+  switch (state._tag) {
+    case "Ready":
+      return null
+    case "Stopped":
+      return state.end === null ? "it was stopped" : null
+    case "Failed":
+      return state.error.message
+    case "BackingOff":
+      return `${ChildEnd.describe(state.end)}; it is tried again`
+    case "Running":
+      return paused ? "it is paused, so nobody asks whether it is ready" : undefined
+    case "Waiting":
+      return state.on.includes("resume")
+        ? "it is paused"
+        : state.on.includes("shutdown")
+        ? "all services are being ended"
+        : undefined
+    default:
+      return undefined
   }
-  return problemOf
 }
 
-/** The outcomes when all are known; undefined before. */
+/**
+ * What became of each: a problem, or null when it is up or has done its work; undefined while it may still come up. One
+ * whose start has failed is not waited for, although it may be tried again, and neither is what waits for it.
+ */
+const problemsOf = (children: ReadonlyArray<ChildStatus>): ReadonlyMap<string, string | null | undefined> => {
+  const problems = new Map(children.map((child) => [child.id, problemOf(child)]))
+  const waiters = new Map<string, Array<string>>()
+  for (const { id, state } of children) {
+    // Such as `db ready`.
+    for (const on of state._tag === "Waiting" ? state.on : []) {
+      const name = on.split(" ", 1)[0]!
+      const known = waiters.get(name)
+      if (known === undefined) waiters.set(name, [id])
+      else known.push(id)
+    }
+  }
+  const stuck = children.map(({ id }) => id).filter((id) => typeof problems.get(id) === "string")
+  // The list grows while it is gone through.
+  for (const name of stuck) {
+    for (const waiter of waiters.get(name) ?? []) {
+      if (problems.get(waiter) !== undefined) continue
+      problems.set(waiter, `it waits for ${name}`)
+      stuck.push(waiter)
+    }
+  }
+  return problems
+}
+
+/** The outcomes when all are known; undefined before. One that is not there any more is nobody's problem. */
 export const settled = (
   names: ReadonlyArray<string>,
   children: ReadonlyArray<ChildStatus>
 ): ReadonlyArray<Outcome> | undefined => {
+  const problems = problemsOf(children)
   const outcomes: Array<Outcome> = []
   for (const service of names) {
-    const problem = problemsOf(children)(service)
+    const problem = problems.has(service) ? problems.get(service) : null
     if (problem === undefined) return undefined
     outcomes.push({ service, problem })
   }
@@ -56,9 +72,9 @@ export const settled = (
 }
 
 /** Those that are not up yet. */
-export const starting = (names: ReadonlyArray<string>, children: ReadonlyArray<ChildStatus>) => {
-  const problemOf = problemsOf(children)
-  return children.filter(({ id }) => names.includes(id) && problemOf(id) === undefined)
+export const starting = (names: ReadonlySet<string>, children: ReadonlyArray<ChildStatus>) => {
+  const problems = problemsOf(children)
+  return children.filter(({ id }) => names.has(id) && problems.get(id) === undefined)
     .map(({ id, state }) => ({ service: id, state }))
 }
 

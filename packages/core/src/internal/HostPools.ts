@@ -8,7 +8,7 @@ import type { Child } from "../Child.ts"
 import * as ServiceChild from "../daemon/ServiceChild.ts"
 import type { Config, Pool as PoolConfig } from "../daemon/ServiceConfig.ts"
 import type { Applied } from "../daemon/Services.ts"
-import type { InvalidSpec } from "../Errors.ts"
+import { type ChildClosed, InvalidSpec } from "../Errors.ts"
 import * as Pool from "../Pool.ts"
 import type { PoolEvent, PoolStatus } from "../PoolStatus.ts"
 import type { ProcessPlatform } from "../ProcessPlatform.ts"
@@ -20,7 +20,8 @@ type ConfiguredPool = Pool.Pool<void, InvalidSpec>
 interface Entry {
   readonly config: PoolConfig
   readonly pool: ConfiguredPool
-  readonly scope: Scope.Closeable
+  /** Ends all its children; all who ask wait for the one end. */
+  readonly close: Effect.Effect<void>
 }
 
 /** What another configuration has changed. */
@@ -42,6 +43,7 @@ export class HostPools {
   private readonly hooks: Hooks
   private readonly services: Context.Context<ProcessPlatform>
   private readonly entries = new Map<string, Entry>()
+  private closing = false
   /** The children that are there, by their names. */
   private readonly children = new Map<string, Child>()
 
@@ -76,7 +78,12 @@ export class HostPools {
           this.hooks.onEvent(name, event)
         }
       }).pipe(Effect.provideContext(Context.add(this.services, Scope.Scope, scope)))
-      this.entries.set(name, { config, pool, scope })
+      const close = yield* Effect.cached(Effect.uninterruptible(Scope.close(scope, Exit.void)))
+      if (this.closing) {
+        yield* close
+        return yield* new InvalidSpec({ field: shownName(name), problem: "all pools are being ended" })
+      }
+      this.entries.set(name, { config, pool, close })
     }))
   }
 
@@ -94,8 +101,9 @@ export class HostPools {
           const fields = Object.keys({ ...config, ...entry.config }) as Array<keyof PoolConfig>
           const differing = fields.filter((field) => !Equal.equals(config[field], entry.config[field]))
           // Until then the old one refuses who asks for a key.
-          const end = Scope.close(entry.scope, Exit.void)
-          changes.push(this.tried(Effect.andThen(end, this.add(name, config)), applied(name, "changed", differing)))
+          changes.push(
+            this.tried(Effect.andThen(entry.close, this.add(name, config)), applied(name, "changed", differing))
+          )
         }
       }
       for (const [name, config] of Object.entries(next)) {
@@ -113,10 +121,8 @@ export class HostPools {
 
   private remove(name: string): Effect.Effect<void> {
     return Effect.suspend(() => {
-      const scope = this.entries.get(name)?.scope
-      return scope === undefined
-        ? Effect.void
-        : Effect.andThen(Scope.close(scope, Exit.void), Effect.sync(() => void this.entries.delete(name)))
+      const close = this.entries.get(name)?.close ?? Effect.void
+      return Effect.andThen(close, Effect.sync(() => void this.entries.delete(name)))
     })
   }
 
@@ -143,12 +149,20 @@ export class HostPools {
   })
 
   /** Ends all children, each by its own plan, side by side. */
-  readonly close: Effect.Effect<void> = Effect.suspend(() =>
-    Effect.forEach([...this.entries.values()], ({ scope }) => Scope.close(scope, Exit.void), {
-      concurrency: "unbounded",
-      discard: true
-    })
-  )
+  readonly close: Effect.Effect<void> = Effect.suspend(() => {
+    this.closing = true
+    return Effect.forEach([...this.entries.values()], ({ close }) => close, { concurrency: "unbounded", discard: true })
+  })
+
+  /** Tells the children that there are something; one that is on its way out need not hear it. */
+  tell(what: (child: Child) => Effect.Effect<void, ChildClosed>): Effect.Effect<void> {
+    return Effect.suspend(() =>
+      Effect.forEach([...this.children.values()], (child) => Effect.ignore(what(child)), {
+        concurrency: "unbounded",
+        discard: true
+      })
+    )
+  }
 
   /** Kills all children, also while they are being ended. */
   readonly kill: Effect.Effect<void> = Effect.suspend(() =>
