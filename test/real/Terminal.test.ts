@@ -3,77 +3,11 @@
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
-import type * as Scope from "effect/Scope"
-import * as child_process from "node:child_process"
-import * as fs from "node:fs"
 import { eventually, stays } from "../support/Eventually.ts"
-import { fixture } from "../support/Host.ts"
 import { isAlive, stateOf } from "../support/Processes.ts"
-import * as Scratch from "../support/Scratch.ts"
-import * as Command from "../support/TreelineCommand.ts"
+import { isHere, open } from "../support/Terminal.ts"
 
-const has = (program: string): boolean => child_process.spawnSync("sh", ["-c", `command -v ${program}`]).status === 0
-
-interface Terminal {
-  readonly scratch: Scratch.Scratch
-  /** Types keys as tmux names them: text, `Enter`, `C-c`. */
-  readonly type: (...keys: ReadonlyArray<string>) => void
-  /** Types a line. */
-  readonly enter: (line: string) => void
-  readonly screen: () => string
-  readonly awaitScreen: (text: string | RegExp) => Effect.Effect<void>
-  /** Closes the window, as a person does with the mouse. */
-  readonly close: () => void
-}
-
-/** A terminal of 80 by 24 with a shell whose prompt is `$ `, and `tl` as a short name of the command. */
-const open: Effect.Effect<Terminal, never, Scope.Scope> = Effect.gen(function*() {
-  const scratch = yield* Scratch.make
-  const script = (name: string, text: string) => fs.writeFileSync(scratch.file(name), text, { mode: 0o755 })
-  script("tl", `#!/bin/sh\nexec ${Command.treeline.join(" ")} "$@"\n`)
-  script("tree", `#!/bin/sh\nexec sh ${fixture("tree.sh")} "$1" ${scratch.report}\n`)
-  // Counts interrupts, and ends with code 5 when it reads "q".
-  fs.writeFileSync(
-    scratch.file("counter.mjs"),
-    `import * as fs from "node:fs"
-let count = 0
-process.on("SIGINT", () => console.log("got " + ++count))
-process.stdin.on("data", (data) => { if (String(data).trim() === "q") process.exit(5) })
-fs.appendFileSync(${JSON.stringify(scratch.report)}, "host " + process.ppid + "\\ncounter " + process.pid + "\\n")
-console.log("ready")
-`
-  )
-  const tmux = (...args: ReadonlyArray<string>) =>
-    child_process.spawnSync("tmux", ["-S", scratch.file("tmux"), "-f", "/dev/null", ...args], {
-      encoding: "utf8",
-      cwd: scratch.directory,
-      env: {
-        ...Command.environment(scratch),
-        PATH: `${scratch.directory}:${process.env["PATH"]}`,
-        TERM: "xterm",
-        LC_ALL: "C.UTF-8"
-      }
-    })
-  const close = () => void tmux("kill-server")
-  yield* Effect.acquireRelease(
-    Effect.sync(() => tmux("new-session", "-d", "-x", "80", "-y", "24", "env 'PS1=$ ' bash --norc --noprofile -i")),
-    () => Effect.sync(close)
-  )
-  const type = (...keys: ReadonlyArray<string>) => void tmux("send-keys", ...keys)
-  const screen = () => tmux("capture-pane", "-p", "-J", "-S", "-").stdout.trimEnd()
-  const awaitScreen = (text: string | RegExp) =>
-    Effect.asVoid(
-      eventually(
-        `the screen shows ${String(text)}`,
-        () => typeof text === "string" ? screen().includes(text) : text.test(screen()),
-        { within: 15_000, detail: screen }
-      )
-    )
-  yield* awaitScreen("$")
-  return { scratch, type, enter: (line) => type(line, "Enter"), screen, awaitScreen, close }
-})
-
-describe.skipIf(!has("tmux") || !has("bash"))("treeline run in a terminal (needs tmux and bash)", () => {
+describe.skipIf(!isHere())("treeline run in a terminal (needs tmux and bash)", () => {
   it.live("peer 126: Ctrl-C reaches the program exactly once, and the program decides", () =>
     Effect.gen(function*() {
       const terminal = yield* open

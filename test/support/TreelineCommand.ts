@@ -54,6 +54,8 @@ export interface Started {
 export interface Options {
   readonly scratch: Scratch
   readonly env?: Readonly<Record<string, string>>
+  /** Processes that others have started in the scratch folder are left alone when this command's scope closes. */
+  readonly sparesOthers?: boolean
   /** Another program than `treeline`; `argv` are its arguments then. */
   readonly program?: ReadonlyArray<string>
 }
@@ -74,7 +76,7 @@ export const start = (argv: ReadonlyArray<string>, options: Options): Effect.Eff
       ({ child, identity }) =>
         Effect.sync(() => {
           if (child.exitCode === null && child.signalCode === null) killIfAlive(identity)
-          options.scratch.killLiving()
+          if (options.sparesOthers !== true) options.scratch.killLiving()
           for (const stream of child.stdio) stream?.destroy()
         })
     )

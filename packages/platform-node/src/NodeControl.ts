@@ -8,7 +8,10 @@
  */
 import * as NodeSocket from "@effect/platform-node/NodeSocket"
 import * as NodeSocketServer from "@effect/platform-node/NodeSocketServer"
-import { ControlClient, ControlProtocol, ControlServer, type ServiceHost } from "@treeline/core/daemon"
+import * as ControlClient from "@treeline/core/daemon/ControlClient"
+import * as ControlProtocol from "@treeline/core/daemon/ControlProtocol"
+import * as ControlServer from "@treeline/core/daemon/ControlServer"
+import type * as ServiceHost from "@treeline/core/daemon/ServiceHost"
 import { AlreadyRunning, ControlUnavailable, InvalidSpec, ListenError } from "@treeline/core/Errors"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"

@@ -1,47 +1,18 @@
 /**
  * What the `treeline` command prints under `--json`, as Schemas: one object on stdout when it did what was asked, or one
- * `Failure` on stderr when it did not.
+ * `Failure` on stderr when it did not. `schema/commands.schema.json` has them as JSON Schema.
  */
-import { Level } from "@treeline/core/Containment"
+import { Report as Containment } from "@treeline/core/Containment"
 import { Explained } from "@treeline/core/daemon/ConfigOrigin"
-import { ContainmentUnavailable, InvalidConfig, InvalidSpec, LaunchError } from "@treeline/core/Errors"
-import { ExitStatus } from "@treeline/core/ExitStatus"
+import { HostEvent, HostStatus, Outcome } from "@treeline/core/daemon/HostStatus"
+import { Entry } from "@treeline/core/daemon/LogLine"
+import { Report } from "@treeline/core/daemon/Services"
 import { ProcessInfo } from "@treeline/core/ProcessIdentity"
+import { SupervisorEnd } from "@treeline/core/Supervisor"
 import * as Schema from "effect/Schema"
 
-/**
- * How `treeline run` went.
- *
- * @example
- * ```ts
- * import { Schema } from "effect"
- * import { strictEqual } from "node:assert"
- * import { CommandReport } from "treeline"
- *
- * const text = `{"command":"make","pid":4711,"status":{"_tag":"Exited","code":2},"exitCode":2,
- *   "stoppedBy":null,"milliseconds":1250,"containment":"tagged","leftBehind":[],"survivors":[]}`
- * const report = Schema.decodeUnknownSync(Schema.fromJsonString(CommandReport.Run))(text)
- * strictEqual(report.exitCode, 2)
- * ```
- */
-export const Run = Schema.Struct({
-  /** The program's name, without its arguments. */
-  command: Schema.String,
-  pid: Schema.Int,
-  status: ExitStatus,
-  /** The status as a shell counts it: the code, or 128 and the number of the signal. */
-  exitCode: Schema.Int,
-  /** The signal to `treeline` that began the shutdown plan; null when the program ended by itself. */
-  stoppedBy: Schema.NullOr(Schema.String),
-  /** From the launch to the end of the whole tree. */
-  milliseconds: Schema.Int,
-  containment: Level,
-  /** What still ran when the program had ended by itself; `treeline` has ended it. */
-  leftBehind: Schema.Array(ProcessInfo),
-  /** What could not be ended; empty when all is well. */
-  survivors: Schema.Array(ProcessInfo)
-})
-export type Run = typeof Run.Type
+export * from "./internal/Failure.ts"
+export * from "./internal/RunReport.ts"
 
 /** The configuration that holds, as it would be written, with all defaults and without secrets (`treeline config`). */
 export const Config = Schema.Struct({
@@ -61,69 +32,85 @@ export type ConfigExplained = typeof ConfigExplained.Type
 export const Written = Schema.Struct({ file: Schema.String })
 export type Written = typeof Written.Type
 
-/** The command line can't be used. Nothing was started. */
-export class UsageError extends Schema.TaggedError<UsageError>()("UsageError", {
-  problem: Schema.String
-}) {
-  override get message(): string {
-    return this.problem
-  }
-}
+/** What can be promised on a system (`treeline doctor`). */
+export const Doctor = Containment
+export type Doctor = typeof Doctor.Type
 
-/** Something that is no fault of the caller went wrong in `treeline` itself. */
-export class InternalError extends Schema.TaggedError<InternalError>()("InternalError", {
-  detail: Schema.String
-}) {
-  override get message(): string {
-    return this.detail
-  }
-}
-
-export const FailureReason = Schema.Union([
-  LaunchError,
-  ContainmentUnavailable,
-  InvalidSpec,
-  InvalidConfig,
-  UsageError,
-  InternalError
-])
-export type FailureReason = typeof FailureReason.Type
-
-/** Why a command did not do what was asked. */
-export const Failure = Schema.Struct({
-  error: FailureReason,
-  /** The error in plain words. */
-  message: Schema.String,
-  exitCode: Schema.Int
+/** Services that have run in the foreground and have ended (`treeline up`). */
+export const Up = Schema.Struct({
+  file: Schema.String,
+  /** From the first start to the end of all. */
+  milliseconds: Schema.Int,
+  /** The signal to `treeline` that began the end; null when it was something else. */
+  stoppedBy: Schema.NullOr(Schema.String),
+  /** Whether the orderly end was cut short by a kill. */
+  forced: Schema.Boolean,
+  end: SupervisorEnd,
+  services: Schema.Array(Schema.Struct({ name: Schema.String, restarts: Schema.Int }))
 })
-export type Failure = typeof Failure.Type
+export type Up = typeof Up.Type
 
-/**
- * The exit code for a failure: 127 for a program that is not there, 126 for one that can't be executed, 2 for arguments
- * or a configuration that can't be used, 125 for everything that `treeline` itself can't do (`env(1)` and `timeout(1)` count the same way).
- */
-export const exitCodeOf = (error: FailureReason): number => {
-  switch (error._tag) {
-    case "UsageError":
-    case "InvalidSpec":
-    case "InvalidConfig":
-      return 2
-    case "ContainmentUnavailable":
-    case "InternalError":
-      return 125
-    case "LaunchError":
-      switch (error.reason) {
-        case "NotFound":
-          return 127
-        case "PermissionDenied":
-        case "NotExecutable":
-        case "BadWorkingDirectory":
-          return 126
-        case "InvalidArgument":
-          return 2
-        case "ResourceExhausted":
-        case "Unknown":
-          return 125
-      }
-  }
-}
+/** What runs at this moment (`treeline status`). */
+export const Status = HostStatus
+export type Status = typeof Status.Type
+
+/** What became of each service (`treeline start`, `stop`, `restart`, `reload`, `down`). `report` is there after a reload. */
+export const Operation = Schema.Struct({
+  operation: Schema.Literals(["start", "stop", "restart", "reload", "down"]),
+  milliseconds: Schema.Int,
+  outcomes: Schema.Array(Outcome),
+  report: Schema.NullOr(Report)
+})
+export type Operation = typeof Operation.Type
+
+/** Which services are paused now (`treeline pause`, `resume`); `all` also holds for those that are added later. */
+export const Paused = Schema.Struct({
+  all: Schema.Boolean,
+  services: Schema.Array(Schema.Struct({ name: Schema.String, paused: Schema.Boolean }))
+})
+export type Paused = typeof Paused.Type
+
+/** To how many processes a signal went, and which ones refused it (`treeline signal`). */
+export const Signal = Schema.Struct({
+  service: Schema.String,
+  signal: Schema.String,
+  delivered: Schema.Int,
+  denied: Schema.Array(ProcessInfo)
+})
+export type Signal = typeof Signal.Type
+
+/** A line of a log file, as it is there. */
+export const FileLine = Schema.TaggedStruct("FileLine", { child: Schema.String, text: Schema.String })
+export type FileLine = typeof FileLine.Type
+
+/** What services have written. With `--follow` each line of the output is one of these. */
+export const LogEntry = Schema.Union([Entry, FileLine])
+export type LogEntry = typeof LogEntry.Type
+
+/** The last lines (`treeline logs`); `files` when nothing runs and they were read from the log files. */
+export const Logs = Schema.Struct({
+  source: Schema.Literals(["running", "files"]),
+  entries: Schema.Array(LogEntry)
+})
+export type Logs = typeof Logs.Type
+
+/** One event; with `--follow` each line of the output is one (`treeline events --follow`). */
+export const Event = HostEvent
+export type Event = typeof Event.Type
+
+/** The last events (`treeline events`). */
+export const Events = Schema.Struct({ events: Schema.Array(HostEvent) })
+export type Events = typeof Events.Type
+
+/** A key that is up (`treeline pool ensure`). */
+export const PoolKey = Schema.Struct({
+  pool: Schema.String,
+  key: Schema.String,
+  incarnation: Schema.Int,
+  pid: Schema.NullOr(Schema.Int)
+})
+export type PoolKey = typeof PoolKey.Type
+
+/** A key that is down (`treeline pool shutdown`). */
+export const PoolKeyDown = Schema.Struct({ pool: Schema.String, key: Schema.String })
+export type PoolKeyDown = typeof PoolKeyDown.Type

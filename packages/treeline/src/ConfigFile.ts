@@ -10,14 +10,11 @@ import * as fs from "node:fs"
 import * as path from "node:path"
 import { pathToFileURL } from "node:url"
 import { Worker } from "node:worker_threads"
+import * as ConfigPlace from "./internal/ConfigPlace.ts"
 import type { Answer } from "./internal/configWorker.ts"
 import * as Console from "./internal/Console.ts"
 
-/** Modules, of which one may be in a folder beside no `treeline.json`. */
-const modules = ["treeline.config.ts", "treeline.config.mts", "treeline.config.js", "treeline.config.mjs"]
-
-/** The names that are looked for; a Procfile counts where there is none of the others. */
-export const names: ReadonlyArray<string> = [...modules, "treeline.json", "Procfile"]
+export { find, locate, names } from "./internal/ConfigPlace.ts"
 
 /** How long a module may take, in ms. */
 const moduleLimit = 10_000
@@ -59,35 +56,6 @@ const shownName = (file: string, folder: string): string => {
   const relative = path.relative(folder, file)
   return relative !== "" && !relative.startsWith("..") && !path.isAbsolute(relative) ? relative : file
 }
-
-/** Whether the file is this user's or root's: one that is found in passing may be somebody else's trap. */
-const isTrusted = (file: string): boolean => {
-  const own = process.getuid?.()
-  const { uid } = fs.statSync(file)
-  return own === undefined || uid === own || uid === 0
-}
-
-/**
- * The configuration of a folder: its own or that of the nearest folder above it that has one. A file of another user is
- * refused, because a module is code.
- */
-export const find = Effect.fn("ConfigFile.find")(function*(folder: string): Effect.fn.Return<string, InvalidConfig> {
-  for (let at = path.resolve(folder), last = ""; at !== last; last = at, at = path.dirname(at)) {
-    const here = names.filter((name) => fs.statSync(path.join(at, name), { throwIfNoEntry: false })?.isFile() === true)
-    const [first, second] = here
-    if (first === undefined) continue
-    if (second !== undefined && second !== "Procfile") {
-      return yield* invalid(at, `${here.join(" and ")} are both here; choose one with --config`)
-    }
-    const file = path.join(at, first)
-    if (isTrusted(file)) return file
-    return yield* invalid(file, "it belongs to another user; if you trust it, name it with --config")
-  }
-  return yield* invalid(
-    path.resolve(folder),
-    "there is no treeline.config.ts, treeline.json or Procfile here or in a folder above; \"treeline init\" writes one"
-  )
-})
 
 /** The thread beside this module: TypeScript in the sources, JavaScript when published. */
 const workerUrl = new URL(
@@ -169,13 +137,7 @@ export interface Loaded extends ConfigLoad.Loaded {
   readonly file: string
 }
 
-export interface Options {
-  /** The file; without it `TREELINE_CONFIG`, and then what `find` finds. */
-  readonly file?: string | undefined
-  /** Where a relative path begins, and the search. Default: the current folder. */
-  readonly folder?: string | undefined
-  /** Default: that of this process. */
-  readonly environment?: Environment | undefined
+export interface Options extends ConfigPlace.Options {
   /** `PATH=VALUE`. */
   readonly flags?: ReadonlyArray<string> | undefined
 }
@@ -203,8 +165,7 @@ export const load = Effect.fn("ConfigFile.load")(
   function*(options: Options = {}): Effect.fn.Return<Loaded, InvalidConfig> {
     const folder = path.resolve(options.folder ?? process.cwd())
     const environment = options.environment ?? process.env
-    const named = options.file ?? (environment["TREELINE_CONFIG"] || undefined)
-    const file = named === undefined ? yield* find(folder) : path.resolve(folder, named)
+    const file = yield* ConfigPlace.locate(options)
     const layer = yield* read(file, { folder, environment })
     const loaded = yield* ConfigLoad.load({
       file: layer,

@@ -2,6 +2,7 @@
  * Writes to the standard descriptors without `process.stdout` and its kin: those make the descriptor non-blocking, and
  * the program that shares it with this one would fail with EAGAIN.
  */
+import * as child_process from "node:child_process"
 import * as fs from "node:fs"
 import * as tty from "node:tty"
 
@@ -22,6 +23,25 @@ export const writeAll = async (fd: number, bytes: Uint8Array): Promise<void> => 
 }
 
 export const print = (fd: 1 | 2, line: string): Promise<void> => writeAll(fd, Buffer.from(`${line}\n`))
+
+export const isTerminal = (fd: 0 | 1 | 2): boolean => tty.isatty(fd)
+
+/**
+ * Whether this process belongs to the group that has the terminal: one in the background is stopped when it changes the
+ * terminal's mode (tcsetattr(3)). Where the system does not tell, it does.
+ */
+export const isForeground = (): boolean => {
+  if (process.platform === "win32") return true
+  try {
+    // proc_pid_stat(5): after the name in parentheses come state, parent, group, session, terminal, its foreground group.
+    const [, , group, , , foreground] = fs.readFileSync("/proc/self/stat", "utf8").replace(/^.*\) /s, "").split(" ")
+    return group === foreground
+  } catch {
+    // ps(1) of macOS and the BSDs marks it with a plus.
+    const { stdout } = child_process.spawnSync("ps", ["-o", "stat=", "-p", String(process.pid)], { encoding: "utf8" })
+    return typeof stdout !== "string" || stdout.trim() === "" || stdout.includes("+")
+  }
+}
 
 /** Whether text on this descriptor may have colours (https://no-color.org). */
 export const canColor = (fd: 1 | 2): boolean =>

@@ -9,6 +9,7 @@ export type Ending = { readonly _tag: "Code"; readonly code: number } | {
 
 export const code = (code: number): Ending => ({ _tag: "Code", code })
 
+/** Of this signal, so that a shell stops its script. */
 export const signal = (signal: NodeJS.Signals): Ending => ({ _tag: "Signal", signal })
 
 /**

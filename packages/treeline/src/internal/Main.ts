@@ -20,15 +20,16 @@ import * as Schema from "effect/Schema"
 import * as Stdio from "effect/Stdio"
 import * as Terminal from "effect/Terminal"
 import * as fs from "node:fs"
-import { exitCodeOf, Failure, type FailureReason, InternalError, UsageError } from "../CommandReport.ts"
 import * as Treeline from "../Treeline.ts"
 import * as Console from "./Console.ts"
 import { doctor } from "./Doctor.ts"
 import * as Ending from "./Ending.ts"
+import { exitCodeOf, Failure, type FailureReason, InternalError, UsageError } from "./Failure.ts"
 import * as Grace from "./Grace.ts"
 import { guard } from "./Guard.ts"
 import * as Help from "./Help.ts"
 import { run } from "./Run.ts"
+import * as ServiceCommands from "./ServiceCommands.ts"
 
 const version: string = JSON.parse(fs.readFileSync(new URL("../../package.json", import.meta.url), "utf8")).version
 
@@ -262,10 +263,21 @@ Exit codes:
     Command.withExamples([{ command: "treeline init --format ts", description: "With types for an editor" }])
   )
 
+  const serviceCommands = ServiceCommands.make({ ended, onPlatform: on, version })
+
   return Command.make("treeline").pipe(
-    Command.withDescription("Runs programs so that their whole process trees end."),
-    Command.withSubcommands([runCommand, configCommand, initCommand, doctorCommand, guardCommand, sidecarCommand]),
+    Command.withDescription("Runs programs and services so that their whole process trees end."),
+    Command.withSubcommands([
+      ...serviceCommands,
+      runCommand,
+      configCommand,
+      initCommand,
+      doctorCommand,
+      guardCommand,
+      sidecarCommand
+    ]),
     Command.withExamples([
+      { command: "treeline up", description: "Run the services of treeline.json, until Ctrl-C" },
       { command: "treeline run -- npm test", description: "Run a command, leave nothing behind" },
       { command: "treeline doctor", description: "What is promised here" }
     ])
@@ -337,7 +349,11 @@ const failed = async (argv: ReadonlyArray<string>, error: unknown): Promise<Endi
     const text = Schema.encodeSync(Schema.fromJsonString(Failure))({ error: reason, message: reason.message, exitCode })
     await Console.print(2, text)
   } else {
-    const more = path.length > 0 ? `\nSee: ${path.join(" ")} --help` : ""
+    const more = path.length > 0
+      ? `\nSee: ${path.join(" ")} --help`
+      : reason._tag === "AlreadyRunning"
+      ? "\n\"treeline status\" shows what runs, \"treeline down\" ends it"
+      : ""
     await Console.print(2, `treeline: ${reason.message}${more}`)
   }
   return Ending.code(exitCode)

@@ -16,10 +16,10 @@ import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as fs from "node:fs"
-import * as CommandReport from "../CommandReport.ts"
 import * as Console from "./Console.ts"
 import * as Ending from "./Ending.ts"
 import * as Incoming from "./Incoming.ts"
+import * as RunReport from "./RunReport.ts"
 
 export interface Options {
   readonly command: string
@@ -138,7 +138,7 @@ export const run = Effect.fn("treeline run")(function*(options: Options) {
   const ending = Option.match(ended, { onNone: () => Ending.code(125), onSome: Ending.like })
   const stopped: string | null = stoppedBy ?? null
   if (options.json || options.report !== undefined) {
-    const text = Schema.encodeSync(Schema.fromJsonString(CommandReport.Run))({
+    const text = Schema.encodeSync(Schema.fromJsonString(RunReport.Run))({
       command: tree.command,
       pid: tree.pid,
       status,

@@ -1,0 +1,172 @@
+/** Why a command did not do what was asked, and the exit code for it. */
+import {
+  AlreadyRunning,
+  CapacityExceeded,
+  ChildFailed,
+  ContainmentUnavailable,
+  ControlDenied,
+  ControlUnavailable,
+  IntensityExceeded,
+  InvalidConfig,
+  InvalidSpec,
+  LaunchError,
+  ListenError,
+  NotRunning,
+  Overtaken,
+  PoolClosed,
+  StartTimedOut,
+  SubscriberDropped,
+  Unkillable,
+  UnsavedState,
+  VersionMismatch
+} from "@treeline/core/Errors"
+import * as Schema from "effect/Schema"
+
+/** What became of one service; `problem` is null when all went well. */
+const Outcome = Schema.Struct({ service: Schema.String, problem: Schema.NullOr(Schema.String) })
+
+const list = (names: ReadonlyArray<string>): string =>
+  names.length === 0 ? "there are none" : `there is ${names.join(", ")}`
+
+/** There is no service, group or pool of this name. Nothing was done. `known` are those that there are. */
+export class UnknownName extends Schema.TaggedError<UnknownName>()("UnknownName", {
+  kind: Schema.Literals(["service", "pool"]),
+  name: Schema.String,
+  known: Schema.Array(Schema.String)
+}) {
+  override get message(): string {
+    const what = this.kind === "pool" ? "pool" : "service or group"
+    return `there is no ${what} ${this.name}; ${list(this.known)}`
+  }
+}
+
+/** Nothing runs for this configuration. */
+export class NothingRuns extends Schema.TaggedError<NothingRuns>()("NothingRuns", {
+  file: Schema.String
+}) {
+  override get message(): string {
+    return `nothing runs here: "treeline up" runs what ${this.file} says`
+  }
+}
+
+/** It was done, but not for all services: `outcomes` says for which ones, and why. */
+export class OperationFailed extends Schema.TaggedError<OperationFailed>()("OperationFailed", {
+  operation: Schema.String,
+  outcomes: Schema.Array(Outcome)
+}) {
+  override get message(): string {
+    const failed = this.outcomes.filter(({ problem }) => problem !== null)
+    const lines = failed.map(({ problem, service }) => `\n  ${service}: ${problem}`).join("")
+    return `${this.operation} failed for ${failed.length} of ${this.outcomes.length} services:${lines}`
+  }
+}
+
+/** The command line can't be used. Nothing was started. */
+export class UsageError extends Schema.TaggedError<UsageError>()("UsageError", {
+  problem: Schema.String
+}) {
+  override get message(): string {
+    return this.problem
+  }
+}
+
+/** Something that is no fault of the caller went wrong in `treeline` itself. */
+export class InternalError extends Schema.TaggedError<InternalError>()("InternalError", {
+  detail: Schema.String
+}) {
+  override get message(): string {
+    return this.detail
+  }
+}
+
+export const FailureReason = Schema.Union([
+  LaunchError,
+  ContainmentUnavailable,
+  InvalidSpec,
+  InvalidConfig,
+  UsageError,
+  UnknownName,
+  NothingRuns,
+  AlreadyRunning,
+  ListenError,
+  OperationFailed,
+  IntensityExceeded,
+  ControlUnavailable,
+  ControlDenied,
+  VersionMismatch,
+  SubscriberDropped,
+  NotRunning,
+  ChildFailed,
+  Overtaken,
+  PoolClosed,
+  CapacityExceeded,
+  StartTimedOut,
+  UnsavedState,
+  Unkillable,
+  InternalError
+])
+export type FailureReason = typeof FailureReason.Type
+
+/** Why a command did not do what was asked. */
+export const Failure = Schema.Struct({
+  error: FailureReason,
+  /** The error in plain words. */
+  message: Schema.String,
+  exitCode: Schema.Int
+})
+export type Failure = typeof Failure.Type
+
+/**
+ * The exit code for a failure. 1: it was done, and something of it went wrong. 2: arguments, names or a configuration that
+ * can't be used; nothing was done. 3: nothing runs. 4: it runs already. 5: what runs can't be talked to. 127 for a
+ * program that is not there, 126 for one that can't be executed, 125 for everything that `treeline` itself can't do
+ * (`env(1)` and `timeout(1)` count the same way).
+ */
+export const exitCodeOf = (error: FailureReason): number => {
+  switch (error._tag) {
+    case "OperationFailed":
+    case "IntensityExceeded":
+    case "NotRunning":
+    case "ChildFailed":
+    case "Overtaken":
+    case "PoolClosed":
+    case "CapacityExceeded":
+    case "StartTimedOut":
+    case "UnsavedState":
+    case "Unkillable":
+      return 1
+    case "UsageError":
+    case "UnknownName":
+    case "InvalidSpec":
+    case "InvalidConfig":
+      return 2
+    case "NothingRuns":
+      return 3
+    case "AlreadyRunning":
+      return 4
+    case "ControlUnavailable":
+      return error.reason === "NotRunning" ? 3 : 5
+    case "ControlDenied":
+    case "VersionMismatch":
+    case "SubscriberDropped":
+      return 5
+    case "ContainmentUnavailable":
+    case "ListenError":
+    case "InternalError":
+      return 125
+    case "LaunchError":
+      switch (error.reason) {
+        case "NotFound":
+          return 127
+        case "PermissionDenied":
+        case "NotExecutable":
+        case "BadWorkingDirectory":
+          return 126
+        case "InvalidArgument":
+          return 2
+        case "ResourceExhausted":
+        case "Unknown":
+          return 125
+      }
+  }
+}

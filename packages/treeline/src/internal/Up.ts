@@ -1,0 +1,218 @@
+/** `treeline up`: the services of a configuration in the foreground. */
+import type { HostEvent, HostStatus, Progress } from "@treeline/core/daemon/HostStatus"
+import type { Entry } from "@treeline/core/daemon/LogLine"
+import type { ServiceHost } from "@treeline/core/daemon/ServiceHost"
+import type * as Cause from "effect/Cause"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
+import * as Queue from "effect/Queue"
+import * as Schema from "effect/Schema"
+import * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import { Up } from "../CommandReport.ts"
+import * as Console from "./Console.ts"
+import * as Display from "./Display.ts"
+import * as Ending from "./Ending.ts"
+import { OperationFailed } from "./Failure.ts"
+import * as Incoming from "./Incoming.ts"
+import * as Keys from "./Keys.ts"
+import * as Screen from "./Screen.ts"
+import * as Words from "./Words.ts"
+
+export interface Options {
+  readonly json: boolean
+  /** No lines of the services. */
+  readonly quiet: boolean
+  /** Lines only, on a terminal too. */
+  readonly plain: boolean
+}
+
+/** How often it is said what is waited for, where no table does, in s: for a start, for an end. */
+const reminders = { start: 5, end: 2 }
+
+/** How long the last lines of the services may take to be printed, in ms. */
+const drainWithin = 3000
+
+type Stop = "SIGINT" | "SIGTERM" | "SIGHUP" | "SIGQUIT"
+
+/** Whether nothing runs, and nothing will unless somebody starts it; not when somebody has stopped all of it. */
+export const isOver = ({ pools, services }: HostStatus): boolean =>
+  pools.length === 0 &&
+  services.every(({ child: { state } }) => state._tag === "Failed" || (state._tag === "Stopped" && state.end !== null))
+
+/** What is not up, or not down yet. */
+const waiting = ({ at, blocking, services }: HostStatus): Progress => ({
+  _tag: "Waiting",
+  at,
+  blocking,
+  starting: services.flatMap(({ child: { state }, name }) =>
+    state._tag === "Waiting" || state._tag === "Starting" || state._tag === "Running" ? [{ service: name, state }] : []
+  )
+})
+
+/** Which services have failed for good. */
+const failuresOf = ({ services }: HostStatus) =>
+  services.map(({ child: { state }, name }) => ({
+    service: name,
+    problem: state._tag === "Failed" ? state.error.message : null
+  }))
+
+/**
+ * Shows services while they run, and ends them when it is asked to. `start` runs them in a scope, `serve` lets others ask
+ * for them until after they have ended; `file` is their configuration.
+ */
+export const up = Effect.fnUntraced(function*<E, R, E2, R2>(
+  options: Options & { readonly file: string },
+  start: Effect.Effect<ServiceHost, E, R | Scope.Scope>,
+  serve: (host: ServiceHost) => Effect.Effect<unknown, E2, R2>
+) {
+  // Before anything runs, so that no signal falls between the two.
+  const incoming = yield* Incoming.signals(["SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM", "SIGCONT"])
+  const startedAt = performance.now()
+  const running = yield* Scope.fork(yield* Scope.Scope)
+  const host = yield* Scope.provide(start, running)
+  // Closed after the services: who follows their logs sees the end of them, and who asked for the end hears of it.
+  yield* serve(host)
+
+  const fd = options.json ? 2 : 1
+  const terminal = Console.isTerminal(fd)
+  const canDraw = fd === 1 && terminal && !options.plain && process.env["TERM"] !== "dumb"
+  const colors = Console.canColor(fd)
+  const first = yield* host.status
+  const prefix = Screen.prefixOf(first.services.map(({ name }) => name))
+
+  let stoppedBy: Stop | undefined = undefined
+  let forced = false
+  let table = canDraw && Console.isForeground()
+  const display = yield* Display.make({
+    fd,
+    table: canDraw,
+    status: host.status,
+    interrupt: () => forced ? "none" : stoppedBy === undefined ? "stops" : "kills"
+  })
+  yield* display.enter(table)
+  const keyboard = table ? yield* Keys.make : undefined
+  const say = (text: string | undefined) =>
+    text === undefined ? Effect.void : display.print(Screen.ownLine(text, prefix, colors))
+
+  // ---------------------------------------------------------------------------------------------- what happens
+
+  const over = yield* Deferred.make<HostStatus>()
+  const onEvent = (event: HostEvent) =>
+    Effect.gen(function*() {
+      yield* display.touch
+      // An end that was asked for here has been told already.
+      const known = stoppedBy !== undefined && event._tag === "Supervisor" && event.event._tag === "Stopping"
+      if (!known) yield* say(Words.event(event))
+      const status = yield* host.status
+      if (stoppedBy === undefined && status.phase === "running" && isOver(status)) yield* Deferred.succeed(over, status)
+    })
+  yield* Effect.forkScoped(Stream.runForEach(host.events, onEvent))
+  const onEntry = (entry: Entry) => display.print(Screen.logLine(entry, prefix, { colors, terminal }))
+  const logs = options.quiet
+    ? undefined
+    : yield* Effect.forkScoped(Effect.ignore(Stream.runForEach(host.logs.follow(), onEntry)))
+  let seconds = 0
+  yield* Effect.forkScoped(Effect.forever(Effect.gen(function*() {
+    yield* Effect.sleep("1 second")
+    seconds++
+    const status = yield* host.status
+    const due = seconds % (status.phase === "running" ? reminders.start : reminders.end) === 0
+    if (due && !table) yield* say(Words.progress(waiting(status)))
+  })))
+
+  // ---------------------------------------------------------------------------------------------- what is asked
+
+  /** In a fiber of its own: a terminal that takes nothing must not hold up the end. */
+  const tell = (text: string | undefined) => Effect.forkScoped(say(text))
+
+  const stop = (signal: Stop) =>
+    Effect.gen(function*() {
+      const again = stoppedBy !== undefined
+      stoppedBy ??= signal
+      if (forced) return
+      forced = again || signal === "SIGQUIT"
+      yield* Effect.forkScoped(Stream.runDrain(host.shutdown({ force: forced })))
+      yield* tell(forced ? `${signal}: all are killed` : `${signal}: all are being ended; once more kills them`)
+      yield* display.touch
+    })
+
+  const reload = Effect.gen(function*() {
+    yield* tell("SIGHUP: the configuration is read anew")
+    yield* host.reopenLogs.pipe(Effect.catch(({ message }) => tell(message)))
+    yield* Stream.runDrain(host.reload).pipe(Effect.catch(({ message }) => tell(`nothing was changed: ${message}`)))
+  })
+
+  const resume = Effect.gen(function*() {
+    table = canDraw && Console.isForeground()
+    if (keyboard !== undefined && table) yield* keyboard.set(true)
+    yield* display.enter(table)
+  })
+
+  const suspend = Effect.gen(function*() {
+    yield* display.leave
+    if (keyboard !== undefined) yield* keyboard.set(false)
+    // The whole job, as the terminal would do it. The services go on.
+    yield* Effect.sync(() => process.kill(0, "SIGTSTP"))
+  })
+
+  const inTerminal = Console.inTerminal()
+  const onSignal = (signal: NodeJS.Signals) => {
+    switch (signal) {
+      case "SIGCONT":
+        return resume
+      case "SIGHUP":
+        // What a closed terminal sends is no wish for another configuration.
+        return process.platform === "win32" || (inTerminal && !Console.inTerminal())
+          ? stop("SIGHUP")
+          : Effect.forkScoped(reload)
+      default:
+        return stop(signal as Stop)
+    }
+  }
+  const onKey = (key: Keys.Key) => {
+    switch (key) {
+      case "interrupt":
+        return stop("SIGINT")
+      case "quit":
+        return stop("SIGQUIT")
+      case "suspend":
+        return process.platform === "win32" ? Effect.void : suspend
+      case "enter":
+        return Effect.forkScoped(display.print(""))
+    }
+  }
+  yield* Effect.forkScoped(Effect.forever(Effect.flatMap(Queue.take(incoming), onSignal)))
+  if (keyboard !== undefined) yield* Effect.forkScoped(Effect.forever(Effect.flatMap(Queue.take(keyboard.keys), onKey)))
+
+  // ---------------------------------------------------------------------------------------------- the end
+
+  const finished = yield* Effect.raceFirst(
+    Effect.as(Effect.exit(host.awaitEnd), Option.none<HostStatus>()),
+    Effect.asSome(Deferred.await(over))
+  )
+  if (Option.isSome(finished)) yield* Stream.runDrain(host.shutdown())
+  const end = yield* Effect.exit(host.awaitEnd)
+  const last = yield* host.status
+  yield* Scope.close(running, Exit.void)
+  if (logs !== undefined) yield* Effect.timeoutOption(Fiber.await(logs), drainWithin)
+  if (end._tag === "Failure") return yield* Effect.failCause(end.cause as Cause.Cause<never>)
+  const failed = Option.match(finished, { onNone: () => [], onSome: failuresOf })
+  if (failed.some(({ problem }) => problem !== null)) {
+    return yield* new OperationFailed({ operation: "up", outcomes: failed })
+  }
+  return {
+    ending: stoppedBy === "SIGINT" ? Ending.signal("SIGINT") : Ending.code(0),
+    report: Schema.encodeSync(Schema.fromJsonString(Up))({
+      file: options.file,
+      milliseconds: Math.round(performance.now() - startedAt),
+      stoppedBy: stoppedBy ?? null,
+      forced,
+      end: end.value,
+      services: last.services.map(({ child, name }) => ({ name, restarts: child.restarts }))
+    })
+  }
+})

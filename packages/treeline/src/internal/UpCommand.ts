@@ -1,0 +1,53 @@
+/** `treeline up` from its arguments to its end: the configuration, the control socket, the services. */
+import * as NodeFileSystem from "@effect/platform-node/NodeFileSystem"
+import * as NodePath from "@effect/platform-node/NodePath"
+import type * as ConfigLoad from "@treeline/core/daemon/ConfigLoad"
+import * as ServiceHost from "@treeline/core/daemon/ServiceHost"
+import { InvalidConfig } from "@treeline/core/Errors"
+import * as NodeControl from "@treeline/platform-node/NodeControl"
+import * as StateDirectory from "@treeline/platform-node/StateDirectory"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as ConfigFile from "../ConfigFile.ts"
+import * as Console from "./Console.ts"
+import { UsageError } from "./Failure.ts"
+import * as Selection from "./Selection.ts"
+import * as Up from "./Up.ts"
+
+export interface Options extends Up.Options {
+  readonly file: string | undefined
+  readonly flags: ReadonlyArray<string>
+  readonly names: ReadonlyArray<string>
+  readonly version: string
+}
+
+const chosen = <L extends ConfigLoad.Loaded>(loaded: L, names: ReadonlyArray<string>) =>
+  Effect.map(Effect.fromResult(Selection.select(loaded.config, names)), (config) => ({ ...loaded, config }))
+
+export const upCommand = Effect.fn("treeline up")(function*(options: Options) {
+  const loaded = yield* Effect.flatMap(ConfigFile.load(options), (loaded) => chosen(loaded, options.names))
+  const { config, file } = loaded
+  if (Object.keys(config.services).length + Object.keys(config.pools).length === 0) {
+    return yield* new UsageError({ problem: `${file} has no services` })
+  }
+  // A reload reads the same file, also when there is another one nearer by then.
+  const load = ConfigFile.load({ ...options, file }).pipe(
+    Effect.flatMap((loaded) => chosen(loaded, options.names)),
+    Effect.catchTag(
+      "UnknownName",
+      ({ message }) => new InvalidConfig({ issues: [{ source: file, path: "services", problem: message }] })
+    )
+  )
+  const { control } = yield* StateDirectory.locate({ file, daemon: config.daemon })
+  const { ending, report } = yield* Effect.scoped(Effect.gen(function*() {
+    // Before anything starts: two that run the same services would fight over their ports.
+    const listener = yield* NodeControl.listen(control)
+    return yield* Up.up(
+      { ...options, file },
+      ServiceHost.make({ load, loaded, file, version: options.version, pid: process.pid }),
+      (host) => Layer.build(NodeControl.serve(host, listener))
+    )
+  }))
+  if (options.json) yield* Effect.promise(() => Console.print(1, report))
+  return ending
+}, Effect.provide([NodeFileSystem.layer, NodePath.layer]))
