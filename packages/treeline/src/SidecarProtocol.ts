@@ -17,7 +17,7 @@ import { ContainmentUnavailable, InvalidSpec, LaunchError, Unkillable, VersionMi
 import { ExitStatus } from "@treeline/core/ExitStatus"
 import { ProcessInfo } from "@treeline/core/ProcessIdentity"
 import * as Schema from "effect/Schema"
-import { InternalError } from "./CommandReport.ts"
+import { InternalError } from "./internal/Failure.ts"
 
 /** The version of this protocol. A client and a sidecar talk only when theirs are equal. */
 export const protocol = 1
