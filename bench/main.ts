@@ -16,6 +16,7 @@ import { parseArgs } from "node:util"
 import { bounds, broken } from "./Bounds.ts"
 import { isCalm } from "./Calm.ts"
 import { close, lingering, orphans } from "./questions/Close.ts"
+import { control } from "./questions/Control.ts"
 import { guardian, hostDeath } from "./questions/Guardian.ts"
 import { launch } from "./questions/Launch.ts"
 import { live } from "./questions/Live.ts"
@@ -48,7 +49,8 @@ const questions = [
   guardian,
   scan,
   supervision,
-  pool
+  pool,
+  control
 ]
 
 const say = (text: string): void => console.error(`... ${text}`)
