@@ -1,4 +1,4 @@
-import { ControlClient } from "@treeline/core/daemon"
+import type { ControlClient } from "@treeline/core/daemon"
 import { NodeControl, StateDirectory } from "@treeline/platform-node"
 import { Effect, Stream } from "effect"
 import { type ChildProcess, fork } from "node:child_process"
