@@ -37,7 +37,10 @@ export interface Limits {
   readonly frame?: number | undefined
   /** How long the first frame may take, and each one from its first byte to its last. Default: 10,000. */
   readonly frameWithin?: number | undefined
-  /** How long a client may take to take what there is for it, before its connection is closed. Default: 30,000. */
+  /**
+   * How long a client may take to take what there is for it. Default: 30,000. Its connection is closed after twice that,
+   * so that a subscriber that was dropped may still read why.
+   */
   readonly takeWithin?: number | undefined
 }
 
@@ -170,7 +173,7 @@ const serve = Effect.fnUntraced(function*(
   const speaking = yield* Scope.fork(yield* Effect.scope)
   const writer = yield* Scope.provide(socket.writer, speaking)
   const { pull } = yield* socket.reader
-  const writing = yield* Effect.forkScoped(outbox.run(writer, takeWithin))
+  const writing = yield* Effect.forkScoped(outbox.run(writer, 2 * takeWithin))
   const end = yield* listening(pull).pipe(
     Effect.raceFirst(Effect.as(Effect.raceFirst(closing.await, refused.await), undefined)),
     Effect.raceFirst(Effect.as(Fiber.await(writing), undefined))
