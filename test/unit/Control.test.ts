@@ -1,5 +1,6 @@
 /** The control API in memory, under the test clock: its calls, its gate, and its subscriptions. */
 import { assert, describe, it } from "@effect/vitest"
+import type { Pool } from "@treeline/core"
 import { Control, ControlServer, type LogLine } from "@treeline/core/daemon"
 import { InvalidSpec } from "@treeline/core/Errors"
 import { Cause, Effect, Exit, Fiber, Layer, Redacted, Stream } from "effect"
@@ -129,6 +130,20 @@ describe("a call", () => {
       assert.strictEqual((yield* Effect.flip(Stream.runDrain(client.Stop({ names: ["x"] }))))._tag, "UnknownChild")
       assert.strictEqual((yield* Effect.flip(client.PoolEnsure({ pool: "p", key: "k" })))._tag, "UnknownPool")
       assert.strictEqual((yield* Effect.flip(client.PoolShutdown({ pool: "p", key: "k" })))._tag, "UnknownPool")
+    }))
+
+  it.effect("brings the child of a key up, and ends it", () =>
+    Effect.gen(function*() {
+      const asked: Array<string> = []
+      const child = { status: Effect.succeed({ state: { _tag: "Ready", pid: 77 } }) }
+      const pool = {
+        ensure: (key: string) => Effect.sync(() => ({ incarnation: asked.push(`ensure ${key}`), child })),
+        shutdown: (key: string) => Effect.sync(() => void asked.push(`shutdown ${key}`))
+      } as unknown as Pool.Pool<void, InvalidSpec>
+      const { client } = yield* clientOf({ pools: Effect.succeed(new Map([["tenants", pool]])) })
+      assert.deepStrictEqual(yield* client.PoolEnsure({ pool: "tenants", key: "a" }), { incarnation: 1, pid: 77 })
+      yield* client.PoolShutdown({ pool: "tenants", key: "a" })
+      assert.deepStrictEqual(asked, ["ensure a", "shutdown a"])
     }))
 
   it.effect("resumes nothing when the configuration can't be used", () =>

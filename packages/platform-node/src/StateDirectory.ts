@@ -62,13 +62,13 @@ export const longestSocketPath = (platform: NodeJS.Platform = process.platform):
   platform === "linux" || platform === "android" ? 107 : 103
 
 /** The name of a folder in a shared one that is this user's only. */
-const ownName = `treeline-${process.getuid?.() ?? os.userInfo().username}`
+const ownName = (): string => `treeline-${process.getuid?.() ?? os.userInfo().username}`
 
 /** Where a socket is whose own path is too long: always the same for the same path. */
 const shortPath = (long: string, environment: NonNullable<Options["environment"]>): string => {
   const runtime = environment["XDG_RUNTIME_DIR"]
   const base = runtime !== undefined && path.isAbsolute(runtime) ? runtime : os.tmpdir()
-  return path.join(base, ownName, `${createHash("sha256").update(long).digest("hex").slice(0, 32)}.sock`)
+  return path.join(base, ownName(), `${createHash("sha256").update(long).digest("hex").slice(0, 32)}.sock`)
 }
 
 /**
