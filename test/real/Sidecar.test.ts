@@ -16,6 +16,9 @@ import * as Scratch from "../support/Scratch.ts"
 import * as Sidecar from "../support/SidecarClient.ts"
 import * as Command from "../support/TreelineCommand.ts"
 
+/** Memory is looked up in /proc. */
+const noProc = process.platform !== "linux"
+
 const mebibyte = 1024 * 1024
 
 const request = <A = Readonly<Record<string, unknown>>>(
@@ -69,11 +72,7 @@ describe("treeline sidecar, one session", () => {
         yield* request(client, "cancel", { process: running.process })
         assert.deepStrictEqual(scratch.living(), [])
         assert.deepStrictEqual(yield* running.awaitEvent("empty"), { process: running.process, survivors: [] })
-        assert.deepStrictEqual((yield* running.awaitEvent("exited"))["status"], {
-          _tag: "Signaled",
-          signal: "SIGTERM",
-          coreDumped: false
-        })
+        assert.include((yield* running.awaitEvent("exited"))["status"], { _tag: "Signaled", signal: "SIGTERM" })
         yield* running.awaitEvent("drained")
       })
   )
@@ -137,7 +136,7 @@ describe("treeline sidecar, one session", () => {
       assert.isAbove(ms, 390)
       assert.isBelow(ms, 2000)
       const exited = yield* running.awaitEvent("exited")
-      assert.deepStrictEqual(exited["status"], { _tag: "Signaled", signal: "SIGKILL", coreDumped: false })
+      assert.include(exited["status"], { _tag: "Signaled", signal: "SIGKILL" })
     }))
 
   it.live("P14, P44, P45, P52: cancels share one end, a later one can only shorten it, one after the end is nothing", () =>
@@ -195,11 +194,7 @@ describe("treeline sidecar, one session", () => {
         })
       assert.deepStrictEqual(yield* status("exit 0"), { _tag: "Exited", code: 0 })
       assert.deepStrictEqual(yield* status("exit 143"), { _tag: "Exited", code: 143 })
-      assert.deepStrictEqual(yield* status("kill -KILL $$"), {
-        _tag: "Signaled",
-        signal: "SIGKILL",
-        coreDumped: false
-      })
+      assert.include(yield* status("kill -KILL $$"), { _tag: "Signaled", signal: "SIGKILL" })
     }))
 
   it.live("P18: what was written before a cancel is not lost, nor what is written on its way out", () =>
@@ -485,6 +480,28 @@ describe("treeline sidecar, its end", () => {
       assert.deepStrictEqual(seen.told.get("end stdout"), { process, stream: "stdout", bytes: 7, lost: 5 })
     }))
 
+  it.live("from a file to a file: what is asked is answered, and the end of the file is the end", () =>
+    Effect.gen(function*() {
+      const scratch = yield* Scratch.make
+      const lines = [["hello", { protocol: 1 }], ["cancel", { process: 1 }], ["spawn", {
+        command: "sleep",
+        args: ["60"]
+      }]]
+      const requests = lines.map(([method, params], id) => JSON.stringify({ jsonrpc: "2.0", id, method, params }))
+      fs.writeFileSync(scratch.file("requests"), `${requests.join("\n")}\n`)
+      const outcome = yield* Command.run(["-c", "\"$@\" <requests >answers", "sh", ...Command.treeline, "sidecar"], {
+        scratch,
+        program: ["sh"]
+      })
+      assert.deepStrictEqual(outcome, { code: 0, signal: null, stdout: "", stderr: "" })
+      const answers = fs.readFileSync(scratch.file("answers"), "utf8").trim().split("\n").map((line) =>
+        JSON.parse(line) as { readonly id?: number; readonly method?: string; readonly error?: Sidecar.Refusal }
+      )
+      assert.deepStrictEqual(answers.slice(0, 3).map(({ id }) => id), [0, 1, 2])
+      assert.strictEqual(answers[1]!.error!.data._tag, "UnknownProcess")
+      assert.includeMembers(answers.map(({ method }) => method), ["exited", "empty", "drained"])
+    }))
+
   it.live("P49, P50: a pipe that is closed right after a spawn leaves nothing", () =>
     Effect.gen(function*() {
       const scratch = yield* Scratch.make
@@ -523,80 +540,99 @@ describe("treeline sidecar, its end", () => {
       assert.deepStrictEqual(running.seen.told.get("empty"), { process: running.process, survivors: [] })
     }))
 
-  it.live("a client that reads no more is not written to without bound, and can still close; one that closes its end is gone", () =>
-    Effect.gen(function*() {
-      const scratch = yield* Scratch.make
-      const client = yield* Sidecar.start(scratch)
-      const running = yield* Sidecar.spawn(client, ["yes"])
-      running.seen.onOutput = () => {}
-      yield* eventually("output comes", () => running.seen.bytes > 8 * mebibyte)
-      client.child.stdout!.pause()
-      yield* eventually("the child is held", () => stateOf(running.pid) === "S")
-      const before = Sidecar.memoryOf(client.identity.pid)
-      yield* stays(
-        "memory is bounded",
-        () => Sidecar.memoryOf(client.identity.pid) < before + 16,
-        500
-      )
-      client.close()
-      yield* eventually("the tree ends", () => stateOf(running.pid) === undefined)
-      yield* eventually("so does the sidecar", () => !isAlive(client.identity))
-      const other = yield* Sidecar.start(scratch)
-      const loud = yield* Sidecar.spawn(other, ["yes"])
-      other.child.stdout!.destroy()
-      assert.deepStrictEqual(yield* Effect.promise(() => other.awaitEnd()), { code: 0, signal: null })
-      assert.isUndefined(stateOf(loud.pid))
-    }))
+  it.live.skipIf(noProc)(
+    "a client that reads no more is not written to without bound, and can still close; one that closes its end is gone",
+    () =>
+      Effect.gen(function*() {
+        const scratch = yield* Scratch.make
+        const client = yield* Sidecar.start(scratch)
+        const running = yield* Sidecar.spawn(client, ["yes"])
+        running.seen.onOutput = () => {}
+        yield* eventually("output comes", () => running.seen.bytes > 8 * mebibyte)
+        client.child.stdout!.pause()
+        yield* eventually("the child is held", () => stateOf(running.pid) === "S")
+        const before = Sidecar.memoryOf(client.identity.pid)
+        yield* stays(
+          "memory is bounded",
+          () => Sidecar.memoryOf(client.identity.pid) < before + 16,
+          500
+        )
+        client.close()
+        yield* eventually("the tree ends", () => stateOf(running.pid) === undefined)
+        yield* eventually("so does the sidecar", () => !isAlive(client.identity))
+        const other = yield* Sidecar.start(scratch)
+        const loud = yield* Sidecar.spawn(other, ["yes"])
+        other.child.stdout!.destroy()
+        assert.deepStrictEqual(yield* Effect.promise(() => other.awaitEnd()), { code: 0, signal: null })
+        assert.isUndefined(stateOf(loud.pid))
+      })
+  )
 
-  it.live("10,000 lines of rubbish and one that is too long: each is answered, memory is flat, and it works on", () =>
-    Effect.gen(function*() {
-      const scratch = yield* Scratch.make
-      const client = yield* Sidecar.start(scratch)
-      const rubbish = ["{", "nonsense s3cr3t", "[]", "null", "{\"jsonrpc\":\"2.0\",\"id\":{}}", "[[[[[[", "\"\\ud800\""]
-      const send = (count: number) =>
-        Effect.gen(function*() {
-          const before = client.refusals.length
-          for (let at = 0; at < count; at++) client.raw(`${rubbish[at % rubbish.length]!}\n`)
-          client.raw(new Uint8Array([0xff, 0xfe, 10]))
-          yield* eventually("all are answered", () => client.refusals.length - before === count + 1)
+  it.live.skipIf(noProc)(
+    "10,000 lines of rubbish and one that is too long: each is answered, memory is flat, and it works on",
+    () =>
+      Effect.gen(function*() {
+        const scratch = yield* Scratch.make
+        const client = yield* Sidecar.start(scratch)
+        const rubbish = [
+          "{",
+          "nonsense s3cr3t",
+          "[]",
+          "null",
+          "{\"jsonrpc\":\"2.0\",\"id\":{}}",
+          "[[[[[[",
+          "\"\\ud800\""
+        ]
+        const send = (count: number) =>
+          Effect.gen(function*() {
+            const before = client.refusals.length
+            for (let at = 0; at < count; at++) client.raw(`${rubbish[at % rubbish.length]!}\n`)
+            client.raw(new Uint8Array([0xff, 0xfe, 10]))
+            yield* eventually("all are answered", () => client.refusals.length - before === count + 1)
+          })
+        yield* send(5000)
+        const before = Sidecar.memoryOf(client.identity.pid)
+        yield* send(10_000)
+        client.raw(Buffer.alloc(5 * mebibyte, "x"))
+        client.raw("\n")
+        yield* eventually("so is the long one", () => client.refusals.at(-1)!.data._tag === "OversizedMessage")
+        const reasons = new Set(
+          client.refusals.map(({ code, data }) => `${code} ${data._tag} ${String(data["reason"])}`)
+        )
+        assert.deepStrictEqual([...reasons].toSorted(), [
+          "-32600 MalformedMessage NotRequest",
+          "-32600 OversizedMessage undefined",
+          "-32700 MalformedMessage NotJson",
+          "-32700 MalformedMessage NotUtf8"
+        ])
+        assert.notInclude(JSON.stringify(client.refusals), "s3cr3t")
+        assert.isBelow(Sidecar.memoryOf(client.identity.pid) - before, 40)
+        const running = yield* Sidecar.spawn(client, ["echo", "still here"])
+        yield* running.awaitOutput("still here")
+      })
+  )
+
+  it.live.skipIf(noProc)(
+    "a child that writes without end and without credit: memory is bounded, whatever the policy",
+    () =>
+      Effect.gen(function*() {
+        const scratch = yield* Scratch.make
+        const client = yield* Sidecar.start(scratch)
+        const spawn = (whenFull: string) =>
+          Sidecar.spawn(client, ["yes"], { credit: {}, output: { whenFull, bytes: mebibyte } })
+        const held = yield* spawn("hold")
+        yield* eventually("the first is held", () => stateOf(held.pid) === "S")
+        const before = Sidecar.memoryOf(client.identity.pid)
+        const dropped = yield* spawn("drop")
+        // What is read is garbage soon, and Node lets some of it wait.
+        yield* eventually("much was written", () => {
+          assert.isBelow(Sidecar.memoryOf(client.identity.pid), before + 160)
+          return Sidecar.writtenBy(dropped.pid) > 500 * mebibyte
         })
-      yield* send(5000)
-      const before = Sidecar.memoryOf(client.identity.pid)
-      yield* send(10_000)
-      client.raw(Buffer.alloc(5 * mebibyte, "x"))
-      client.raw("\n")
-      yield* eventually("so is the long one", () => client.refusals.at(-1)!.data._tag === "OversizedMessage")
-      const reasons = new Set(client.refusals.map(({ code, data }) => `${code} ${data._tag} ${String(data["reason"])}`))
-      assert.deepStrictEqual([...reasons].toSorted(), [
-        "-32600 MalformedMessage NotRequest",
-        "-32600 OversizedMessage undefined",
-        "-32700 MalformedMessage NotJson",
-        "-32700 MalformedMessage NotUtf8"
-      ])
-      assert.notInclude(JSON.stringify(client.refusals), "s3cr3t")
-      assert.isBelow(Sidecar.memoryOf(client.identity.pid) - before, 40)
-      const running = yield* Sidecar.spawn(client, ["echo", "still here"])
-      yield* running.awaitOutput("still here")
-    }))
-
-  it.live("a child that writes without end and without credit: memory is bounded, whatever the policy", () =>
-    Effect.gen(function*() {
-      const scratch = yield* Scratch.make
-      const client = yield* Sidecar.start(scratch)
-      const spawn = (whenFull: string) =>
-        Sidecar.spawn(client, ["yes"], { credit: {}, output: { whenFull, bytes: mebibyte } })
-      const held = yield* spawn("hold")
-      yield* eventually("the first is held", () => stateOf(held.pid) === "S")
-      const before = Sidecar.memoryOf(client.identity.pid)
-      const dropped = yield* spawn("drop")
-      // What is read is garbage soon, and Node lets some of it wait.
-      yield* stays("memory is bounded", () => Sidecar.memoryOf(client.identity.pid) < before + 160, 1500)
-      assert.deepStrictEqual([held.seen.bytes, dropped.seen.bytes], [0, 0])
-      yield* request(client, "cancel", { process: dropped.process })
-      yield* request(client, "credit", { process: dropped.process, stream: "stdout", bytes: 2 ** 40 })
-      const { bytes } = yield* dropped.awaitEvent("drained")
-      assert.isAbove(bytes as number, 300 * mebibyte)
-    }))
+        assert.deepStrictEqual([held.seen.bytes, dropped.seen.bytes], [0, 0])
+        yield* request(client, "cancel", { process: dropped.process })
+      })
+  )
 
   it.live("a containment that is not to be had is refused: by the command with code 125, by a spawn typed", () =>
     Effect.gen(function*() {

@@ -215,3 +215,7 @@ export const spawn = (
 /** The memory of a process that lives, in MiB (proc_pid_status(5), VmRSS). */
 export const memoryOf = (pid: number): number =>
   Number(/VmRSS:\s+(\d+) kB/.exec(fs.readFileSync(`/proc/${pid}/status`, "utf8"))![1]) / 1024
+
+/** The bytes that a process that lives has written (proc_pid_io(5), wchar). */
+export const writtenBy = (pid: number): number =>
+  Number(/wchar: (\d+)/.exec(fs.readFileSync(`/proc/${pid}/io`, "utf8"))![1])

@@ -416,13 +416,13 @@ export class ControlDenied extends Schema.TaggedError<ControlDenied>()("ControlD
   }
 }
 
-/** Client and server speak different versions of the control protocol. Nothing was done. */
+/** Client and server speak different versions of a protocol: the control API's, or the sidecar's. Nothing was done. */
 export class VersionMismatch extends Schema.TaggedError<VersionMismatch>()("VersionMismatch", {
   client: Schema.NullOr(Schema.Int),
   server: Schema.Int
 }) {
   override get message(): string {
-    return `the server speaks version ${this.server} of the control protocol, the client ${
+    return `the server speaks version ${this.server} of the protocol, the client ${
       this.client === null ? "does not say which" : `version ${this.client}`
     }: use the same version of treeline for both`
   }

@@ -27,8 +27,11 @@ const ahead = 256 * 1024
 /** The last bytes are waited for as long as some are taken within this time, in ms. */
 const lastBytes = 1000
 
+/** It stays open: the next file to be opened must not become the standard input. */
 const openInput = (): Readable =>
-  isPipe(0) ? new net.Socket({ fd: 0, readable: true, writable: false }) : fs.createReadStream("", { fd: 0 })
+  isPipe(0)
+    ? new net.Socket({ fd: 0, readable: true, writable: false })
+    : fs.createReadStream("", { fd: 0, autoClose: false })
 
 const readFrom = (input: Readable): Wire["read"] => {
   let failed = false
