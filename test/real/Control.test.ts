@@ -14,6 +14,7 @@ import * as path from "node:path"
 import { collect } from "../../bench/Garbage.ts"
 import { eventually } from "../support/Eventually.ts"
 import { fixture } from "../support/Host.ts"
+import * as Programs from "../support/Programs.ts"
 import * as Scratch from "../support/Scratch.ts"
 import * as ScriptedHost from "../support/ScriptedHost.ts"
 
@@ -71,7 +72,7 @@ const ended = async (child: ChildProcess, signal?: NodeJS.Signals): Promise<void
 }
 
 const client = (address: StateDirectory.ControlAddress, mode: string) =>
-  program(process.execPath, ["--conditions=source", fixture("controlClient.ts"), JSON.stringify(address), mode])
+  program(process.execPath, [Programs.program("controlClient"), JSON.stringify(address), mode])
 
 /** A connection that says what it wants; `heard` is what has come, `over` once it is closed. */
 const raw = (to: StateDirectory.ControlAddress | number) =>

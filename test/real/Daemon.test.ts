@@ -10,8 +10,8 @@ import * as path from "node:path"
 import { ProcessPlatform } from "treeline"
 import * as Daemons from "../support/Daemons.ts"
 import { eventually } from "../support/Eventually.ts"
-import { fixture } from "../support/Host.ts"
 import { identify, isAlive, killIfAlive } from "../support/Processes.ts"
+import { program } from "../support/Programs.ts"
 import * as Random from "../support/Random.ts"
 import * as Scratch from "../support/Scratch.ts"
 
@@ -34,7 +34,7 @@ const real = (
 const command = (scratch: Scratch.Scratch, verb: string, behaviour = "well") =>
   Effect.acquireRelease(
     Effect.sync(() => {
-      const args = ["--conditions=source", fixture("daemonCommand.ts"), verb, scratch.directory, behaviour]
+      const args = [program("daemonCommand"), verb, scratch.directory, behaviour]
       const child = child_process.spawn(process.execPath, args, {
         stdio: ["ignore", "pipe", "inherit"],
         env: Daemons.environment(scratch)
@@ -192,7 +192,7 @@ describe("a daemon", () => {
     "peer 113: a pipeline and a descriptor of its starter end at once; it has no terminal and a session of its own",
     (scratch) =>
       Effect.gen(function*() {
-        const starter = `"$1" --conditions=source "$2" start "$3"`
+        const starter = `"$1" "$2" start "$3"`
         const piped = yield* Effect.acquireRelease(
           Effect.sync(() =>
             // 20 is above what Node closes by itself.
@@ -201,7 +201,7 @@ describe("a daemon", () => {
               `exec 20>"$4"; (${starter}) | cat`,
               "bash",
               process.execPath,
-              fixture("daemonCommand.ts"),
+              program("daemonCommand"),
               scratch.directory,
               "/dev/fd/3"
             ], {

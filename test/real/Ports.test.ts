@@ -95,7 +95,7 @@ layer(platform, { excludeTestServices: true })("ports", (it) => {
         const port = yield* freePort
         const server = yield* squatter(port)
         const host = yield* Host.startProgram({
-          program: ["portHost.ts", String(port)],
+          program: ["portHost", String(port)],
           scratch,
           user: Host.unprivileged
         })

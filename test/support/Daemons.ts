@@ -6,7 +6,8 @@ import * as net from "node:net"
 import * as path from "node:path"
 import { fileURLToPath } from "node:url"
 import { PosixPlatform, ProcessPlatform } from "treeline"
-import { engine, fixture } from "./Host.ts"
+import { engine } from "./Host.ts"
+import { program } from "./Programs.ts"
 
 /** Where a test keeps its files; a `Scratch` is one. */
 export interface Place {
@@ -20,8 +21,7 @@ export const folderOf = (scratch: Place): string => scratch.file("state")
 /** The command of the fixture. */
 export const commandOf = (scratch: Place, behaviour: string): ReadonlyArray<string> => [
   process.execPath,
-  "--conditions=source",
-  fixture("daemon.ts"),
+  program("daemon"),
   folderOf(scratch),
   scratch.report,
   behaviour
