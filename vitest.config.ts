@@ -1,5 +1,6 @@
 import * as path from "node:path"
 import { defineConfig } from "vitest/config"
+import { BaseSequencer, type TestSpecification } from "vitest/node"
 
 // Workspace packages resolve to their sources: tests need no build.
 const conditions = ["source"]
@@ -12,16 +13,67 @@ const resolution = {
 
 const onWindows = process.platform === "win32"
 
-/** Tests on real processes, few at a time. */
-const realProcesses = (name: string, groupOrder: number, include: Array<string>, env: Record<string, string>) => ({
+/**
+ * What takes longest begins first, so that at the end nothing is waited for. The two engines' LinuxExtra, which starts
+ * 1,000 processes at once, are far from each other.
+ */
+const long = [
+  "portable Matrix",
+  "real Matrix",
+  "real LinuxExtra",
+  "portable HostDeath",
+  "real HostDeath",
+  "real Linux",
+  "real Guard",
+  "real Cluster",
+  "real Run",
+  "real Config",
+  "real Conformance",
+  "portable Termination",
+  "real Termination",
+  "portable Guardian",
+  "real Guardian",
+  "real Logs",
+  "portable LinuxExtra",
+  "portable Child",
+  "real WindowsLane"
+]
+
+class LongestFirst extends BaseSequencer {
+  override async sort(files: Array<TestSpecification>): Promise<Array<TestSpecification>> {
+    const sorted = await super.sort(files)
+    const group = ({ project }: TestSpecification) => project.config.sequence.groupOrder
+    const rank = ({ moduleId, project }: TestSpecification) => {
+      const at = long.indexOf(`${project.name} ${path.basename(moduleId, ".test.ts")}`)
+      return at < 0 ? long.length : at
+    }
+    return sorted.toSorted((a, b) => group(a) - group(b) || rank(a) - rank(b))
+  }
+}
+
+/** Compiled modules of vitest and of what it loads: each file has a process of its own. */
+const NODE_COMPILE_CACHE = path.join(import.meta.dirname, "node_modules/.cache/treeline/compiled")
+
+/** Tests on real processes. */
+const realProcesses = (
+  name: string,
+  { env, exclude, groupOrder, include, maxWorkers }: {
+    readonly groupOrder: number
+    readonly maxWorkers: number
+    readonly include: Array<string>
+    readonly exclude?: Array<string>
+    readonly env?: Record<string, string>
+  }
+) => ({
   ...resolution,
   test: {
     name,
     include,
-    env,
+    exclude: exclude ?? [],
+    env: { ...env },
     globalSetup: onWindows ? [] : ["test/support/bundlePrograms.ts"],
     pool: "forks" as const,
-    maxWorkers: 2,
+    maxWorkers,
     sequence: { groupOrder },
     execArgv: ["--conditions=source"],
     testTimeout: 30_000,
@@ -31,13 +83,16 @@ const realProcesses = (name: string, groupOrder: number, include: Array<string>,
 
 const packages = path.join(import.meta.dirname, "packages").replaceAll("\\", "/")
 
+/** They mostly wait: three files at a time keep two processors busy. */
+const few = { groupOrder: 2, maxWorkers: 3 }
+
 /** `npm run test:windows`. */
 const windows = (name: string, groupOrder: number, include: Array<string>, exclude: Array<string>) => {
-  const project = realProcesses(name, groupOrder, include, {})
+  const project = realProcesses(name, { groupOrder, maxWorkers: 2, include, exclude })
   return {
     ...project,
     // A process takes long to start under Wine.
-    test: { ...project.test, exclude, testTimeout: 60_000 },
+    test: { ...project.test, testTimeout: 60_000 },
     resolve: {
       ...resolution.resolve,
       // Wine takes the links in node_modules for folders, and a package there would not be taken for a source.
@@ -60,7 +115,9 @@ export default defineConfig({
     reporters: process.env["CI"] === "true"
       ? ["default", ["json", { outputFile: `.reports/${process.env["TREELINE_REPORT"] ?? "vitest"}.json` }]]
       : ["default"],
-    // One after another: what measures time on real processes has the machine to itself.
+    env: onWindows ? {} : { NODE_COMPILE_CACHE },
+    sequence: { sequencer: LongestFirst },
+    // One group after another: what needs all processors has the machine to itself.
     projects: [
       {
         ...resolution,
@@ -87,16 +144,16 @@ export default defineConfig({
       },
       ...(onWindows ?
         [
-          windows("windows", 4, ["test/windows/**/*.test.ts"], [costs]),
-          windows("windows-cost", 5, [costs], [])
+          windows("windows", 3, ["test/windows/**/*.test.ts"], [costs]),
+          windows("windows-cost", 4, [costs], [])
         ] :
         [
-          realProcesses("real", 2, ["test/real/**/*.test.ts"], {}),
+          realProcesses("real", { ...few, include: ["test/real/**/*.test.ts"] }),
           // What depends on the engine, again without native code: the engine of macOS, of Workers, and where koffi is missing.
-          realProcesses(
-            "portable",
-            3,
-            [
+          realProcesses("portable", {
+            ...few,
+            env: { TREELINE_ENGINE: "portable" },
+            include: [
               "Child",
               "Closing",
               "Guardian",
@@ -113,9 +170,8 @@ export default defineConfig({
               "Supervisor",
               "Telemetry",
               "Termination"
-            ].map((name) => `test/real/${name}.test.ts`),
-            { TREELINE_ENGINE: "portable" }
-          )
+            ].map((name) => `test/real/${name}.test.ts`)
+          })
         ])
     ]
   }

@@ -126,6 +126,8 @@ const run = (example) =>
     // A group of its own, so that an example that hangs is ended with what it started.
     const child = spawn(process.execPath, ["--conditions=source", path.join(folder, example.file)], {
       cwd: folder,
+      // They load the same modules.
+      env: { ...process.env, NODE_COMPILE_CACHE: path.join(root, "node_modules/.cache/treeline/compiled") },
       detached: process.platform !== "win32",
       stdio: ["ignore", "pipe", "pipe"]
     })

@@ -54,10 +54,15 @@ const build = async (input: Record<string, string>): Promise<void> => {
   }
 }
 
-export const setup = async (): Promise<void> => {
+const make = async (): Promise<void> => {
   fs.mkdirSync(folder, { recursive: true })
   fs.writeFileSync(path.join(folder, "package.json"), `{ "type": "module" }\n`)
   await build(sources)
   // They begin faster without the chunks of the others.
   for (const source of beside) await build({ [mirrored(source).slice(0, -3)]: source })
 }
+
+/** Vitest evaluates this module for each project. */
+const once = globalThis as { treelinePrograms?: Promise<void> }
+
+export const setup = (): Promise<void> => once.treelinePrograms ??= make()
