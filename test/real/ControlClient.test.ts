@@ -88,6 +88,21 @@ layer(quiet, { excludeTestServices: true })("a client", (it) => {
       }))
   }
 
+  it.effect("may ask for much at once, also while calls that take long are under way", () =>
+    Effect.gen(function*() {
+      const { control } = yield* locate
+      const { host } = ScriptedHost.make({ pools: Effect.never })
+      const listener = yield* NodeControl.listen(control)
+      yield* Layer.build(NodeControl.serve(host, listener))
+      const client = yield* NodeControl.connect(control)
+      const many = Array.from({ length: 100 })
+      const long = yield* Effect.forEach(many, () => Effect.forkChild(client.poolEnsure("p", "k")))
+      const answers = yield* Effect.forEach(many, () => client.status, { concurrency: "unbounded" })
+      assert.deepStrictEqual(new Set(answers.map(({ phase }) => phase)), new Set(["running"]))
+      yield* Fiber.interruptAll(long)
+      assert.strictEqual((yield* client.status).phase, "running")
+    }))
+
   it.effect("has a limit for each call, and goes on after it", () =>
     Effect.gen(function*() {
       const { control } = yield* locate

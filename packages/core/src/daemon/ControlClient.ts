@@ -18,6 +18,7 @@ import * as RpcSerialization from "effect/rpc/RpcSerialization"
 import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
+import * as Semaphore from "effect/Semaphore"
 import * as Socket from "effect/socket/Socket"
 import * as Stream from "effect/Stream"
 import {
@@ -213,6 +214,10 @@ const translate = (address: string) => <E>(cause: Cause.Cause<E | RpcClientError
 /** The largest frame of a server, in characters. */
 const largestFrame = 64 * 1024 * 1024
 
+/** Calls at once: together half of what `ControlProtocol` takes on one connection, for those that were let go count, too. */
+const quickCalls = 8
+const longCalls = 8
+
 /** Elements of a stream that are read before somebody asks for them. */
 const readAhead = 512
 
@@ -277,8 +282,13 @@ export const make = Effect.fn("ControlClient.make")(function*(
   options: Options
 ): Effect.fn.Return<Client, Unserved, Scope.Scope> {
   const { address, longWithin = 600_000, within = defaultWithin } = options
-  const soon = bounded(address, within)
-  const late = bounded(address, longWithin)
+  // So many on one connection as a server takes, whoever asks how much at once; those that wait long keep no others back.
+  const quick = yield* Semaphore.make(quickCalls)
+  const long = yield* Semaphore.make(longCalls)
+  const soon = <A, E>(call: Effect.Effect<A, E | RpcClientError>) =>
+    bounded(address, within)(quick.withPermits(1)(call))
+  const late = <A, E>(call: Effect.Effect<A, E | RpcClientError>) =>
+    bounded(address, longWithin)(long.withPermits(1)(call))
 
   type Calls = Effect.Success<ReturnType<typeof connect>>
   const streamed = <A, E>(
