@@ -16,9 +16,9 @@ const connect = async (): Promise<Reader> => {
   const scratch = new Scratch()
   const client = new SidecarClient([], { cwd: scratch.directory, env: environment(scratch) })
   await client.request("hello", { protocol: 1 })
-  const spawn = async (command: string, args: ReadonlyArray<string>) => {
+  const spawn = async (command: string, args: ReadonlyArray<string>, stderr: "pipe" | "ignore") => {
     const credit = { stdout: 2 ** 50, stderr: 2 ** 50 }
-    const { process } = await client.request<{ process: number }>("spawn", { command, args, credit })
+    const { process } = await client.request<{ process: number }>("spawn", { command, args, credit, stderr })
     return client.seen(process)
   }
   const event = (seen: Seen, name: string) =>
@@ -29,12 +29,12 @@ const connect = async (): Promise<Reader> => {
   return {
     name: "treeline sidecar",
     run: async (command, args, started) => {
-      const seen = await spawn(command, args)
+      const seen = await spawn(command, args, "pipe")
       started()
       await event(seen, "drained")
     },
     read: async (command, args, onChunk) => {
-      const seen = await spawn(command, args)
+      const seen = await spawn(command, args, "ignore")
       seen.stdout.splice(0).forEach(onChunk)
       seen.onOutput = onChunk
       await event(seen, "drained")
