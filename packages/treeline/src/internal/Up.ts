@@ -33,7 +33,7 @@ export interface Options {
 /** How often it is said what is waited for, where no table does, in s: for a start, for an end. */
 const reminders = { start: 5, end: 2 }
 
-/** How long the last lines of the services may take to be printed, in ms. */
+/** How long the last events and lines of the services may take to be printed, in ms. */
 const drainWithin = 3000
 
 type Stop = "SIGINT" | "SIGTERM" | "SIGHUP" | "SIGQUIT"
@@ -110,7 +110,7 @@ export const up = Effect.fnUntraced(function*<E, R, E2, R2>(
       const status = yield* host.status
       if (stoppedBy === undefined && status.phase === "running" && isOver(status)) yield* Deferred.succeed(over, status)
     })
-  yield* Effect.forkScoped(Stream.runForEach(host.events, onEvent))
+  const events = yield* Effect.forkScoped(Stream.runForEach(host.events, onEvent))
   const onEntry = (entry: Entry) => display.print(Screen.logLine(entry, prefix, { colors, terminal }))
   const logs = options.quiet
     ? undefined
@@ -198,7 +198,8 @@ export const up = Effect.fnUntraced(function*<E, R, E2, R2>(
   const end = yield* Effect.exit(host.awaitEnd)
   const last = yield* host.status
   yield* Scope.close(running, Exit.void)
-  if (logs !== undefined) yield* Effect.timeoutOption(Fiber.await(logs), drainWithin)
+  // Both end with the host; what came last is still being told.
+  yield* Effect.timeoutOption(Fiber.awaitAll(logs === undefined ? [events] : [events, logs]), drainWithin)
   if (end._tag === "Failure") return yield* Effect.failCause(end.cause as Cause.Cause<never>)
   const failed = Option.match(finished, { onNone: () => [], onSome: failuresOf })
   if (failed.some(({ problem }) => problem !== null)) {

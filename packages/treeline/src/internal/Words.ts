@@ -90,7 +90,9 @@ export const progress = (step: Progress): string | undefined => {
     case "Waiting": {
       const parts = [
         ...step.blocking.length === 0 ? [] : [`the end of ${blocking(step.blocking, step.at)}`],
-        ...step.starting.map(({ service, state }) => {
+        // What is restarted is being ended first.
+        ...step.starting.filter(({ service }) => !step.blocking.some(({ child }) => child === service)).map((one) => {
+          const { service, state } = one
           const more = detail(state, step.at)
           return `${service} (${stateWord(state)}${more === "" ? "" : ` ${more}`})`
         })
