@@ -15,7 +15,7 @@ import { asNobody, find, folderOfNobody } from "./Programs.ts"
 const createDatabase = `
 test -d data && exit 0
 rm -rf data.new
-"$1" --pgdata data.new --username app --auth trust --locale C --encoding UTF8 --no-sync && mv data.new data
+"$1" --pgdata data.new --username app --auth trust --locale C --encoding UTF8 --no-sync >/dev/null && mv data.new data
 `
 
 export default async (): Promise<ServiceConfig.Input> => {
@@ -30,6 +30,9 @@ export default async (): Promise<ServiceConfig.Input> => {
   const logs = (name: string) => ({ file: path.join(folder, "logs", `${name}.log`) })
 
   return {
+    // Of the process that runs them: its records, and the socket on which the other commands find it.
+    daemon: { directory: path.join(folder, "treeline") },
+
     services: {
       setup: {
         ...asNobody("sh", ["-c", createDatabase, "setup", find("initdb")]),
@@ -46,7 +49,7 @@ export default async (): Promise<ServiceConfig.Input> => {
         dependsOn: [{ service: "setup", until: "succeeded" }],
         readiness: { line: "database system is ready to accept connections", within: "1 minute" },
         liveness: [{
-          exec: [find("pg_isready"), "--quiet", "--host", db, "--username", "app"],
+          exec: [find("pg_isready"), "--quiet", "--host", db, "--username", "app", "--dbname", "postgres"],
           interval: "2 seconds",
           timeout: "2 seconds"
         }],

@@ -29,6 +29,8 @@ export interface Descendants {
   readonly living: () => ReadonlyArray<Identity>
   /** A process and all below it, now. */
   readonly tree: (pid: number) => ReadonlyArray<Identity>
+  /** Those that it has started, now. */
+  readonly children: (pid: number) => ReadonlyArray<number>
 }
 
 const below = (rows: ReadonlyArray<Row>, roots: ReadonlySet<number>): ReadonlyArray<Row> => {
@@ -57,6 +59,7 @@ export const watch = (root: number): Effect.Effect<Descendants, never, Scope.Sco
     return {
       seen: () => [...seen.values()],
       living: () => [...seen.values()].filter(isAlive),
-      tree: (pid) => below(table(), new Set([pid]))
+      tree: (pid) => below(table(), new Set([pid])),
+      children: (pid) => table().filter(({ parent }) => parent === pid).map(({ pid }) => pid)
     }
   })

@@ -27,7 +27,6 @@ export const sources: Readonly<Record<string, string>> = {
       "portHost",
       "probeHost",
       "reusedPid",
-      "serviceHost",
       "tenantHost",
       "watchdogHost",
       "workerHost"

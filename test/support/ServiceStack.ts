@@ -1,21 +1,23 @@
-/** examples/services as a test runs it: in a scratch folder, by a host that can die. */
+/** examples/services as a test runs it: in a scratch folder, by `treeline up` and the commands that talk to it. */
 import type { ChildEvent } from "@treeline/core/ChildStatus"
-import { SupervisorEvent } from "@treeline/core/Supervisor"
+import type { HostEvent } from "@treeline/core/daemon/HostStatus"
 import { Effect, Schedule, Schema } from "effect"
 import * as fs from "node:fs"
 import * as net from "node:net"
 import * as path from "node:path"
 import { fileURLToPath } from "node:url"
+import { CommandReport } from "treeline"
 import type { Settings } from "../../examples/services/Place.ts"
 import * as Descendants from "./Descendants.ts"
 import { eventually } from "./Eventually.ts"
 import * as Host from "./Host.ts"
+import { signalIfAlive } from "./Processes.ts"
 import type { Scratch } from "./Scratch.ts"
+import * as Command from "./TreelineCommand.ts"
 
 const config = fileURLToPath(new URL("../../examples/services/treeline.config.ts", import.meta.url))
 
-/** The folder of the services. */
-export const folderOf = (scratch: Scratch): string => scratch.file("services")
+const folderOf = (scratch: Scratch): string => scratch.file("services")
 
 const settingsFile = (scratch: Scratch) => path.join(folderOf(scratch), "settings.json")
 
@@ -24,6 +26,14 @@ export const settings = (scratch: Scratch): Settings =>
 
 export const change = (scratch: Scratch, change: Partial<Settings>): void =>
   fs.writeFileSync(settingsFile(scratch), JSON.stringify({ ...settings(scratch), ...change }))
+
+/** The log file of a service. */
+export const logOf = (scratch: Scratch, service: string): string =>
+  fs.readFileSync(path.join(folderOf(scratch), `logs/${service}.log`), "utf8")
+
+/** The pid in the lock file of postgres. */
+export const lockOwner = (scratch: Scratch): number =>
+  Number(fs.readFileSync(path.join(folderOf(scratch), "db/data/postmaster.pid"), "utf8").split("\n")[0])
 
 /** What a visit is answered with. */
 export interface Visit {
@@ -68,42 +78,88 @@ export const sharedMemoryLeft = (memory: ReadonlyArray<string>): ReadonlyArray<s
   return memory.filter((name) => name.startsWith("/") ? fs.existsSync(name) : segments.has(name))
 }
 
-/** The pid in the lock file of postgres. */
-export const lockOwner = (scratch: Scratch): number =>
-  Number(fs.readFileSync(path.join(folderOf(scratch), "db/data/postmaster.pid"), "utf8").split("\n")[0])
+const options = (scratch: Scratch) => ({
+  scratch,
+  env: {
+    SERVICES_FOLDER: folderOf(scratch),
+    TREELINE_CONFIG: config,
+    NODE_COMPILE_CACHE: fileURLToPath(new URL("../../node_modules/.cache/treeline/services", import.meta.url))
+  },
+  sparesOthers: true
+})
+
+/** Runs a command that is to succeed; its answer. */
+export const ask = Effect.fnUntraced(function*<K extends "Logs" | "Operation" | "Status">(
+  scratch: Scratch,
+  kind: K,
+  ...argv: ReadonlyArray<string>
+) {
+  const { code, stderr, stdout } = yield* Command.run([...argv, "--json"], options(scratch))
+  if (code !== 0) throw new Error(`treeline ${argv.join(" ")}: ${code}: ${stderr}`)
+  const codec: Schema.Codec<(typeof CommandReport)[K]["Type"], unknown> = CommandReport[kind]
+  return Schema.decodeUnknownSync(Schema.fromJsonString(codec))(stdout)
+})
+
+/** `treeline up`, when all services are ready. */
+export interface Stack {
+  /** The process of `treeline up`. */
+  readonly signal: (signal: NodeJS.Signals) => void
+  /** The process of postgres, as it was told. */
+  readonly postgres: number
+  readonly processes: Descendants.Descendants
+  /** Waits until no process is left that descends from it: the kernel's word, see reaper.pl. */
+  readonly awaitNoDescendants: Effect.Effect<unknown>
+}
+
+export const up = Effect.fnUntraced(function*(scratch: Scratch) {
+  const reaper = ["perl", Host.fixture("reaper.pl")]
+  const started = yield* Command.start(["up", "--quiet"], {
+    ...options(scratch),
+    program: [...reaper, ...Command.treeline]
+  })
+  const processes = yield* Descendants.watch(started.identity.pid)
+  yield* eventually("all are ready", () => started.stdout().includes("proxy is ready"), {
+    within: 45_000,
+    detail: () => [started.stdout(), started.stderr()]
+  })
+  const [host = 0] = processes.children(started.identity.pid)
+  const stack: Stack = {
+    signal: (signal) => signalIfAlive(host, signal),
+    postgres: Number(/db is ready \(pid (\d+)/.exec(started.stdout())?.[1]),
+    processes,
+    awaitNoDescendants: started.ended
+  }
+  return stack
+})
 
 export type Service = "setup" | "db" | "cache" | "web" | "proxy"
 
 /** `setup` has ended. */
 export type Pids = Readonly<Record<Exclude<Service, "setup">, number>>
 
-/** Services that run in a host of their own. */
-export interface Stack {
-  readonly host: Host.Host
-  readonly processes: Descendants.Descendants
+/** What has happened, as `treeline events` tells it. */
+export interface Story {
   readonly events: () => ReadonlyArray<ChildEvent>
   /** What the services went through, such as `db Ready`. */
-  readonly story: () => ReadonlyArray<string>
+  readonly states: () => ReadonlyArray<string>
   /** Waits until an incarnation of a service is ready; its pid. */
-  readonly ready: (service: Service, incarnation?: number) => Effect.Effect<number>
+  readonly ready: (service: Service, incarnation: number) => Effect.Effect<number>
   /** Of each service the process that was ready last. */
   readonly pids: () => Pids
 }
 
-const decode = Schema.decodeSync(Schema.fromJsonString(SupervisorEvent))
+const event = Schema.decodeSync(Schema.fromJsonString(CommandReport.Event))
 
-export const start = Effect.fn(function*(scratch: Scratch) {
-  const host = yield* Host.startProgram({
-    program: ["serviceHost", config],
-    scratch,
-    env: { SERVICES_FOLDER: folderOf(scratch) }
-  })
-  const processes = yield* Descendants.watch(host.identity.pid)
-  const events = () =>
-    host.lines.filter((line) => line.startsWith("event ")).flatMap((line) => {
-      const event = decode(line.slice(6))
-      return event._tag === "Child" ? [event.event] : []
-    })
+const childEvents = (event: HostEvent): ReadonlyArray<ChildEvent> =>
+  event._tag === "Supervisor" && event.event._tag === "Child" ? [event.event.event] : []
+
+/** From the beginning on. */
+export const story = Effect.fnUntraced(function*(scratch: Scratch) {
+  const started = yield* Command.start(["events", "--follow", "--json"], options(scratch))
+  const events = () => {
+    const lines = started.stdout().split("\n").slice(0, -1)
+    return lines.flatMap((line) => childEvents(event(line)))
+  }
   const readies = (service: Service) =>
     events().flatMap(({ change, child, incarnation }) =>
       child === service && change._tag === "State" && change.to._tag === "Ready" && change.to.pid !== null
@@ -111,24 +167,23 @@ export const start = Effect.fn(function*(scratch: Scratch) {
         : []
     )
   const pidOf = (service: Service) => readies(service).at(-1)?.pid ?? 0
-  const stack: Stack = {
-    host,
-    processes,
+  const story: Story = {
     events,
-    story: () => events().flatMap(({ change, child }) => change._tag === "State" ? `${child} ${change.to._tag}` : []),
-    ready: (service, incarnation = 1) =>
+    states: () => events().flatMap(({ change, child }) => change._tag === "State" ? `${child} ${change.to._tag}` : []),
+    ready: (service, incarnation) =>
       eventually(
         `${service} is ready, incarnation ${incarnation}`,
         () => readies(service).find((one) => one.incarnation === incarnation)?.pid,
-        { within: 20_000, detail: () => ({ lines: host.lines.slice(-4), errors: host.errors() }) }
+        { within: 20_000, detail: () => ({ events: events().slice(-4), errors: started.stderr() }) }
       ),
     pids: () => ({ db: pidOf("db"), cache: pidOf("cache"), web: pidOf("web"), proxy: pidOf("proxy") })
   }
-  return stack
+  yield* story.ready("proxy", 1)
+  return story
 })
 
 /** The same on Node's child_process. */
-export const startPlain = Effect.fn(function*(scratch: Scratch) {
+export const startPlain = Effect.fnUntraced(function*(scratch: Scratch) {
   const host = yield* Host.startProgram({
     program: ["plainServiceHost", config],
     scratch,
