@@ -4,10 +4,11 @@
  */
 import { assert, layer } from "@effect/vitest"
 import { Context, Effect, Layer } from "effect"
+import { CommandReport } from "treeline"
 import { describe } from "vitest"
 import * as Programs from "../../examples/services/Programs.ts"
 import { eventually, stays } from "../support/Eventually.ts"
-import { killIfAlive, signalIfAlive } from "../support/Processes.ts"
+import { isAlive, killIfAlive, signalIfAlive } from "../support/Processes.ts"
 import * as Scratch from "../support/Scratch.ts"
 import * as ServiceStack from "../support/ServiceStack.ts"
 
@@ -64,7 +65,7 @@ describe.skipIf(process.platform !== "linux" || missing !== undefined)(
                 { greeting: "hello", visits: 1, cached: 1 },
                 { greeting: "hello", visits: 2, cached: 2 }
               ])
-              const { services } = yield* ServiceStack.ask(scratch, "Status", "status")
+              const { services } = yield* ServiceStack.ask(scratch, CommandReport.Status, "status")
               assert.deepStrictEqual(
                 services.map(({ child: { state }, name }) => [name, state._tag, "pid" in state ? state.pid : null]),
                 [["setup", "Stopped", null], ...Object.entries(story.pids()).map(([name, pid]) => [name, "Ready", pid])]
@@ -94,7 +95,7 @@ describe.skipIf(process.platform !== "linux" || missing !== undefined)(
               assert.deepStrictEqual(without(story.pids(), "db"), without(before, "db"))
               // It says so itself, in memory and in its file.
               const recovery = "automatic recovery in progress"
-              const { entries } = yield* ServiceStack.ask(scratch, "Logs", "logs", "db")
+              const { entries } = yield* ServiceStack.ask(scratch, CommandReport.Logs, "logs", "db")
               assert.isTrue(entries.some((entry) => "text" in entry && entry.text.includes(recovery)))
               assert.include(ServiceStack.logOf(scratch, "db"), recovery)
             }),
@@ -128,7 +129,7 @@ describe.skipIf(process.platform !== "linux" || missing !== undefined)(
             const { story } = yield* Life
             const before = story.pids()
             ServiceStack.change(scratch, { greeting: "good morning" })
-            const { report } = yield* ServiceStack.ask(scratch, "Operation", "reload")
+            const { report } = yield* ServiceStack.ask(scratch, CommandReport.Operation, "reload")
             assert.deepStrictEqual(report, {
               unchanged: ["setup", "db", "cache", "proxy"],
               applied: [{ service: "web", change: "changed", fields: ["env"], problem: null }],
@@ -146,7 +147,7 @@ describe.skipIf(process.platform !== "linux" || missing !== undefined)(
               const scratch = yield* Folder
               const { story } = yield* Life
               const before = story.pids()
-              const { outcomes } = yield* ServiceStack.ask(scratch, "Operation", "restart", "cache")
+              const { outcomes } = yield* ServiceStack.ask(scratch, CommandReport.Operation, "restart", "cache")
               assert.deepInclude(outcomes, { service: "cache", problem: null })
               assert.strictEqual((yield* ServiceStack.visit(scratch)).cached, 1)
               yield* eventually("another cache is ready", () => story.pids().cache !== before.cache)
@@ -162,7 +163,7 @@ describe.skipIf(process.platform !== "linux" || missing !== undefined)(
               const scratch = yield* Folder
               const { memory, stack, story } = yield* Life
               const count = story.states().length
-              yield* ServiceStack.ask(scratch, "Operation", "down")
+              yield* ServiceStack.ask(scratch, CommandReport.Operation, "down")
               yield* stack.awaitNoDescendants
               yield* eventually("the end is told", () => story.states().slice(count).includes("db Stopped"))
               const states = [...new Set(story.states().slice(count))]
@@ -179,30 +180,33 @@ describe.skipIf(process.platform !== "linux" || missing !== undefined)(
       })
 
       it.effect(
-        "SIGKILL of the host leaves nothing running, and the next one starts on the same database",
+        "SIGKILL of host and guardian at once: the next host ends what is left; SIGKILL of that host: nothing is left",
         () =>
           Effect.gen(function*() {
             const scratch = yield* Folder
             const first = yield* ServiceStack.up(scratch)
             const { visits } = yield* ServiceStack.visit(scratch)
-            const memory = [...ServiceStack.sharedMemoryOf(first.postgres)]
-            // Its postgres dies with it: one that can still end in order removes its lock file.
             first.signal("SIGSTOP")
-            signalIfAlive(first.postgres, "SIGKILL")
+            signalIfAlive(first.guardian, "SIGKILL")
             first.signal("SIGKILL")
+            // Nobody is there to act, and the site goes on.
+            assert.deepInclude(yield* ServiceStack.visit(scratch), { visits: visits + 1, cached: 2 })
+
+            const second = yield* ServiceStack.up(scratch)
             yield* first.awaitNoDescendants
             assert.isAbove(first.processes.seen().length, 10)
             assert.deepStrictEqual(first.processes.living(), [])
-            assert.deepStrictEqual(yield* ServiceStack.portsInUse(scratch), [])
-            assert.strictEqual(ServiceStack.lockOwner(scratch), first.postgres)
+            assert.deepInclude(yield* ServiceStack.visit(scratch), { visits: visits + 2, cached: 1 })
 
-            const second = yield* ServiceStack.up(scratch)
-            memory.push(...ServiceStack.sharedMemoryOf(second.postgres))
-            assert.deepInclude(yield* ServiceStack.visit(scratch), { visits: visits + 1, cached: 1 })
-            second.signal("SIGTERM")
+            // Its postgres dies with it: one that can still end in order removes its lock file.
+            second.signal("SIGSTOP")
+            signalIfAlive(second.postgres, "SIGKILL")
+            second.signal("SIGKILL")
             yield* second.awaitNoDescendants
+            assert.isAbove(second.processes.seen().length, 10)
             assert.deepStrictEqual(second.processes.living(), [])
-            assert.deepStrictEqual(ServiceStack.sharedMemoryLeft(memory), [])
+            assert.deepStrictEqual(yield* ServiceStack.portsInUse(scratch), [])
+            assert.strictEqual(ServiceStack.lockOwner(scratch), second.postgres)
           }).pipe(Effect.scoped),
         60_000
       )
@@ -216,22 +220,20 @@ describe.skipIf(process.platform !== "linux" || missing !== undefined)(
             yield* Effect.addFinalizer(() => Effect.sync(() => processes.living().forEach(killIfAlive)))
             const pidOf = (service: string) =>
               Number(host.lines.find((line) => line.startsWith(`${service} `))?.split(" ")[1])
-            const leaders = ["db", "cache", "web", "proxy"].map(pidOf)
+            const pids = ["db", "cache", "web", "proxy"].map(pidOf)
+            const leaders = processes.living().filter(({ pid }) => pids.includes(pid))
+            assert.strictEqual(leaders.length, 4)
             host.signal("SIGKILL")
             yield* host.awaitDead
-            yield* stays(
-              "they run on",
-              () => leaders.every((leader) => processes.living().some(({ pid }) => pid === leader)),
-              300
-            )
+            yield* stays("they run on", () => leaders.every(isAlive), 300)
             assert.deepInclude(yield* ServiceStack.visit(scratch), { cached: 1 })
             // Only an orderly end gives the shared memory back.
-            signalIfAlive(leaders[0]!, "SIGINT")
-            yield* eventually("postgres has ended", () => processes.living().every(({ pid }) => pid !== leaders[0]))
+            signalIfAlive(pids[0]!, "SIGINT")
+            yield* eventually("postgres has ended", () => leaders.every((one) => one.pid !== pids[0] || !isAlive(one)))
             processes.living().forEach(killIfAlive)
             yield* host.awaitNoDescendants()
           }).pipe(Effect.scoped),
-        30_000
+        60_000
       )
     })
   }

@@ -24,8 +24,9 @@ const table = (): ReadonlyArray<Row> =>
   fs.readdirSync("/proc").filter((name) => /^\d+$/.test(name)).flatMap((name) => rowOf(name) ?? [])
 
 export interface Descendants {
-  /** All that were ever seen. */
+  /** All that were ever seen, up to this moment. */
   readonly seen: () => ReadonlyArray<Identity>
+  /** Those that live now. */
   readonly living: () => ReadonlyArray<Identity>
   /** A process and all below it, now. */
   readonly tree: (pid: number) => ReadonlyArray<Identity>
@@ -57,8 +58,14 @@ export const watch = (root: number): Effect.Effect<Descendants, never, Scope.Sco
       (timer) => Effect.sync(() => clearInterval(timer))
     )
     return {
-      seen: () => [...seen.values()],
-      living: () => [...seen.values()].filter(isAlive),
+      seen: () => {
+        look()
+        return [...seen.values()]
+      },
+      living: () => {
+        look()
+        return [...seen.values()].filter(isAlive)
+      },
       tree: (pid) => below(table(), new Set([pid])),
       children: (pid) => table().filter(({ parent }) => parent === pid).map(({ pid }) => pid)
     }

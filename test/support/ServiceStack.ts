@@ -11,7 +11,7 @@ import type { Settings } from "../../examples/services/Place.ts"
 import * as Descendants from "./Descendants.ts"
 import { eventually } from "./Eventually.ts"
 import * as Host from "./Host.ts"
-import { signalIfAlive } from "./Processes.ts"
+import { killIfAlive, signalIfAlive } from "./Processes.ts"
 import type { Scratch } from "./Scratch.ts"
 import * as Command from "./TreelineCommand.ts"
 
@@ -89,21 +89,21 @@ const options = (scratch: Scratch) => ({
 })
 
 /** Runs a command that is to succeed; its answer. */
-export const ask = Effect.fnUntraced(function*<K extends "Logs" | "Operation" | "Status">(
+export const ask = Effect.fnUntraced(function*<A>(
   scratch: Scratch,
-  kind: K,
+  report: Schema.Codec<A, unknown>,
   ...argv: ReadonlyArray<string>
 ) {
   const { code, stderr, stdout } = yield* Command.run([...argv, "--json"], options(scratch))
   if (code !== 0) throw new Error(`treeline ${argv.join(" ")}: ${code}: ${stderr}`)
-  const codec: Schema.Codec<(typeof CommandReport)[K]["Type"], unknown> = CommandReport[kind]
-  return Schema.decodeUnknownSync(Schema.fromJsonString(codec))(stdout)
+  return Schema.decodeUnknownSync(Schema.fromJsonString(report))(stdout)
 })
 
 /** `treeline up`, when all services are ready. */
 export interface Stack {
   /** The process of `treeline up`. */
   readonly signal: (signal: NodeJS.Signals) => void
+  readonly guardian: number
   /** The process of postgres, as it was told. */
   readonly postgres: number
   readonly processes: Descendants.Descendants
@@ -118,13 +118,16 @@ export const up = Effect.fnUntraced(function*(scratch: Scratch) {
     program: [...reaper, ...Command.treeline]
   })
   const processes = yield* Descendants.watch(started.identity.pid)
+  yield* Effect.addFinalizer(() => Effect.sync(() => processes.living().forEach(killIfAlive)))
   yield* eventually("all are ready", () => started.stdout().includes("proxy is ready"), {
     within: 45_000,
     detail: () => [started.stdout(), started.stderr()]
   })
   const [host = 0] = processes.children(started.identity.pid)
+  const isGuardian = (pid: number) => fs.readFileSync(`/proc/${pid}/cmdline`, "utf8").includes("treeline-guardian")
   const stack: Stack = {
     signal: (signal) => signalIfAlive(host, signal),
+    guardian: processes.children(host).find(isGuardian)!,
     postgres: Number(/db is ready \(pid (\d+)/.exec(started.stdout())?.[1]),
     processes,
     awaitNoDescendants: started.ended
