@@ -293,6 +293,27 @@ describe("the end", () => {
   )
 
   it.effect(
+    "waits for a pool that a reload is ending",
+    onHost(function*() {
+      const stubborn = {
+        command: "stubborn",
+        shutdown: { steps: [{ action: "SIGTERM" as const, within: "2 seconds" }] }
+      }
+      const { host, write } = yield* startHost({ pools: { tenants: stubborn } })
+      yield* (yield* host.pools).get("tenants")!.ensure("acme")
+      write({ pools: { tenants: { ...stubborn, args: ["-v"] } } })
+      const reload = yield* Effect.forkChild(Stream.runLast(host.reload), { startImmediately: true })
+      yield* advance(1000)
+      const last = yield* passing(Stream.runLast(host.shutdown()))
+      assert.strictEqual(last._tag === "Some" && last.value._tag === "Done" && last.value.at, 2000)
+      const reloaded = yield* passing(Fiber.join(reload))
+      assert.deepStrictEqual(reloaded._tag === "Some" && reloaded.value._tag === "Done" && reloaded.value.outcomes, [
+        { service: "pools.tenants", problem: "pools.tenants: all pools are being ended" }
+      ])
+    })
+  )
+
+  it.effect(
     "too many restarts end all, pools too",
     onHost(function*() {
       const { host } = yield* startHost({
