@@ -8,6 +8,7 @@ import * as Fiber from "effect/Fiber"
 import * as Latch from "effect/Latch"
 import * as Queue from "effect/Queue"
 import type * as Scope from "effect/Scope"
+import * as Semaphore from "effect/Semaphore"
 import * as fs from "node:fs"
 import * as Console from "./Console.ts"
 import * as Processor from "./Processor.ts"
@@ -67,6 +68,9 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
   const touched = yield* Latch.make(false)
   const write = (text: string) =>
     text === "" ? Effect.void : Effect.promise(() => Console.writeAll(fd, encoder.encode(text)))
+  /** One at a time writes. */
+  const writing = yield* Semaphore.make(1)
+  const alone = <A>(effect: Effect.Effect<A>) => Effect.uninterruptible(Semaphore.withPermits(writing, 1)(effect))
   let table = options.table
   let left = false
   let drawn = Screen.nothingDrawn
@@ -75,7 +79,7 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
   let pause = pauses.quiet
 
   /** Prints what waits, and draws the table if it has changed. */
-  const draw = Effect.uninterruptible(Effect.gen(function*() {
+  const draw = alone(Effect.gen(function*() {
     if (left) return
     const lines = yield* Queue.clear(queue)
     if (!table) return yield* write(lines.map((line) => `${line}\n`).join(""))
@@ -92,12 +96,12 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
   }))
 
   /** Takes the table away; the cursor is where the next line goes. */
-  const clear = Effect.suspend(() => {
+  const clear = alone(Effect.suspend(() => {
     const text = table ? Screen.farewell(drawn, windowOf().columns) : ""
     drawn = Screen.nothingDrawn
     panel = []
     return write(text)
-  })
+  }))
 
   const restore = () => {
     try {
@@ -138,10 +142,10 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
   return {
     print: (line) => Effect.asVoid(Queue.offer(queue, line)),
     touch: Effect.sync(touch),
-    leave: Effect.uninterruptible(Effect.suspend(() => {
+    leave: Effect.suspend(() => {
       left = true
       return clear
-    })),
+    }),
     enter: (again) =>
       Effect.sync(() => {
         left = false

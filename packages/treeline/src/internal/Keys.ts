@@ -30,30 +30,27 @@ export interface Keyboard {
 /** Keys that wait; what is typed beyond that is lost. */
 const capacity = 64
 
-/** The keyboard of standard input; as it was when the scope has closed. Nothing is read where there is no terminal. */
+/**
+ * The keyboard of standard input, which is the terminal's until it is taken, and again when the scope has closed. None
+ * where there is no terminal.
+ */
 export const make: Effect.Effect<Keyboard | undefined, never, Scope.Scope> = Effect.gen(function*() {
   if (!tty.isatty(0)) return undefined
   const keys = yield* Queue.dropping<Key>(capacity)
-  const input = yield* Effect.acquireRelease(
-    Effect.sync(() => new tty.ReadStream(0)),
-    (input) =>
-      Effect.sync(() => {
-        // A terminal that has gone has no mode to be restored.
-        input.on("error", () => {})
-        input.setRawMode(false)
-        input.destroy()
-      })
-  )
-  input.on("error", () => {})
-  input.on("data", (bytes: Buffer) => {
+  const onData = (bytes: Buffer) => {
     for (const key of meaningsOf(bytes)) Queue.offerUnsafe(keys, key)
-  })
+  }
+  const input = new tty.ReadStream(0)
+  // A terminal that has gone has no mode to be restored.
+  input.on("error", () => {})
   const set = (taking: boolean) =>
     Effect.sync(() => {
       input.setRawMode(taking)
-      if (taking) input.resume()
+      input.off("data", onData)
+      // Nobody reads in the background: that would stop the process (termios(3), SIGTTIN).
+      if (taking) input.on("data", onData).resume()
       else input.pause()
     })
-  yield* set(true)
+  yield* Effect.addFinalizer(() => Effect.andThen(set(false), Effect.sync(() => input.destroy())))
   return { keys, set }
 })

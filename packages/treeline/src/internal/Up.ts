@@ -94,7 +94,8 @@ export const up = Effect.fnUntraced(function*<E, R, E2, R2>(
     interrupt: () => forced ? "none" : stoppedBy === undefined ? "stops" : "kills"
   })
   yield* display.enter(table)
-  const keyboard = table ? yield* Keys.make : undefined
+  const keyboard = canDraw ? yield* Keys.make : undefined
+  if (keyboard !== undefined && table) yield* keyboard.set(true)
   const say = (text: string | undefined) =>
     text === undefined ? Effect.void : display.print(Screen.ownLine(text, prefix, colors))
 
@@ -104,11 +105,11 @@ export const up = Effect.fnUntraced(function*<E, R, E2, R2>(
   const onEvent = (event: HostEvent) =>
     Effect.gen(function*() {
       yield* display.touch
+      const status = yield* host.status
+      if (stoppedBy === undefined && status.phase === "running" && isOver(status)) yield* Deferred.succeed(over, status)
       // An end that was asked for here has been told already.
       const known = stoppedBy !== undefined && event._tag === "Supervisor" && event.event._tag === "Stopping"
       if (!known) yield* say(Words.event(event))
-      const status = yield* host.status
-      if (stoppedBy === undefined && status.phase === "running" && isOver(status)) yield* Deferred.succeed(over, status)
     })
   const events = yield* Effect.forkScoped(Stream.runForEach(host.events, onEvent))
   const onEntry = (entry: Entry) => display.print(Screen.logLine(entry, prefix, { colors, terminal }))
