@@ -7,10 +7,10 @@
  * The same folder lets only one of several starters go on.
  */
 import * as NodeSocket from "@effect/platform-node/NodeSocket"
-import * as NodeSocketServer from "@effect/platform-node/NodeSocketServer"
+import type * as NodeSocketServer from "@effect/platform-node/NodeSocketServer"
 import * as ControlClient from "@treeline/core/daemon/ControlClient"
-import * as ControlProtocol from "@treeline/core/daemon/ControlProtocol"
-import * as ControlServer from "@treeline/core/daemon/ControlServer"
+import type * as ControlProtocol from "@treeline/core/daemon/ControlProtocol"
+import type * as ControlServer from "@treeline/core/daemon/ControlServer"
 import type * as ServiceHost from "@treeline/core/daemon/ServiceHost"
 import { AlreadyRunning, ControlUnavailable, InvalidSpec, ListenError } from "@treeline/core/Errors"
 import * as Effect from "effect/Effect"
@@ -171,8 +171,10 @@ const closing = (server: SocketServer.SocketServer["Service"]): SocketServer.Soc
   })
 }
 
+// What only a server needs is loaded by one: a client starts sooner.
 const bind = (address: string, options: Parameters<typeof NodeSocketServer.make>[0]) =>
-  NodeSocketServer.make(options).pipe(
+  Effect.promise(() => import("@effect/platform-node/NodeSocketServer")).pipe(
+    Effect.flatMap((servers) => servers.make(options)),
     Effect.mapError(({ reason }) => listenError(address)(reason.cause)),
     Effect.map(closing)
   )
@@ -353,10 +355,16 @@ export const serve = (
   { server, token }: Listener,
   options: ServeOptions = {}
 ): Layer.Layer<never, InvalidSpec> =>
-  ControlServer.layer(host, { ...options, token }).pipe(
-    Layer.provide(ControlProtocol.layer(options)),
-    Layer.provide(Layer.succeed(SocketServer.SocketServer, server))
-  )
+  Layer.unwrap(Effect.promise(async () => {
+    const [ControlServer, ControlProtocol] = await Promise.all([
+      import("@treeline/core/daemon/ControlServer"),
+      import("@treeline/core/daemon/ControlProtocol")
+    ])
+    return ControlServer.layer(host, { ...options, token }).pipe(
+      Layer.provide(ControlProtocol.layer(options)),
+      Layer.provide(Layer.succeed(SocketServer.SocketServer, server))
+    )
+  }))
 
 // ------------------------------------------------------------------------------------------------------ the client
 

@@ -113,9 +113,8 @@ export const up = Effect.fnUntraced(function*<E, R, E2, R2>(
     })
   const events = yield* Effect.forkScoped(Stream.runForEach(host.events, onEvent))
   const onEntry = (entry: Entry) => display.print(Screen.logLine(entry, prefix, { colors, terminal }))
-  const logs = options.quiet
-    ? undefined
-    : yield* Effect.forkScoped(Effect.ignore(Stream.runForEach(host.logs.follow(), onEntry)))
+  const entries = options.quiet ? Stream.empty : host.logs.follow()
+  const logs = yield* Effect.forkScoped(Effect.ignore(Stream.runForEach(entries, onEntry)))
   let seconds = 0
   yield* Effect.forkScoped(Effect.forever(Effect.gen(function*() {
     yield* Effect.sleep("1 second")
@@ -199,8 +198,8 @@ export const up = Effect.fnUntraced(function*<E, R, E2, R2>(
   const end = yield* Effect.exit(host.awaitEnd)
   const last = yield* host.status
   yield* Scope.close(running, Exit.void)
-  // Both end with the host; what came last is still being told.
-  yield* Effect.timeoutOption(Fiber.awaitAll(logs === undefined ? [events] : [events, logs]), drainWithin)
+  // Both end with the services: what they said last, and what became of them, is printed.
+  yield* Effect.timeoutOption(Fiber.awaitAll([logs, events]), drainWithin)
   if (end._tag === "Failure") return yield* Effect.failCause(end.cause as Cause.Cause<never>)
   const failed = Option.match(finished, { onNone: () => [], onSome: failuresOf })
   if (failed.some(({ problem }) => problem !== null)) {
