@@ -11,7 +11,15 @@ import { configOf } from "../support/Configs.ts"
 import { failed, now, ready, service, status } from "../support/Statuses.ts"
 
 describe("Words", () => {
-  it.each([[0, "0.0 s"], [-5, "0.0 s"], [440, "0.4 s"], [12_300, "12 s"], [59_900, "1 min 0 s"], [125_000, "2 min 5 s"], [3_725_000, "1 h 2 min"]])(
+  it.each([
+    [0, "0.0 s"],
+    [-5, "0.0 s"],
+    [440, "0.4 s"],
+    [12_300, "12 s"],
+    [59_900, "1 min 0 s"],
+    [125_000, "2 min 5 s"],
+    [3_725_000, "1 h 2 min"]
+  ])(
     "%i ms are %s",
     (ms, text) => assert.strictEqual(Words.duration(ms), text)
   )
@@ -21,7 +29,10 @@ describe("Words", () => {
     (ms, text) => assert.strictEqual(Words.age(ms), text)
   )
 
-  it.each([[0, "0K"], [1023, "1K"], [900 * 1024, "900K"], [48 * 1024 ** 2, "48.0M"], [512 * 1024 ** 2, "512M"], [3 * 1024 ** 3, "3.0G"], [2 ** 50, "1024.0T"]])(
+  it.each([[0, "0K"], [1023, "1K"], [900 * 1024, "900K"], [48 * 1024 ** 2, "48.0M"], [512 * 1024 ** 2, "512M"], [
+    3 * 1024 ** 3,
+    "3.0G"
+  ], [2 ** 50, "1024.0T"]])(
     "%i bytes are %s",
     (bytes, text) => assert.strictEqual(Words.size(bytes), text)
   )
@@ -35,8 +46,14 @@ describe("Words", () => {
     }
     return Words.event(event)
   }
-  const stopping = (why: string, step = "SIGTERM"): ChildState.ChildState =>
-    ({ _tag: "Stopping", incarnation: 2, pid: 7, since: now, why, step })
+  const stopping = (why: string, step = "SIGTERM"): ChildState.ChildState => ({
+    _tag: "Stopping",
+    incarnation: 2,
+    pid: 7,
+    since: now,
+    why,
+    step
+  })
   const running: ChildState.ChildState = { _tag: "Running", incarnation: 2, pid: 7, since: now - 1200 }
 
   it("a start, an end and a restart are one line each", () => {
@@ -44,8 +61,16 @@ describe("Words", () => {
       said({ _tag: "State", from: { _tag: "Starting", incarnation: 2, since: now }, to: running }),
       said({ _tag: "State", from: running, to: ready(7, now) }),
       said({ _tag: "State", from: ready(7, now), to: stopping("exited with code 1") }),
-      said({ _tag: "State", from: stopping("exited with code 1"), to: { _tag: "BackingOff", until: now + 400, attempt: 2, end: exited(1) } }),
-      said({ _tag: "State", from: { _tag: "BackingOff", until: now, attempt: 2, end: exited(1) }, to: { _tag: "Starting", incarnation: 2, since: now } })
+      said({
+        _tag: "State",
+        from: stopping("exited with code 1"),
+        to: { _tag: "BackingOff", until: now + 400, attempt: 2, end: exited(1) }
+      }),
+      said({
+        _tag: "State",
+        from: { _tag: "BackingOff", until: now, attempt: 2, end: exited(1) },
+        to: { _tag: "Starting", incarnation: 2, since: now }
+      })
     ]
     assert.deepStrictEqual(lines, [
       undefined,
@@ -59,11 +84,17 @@ describe("Words", () => {
   it("an end that was asked for is told once, whatever its steps", () => {
     assert.strictEqual(said({ _tag: "State", from: ready(7, now), to: stopping("stop") }), "web is being ended: stop")
     assert.strictEqual(said({ _tag: "State", from: stopping("stop"), to: stopping("stop", "kill") }), undefined)
-    assert.strictEqual(said({ _tag: "State", from: stopping("stop"), to: { _tag: "Stopped", end: null } }), "web is stopped")
+    assert.strictEqual(
+      said({ _tag: "State", from: stopping("stop"), to: { _tag: "Stopped", end: null } }),
+      "web is stopped"
+    )
   })
 
   it("what needs a person's eye is told", () => {
-    assert.strictEqual(said({ _tag: "Health", health: "degraded", detail: "tcp 80: refused" }), "web is degraded: tcp 80: refused")
+    assert.strictEqual(
+      said({ _tag: "Health", health: "degraded", detail: "tcp 80: refused" }),
+      "web is degraded: tcp 80: refused"
+    )
     assert.strictEqual(
       said({ _tag: "State", from: running, to: failed("web", "its restarts are used up") }),
       "web has failed: its restarts are used up"
@@ -115,7 +146,9 @@ describe("whether nothing is left to run", () => {
     assert.isTrue(isOver(status([service("a", done), service("b", failed("b", "why"))])))
     assert.isFalse(isOver(status([service("a", done), service("b", { _tag: "Stopped", end: null })])))
     assert.isFalse(isOver(status([service("a", done), service("b", ready(1, now))])))
-    assert.isFalse(isOver(status([service("a", done)], { pools: [{ pool: "p", open: true, capacity: null, keys: [] }] })))
+    assert.isFalse(
+      isOver(status([service("a", done)], { pools: [{ pool: "p", open: true, capacity: null, keys: [] }] }))
+    )
   })
 })
 
