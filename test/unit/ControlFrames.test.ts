@@ -149,7 +149,9 @@ describe("a message", () => {
     "an answer that is not wanted": request({ discard: true }),
     "a million brackets": `${"[".repeat(1e6)}${"]".repeat(1e6)}`,
     "a hundred thousand objects": `${"{\"a\":".repeat(1e5)}1${"}".repeat(1e5)}`,
-    "a payload that is nested": request({ payload: JSON.parse(`${"[".repeat(100)}${"]".repeat(100)}`) as unknown })
+    "what is nested too deep, where nobody asked for it": request({
+      payload: { names: ["web"], more: JSON.parse(`${"[".repeat(100)}${"]".repeat(100)}`) as unknown }
+    })
   }
   for (const [name, frame] of Object.entries(malformed)) {
     it(`peer 111: is refused: ${name}`, () => assert.strictEqual(outcome(frame), "Malformed"))
