@@ -23,6 +23,7 @@ const long = [
   "real LinuxExtra",
   "portable HostDeath",
   "real HostDeath",
+  "real ServiceStack",
   "real Linux",
   "real Guard",
   "real Cluster",

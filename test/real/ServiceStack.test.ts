@@ -46,7 +46,7 @@ describe.skipIf(process.platform !== "linux" || missing !== undefined)(
   `PostgreSQL, Redis, a web server and nginx${missing === undefined ? "" : ` (left out: ${missing})`}`,
   () => {
     layer(Layer.effect(Folder, Scratch.make), { excludeTestServices: true })((it) => {
-      it.layer(life, { timeout: 60_000 })("one life", (it) => {
+      it.layer(life, { timeout: 100_000 })("one life", (it) => {
         it.effect(
           "comes up in the order of its dependencies, and answers through nginx from both stores",
           () =>
@@ -71,7 +71,7 @@ describe.skipIf(process.platform !== "linux" || missing !== undefined)(
                 [["setup", "Stopped", null], ...Object.entries(story.pids()).map(([name, pid]) => [name, "Ready", pid])]
               )
             }),
-          20_000
+          40_000
         )
 
         it.effect(
@@ -99,7 +99,7 @@ describe.skipIf(process.platform !== "linux" || missing !== undefined)(
               assert.isTrue(entries.some((entry) => "text" in entry && entry.text.includes(recovery)))
               assert.include(ServiceStack.logOf(scratch, "db"), recovery)
             }),
-          20_000
+          40_000
         )
 
         it.effect(
@@ -120,7 +120,7 @@ describe.skipIf(process.platform !== "linux" || missing !== undefined)(
               yield* ServiceStack.visit(scratch)
               assert.deepStrictEqual(without(story.pids(), "proxy"), without(before, "proxy"))
             }),
-          20_000
+          40_000
         )
 
         it.effect("a reload restarts only what changed", () =>
@@ -138,7 +138,7 @@ describe.skipIf(process.platform !== "linux" || missing !== undefined)(
             yield* eventually("another web is ready", () => story.pids().web !== before.web)
             assert.strictEqual((yield* ServiceStack.visit(scratch)).greeting, "good morning")
             assert.deepStrictEqual(without(story.pids(), "web"), without(before, "web"))
-          }), 20_000)
+          }), 40_000)
 
         it.effect(
           "a restart of the cache forgets what it held, and nobody else is touched",
@@ -153,7 +153,7 @@ describe.skipIf(process.platform !== "linux" || missing !== undefined)(
               yield* eventually("another cache is ready", () => story.pids().cache !== before.cache)
               assert.deepStrictEqual(without(story.pids(), "cache"), without(before, "cache"))
             }),
-          20_000
+          40_000
         )
 
         it.effect(
@@ -175,7 +175,7 @@ describe.skipIf(process.platform !== "linux" || missing !== undefined)(
               assert.isAtLeast(memory.length, 2)
               assert.deepStrictEqual(ServiceStack.sharedMemoryLeft(memory), [])
             }),
-          20_000
+          40_000
         )
       })
 
@@ -208,7 +208,7 @@ describe.skipIf(process.platform !== "linux" || missing !== undefined)(
             assert.deepStrictEqual(yield* ServiceStack.portsInUse(scratch), [])
             assert.strictEqual(ServiceStack.lockOwner(scratch), second.postgres)
           }).pipe(Effect.scoped),
-        60_000
+        100_000
       )
 
       it.effect(
@@ -233,7 +233,7 @@ describe.skipIf(process.platform !== "linux" || missing !== undefined)(
             processes.living().forEach(killIfAlive)
             yield* host.awaitNoDescendants()
           }).pipe(Effect.scoped),
-        60_000
+        100_000
       )
     })
   }
