@@ -231,36 +231,40 @@ describe("the commands for services", () => {
       yield* ask(scratch, "Operation", ["restart", "all"])
       assert.strictEqual(stateOf(yield* status(), "web"), "Ready")
 
-      const paused = yield* ask(scratch, "Paused", ["pause", "db"])
-      assert.deepInclude(paused["services"], { name: "db", paused: true })
-      const resumed = yield* ask(scratch, "Paused", ["resume", "--reload", "db"])
-      assert.deepInclude(resumed["services"], { name: "db", paused: false })
-      yield* ask(scratch, "Operation", ["reload"])
+      // These have nothing to do with each other.
+      const pausing = Effect.gen(function*() {
+        const paused = yield* ask(scratch, "Paused", ["pause", "db"])
+        assert.deepInclude(paused["services"], { name: "db", paused: true })
+        const resumed = yield* ask(scratch, "Paused", ["resume", "--reload", "db"])
+        assert.deepInclude(resumed["services"], { name: "db", paused: false })
+        yield* ask(scratch, "Operation", ["reload"])
+      })
+      const telling = Effect.gen(function*() {
+        const logs = yield* ask(scratch, "Logs", ["logs", "db", "--stderr"])
+        const texts = (logs as unknown as CommandReport.Logs).entries.map((entry) =>
+          entry._tag === "Gap" ? "" : entry.text
+        )
+        assert.deepStrictEqual([logs["source"], [...new Set(texts)]], ["running", ["to-stderr"]])
+        const events = yield* ask(scratch, "Events", ["events"])
+        assert.isAbove((events as unknown as CommandReport.Events).events.length, 5)
+        const sent = yield* ask(scratch, "Signal", ["signal", "web", "usr1"])
+        assert.deepInclude(sent, { service: "web", signal: "SIGUSR1", delivered: 1 })
+      })
+      const pooling = Effect.gen(function*() {
+        const key = yield* ask(scratch, "PoolKey", ["pool", "ensure", "tenants", "acme"])
+        assert.deepInclude(key, { pool: "tenants", key: "acme", incarnation: 1 })
+        yield* ask(scratch, "PoolKeyDown", ["pool", "shutdown", "tenants", "acme"])
+        const pool = yield* refuse(scratch, ["pool", "ensure", "nobody", "x"])
+        assert.deepStrictEqual([pool.exitCode, pool.message], [2, "there is no pool nobody; there is tenants"])
+      })
+      const refusing = Effect.forEach([["stop", "nobody"], ["logs", "nobody"]], (argv) =>
+        Effect.map(refuse(scratch, argv), ({ exitCode, message }) =>
+          assert.deepStrictEqual(
+            [exitCode, message],
+            [2, "there is no service or group nobody; there is db, web, all"]
+          )))
+      yield* Effect.all([pausing, telling, pooling, refusing], { concurrency: "unbounded", discard: true })
 
-      const sent = yield* ask(scratch, "Signal", ["signal", "web", "usr1"])
-      assert.deepInclude(sent, { service: "web", signal: "SIGUSR1", delivered: 1 })
-
-      const logs = yield* ask(scratch, "Logs", ["logs", "db", "--stderr"])
-      const texts = (logs as unknown as CommandReport.Logs).entries.map((entry) =>
-        entry._tag === "Gap" ? "" : entry.text
-      )
-      assert.deepStrictEqual([logs["source"], [...new Set(texts)]], ["running", ["to-stderr"]])
-      const events = yield* ask(scratch, "Events", ["events"])
-      assert.isAbove((events as unknown as CommandReport.Events).events.length, 5)
-
-      const key = yield* ask(scratch, "PoolKey", ["pool", "ensure", "tenants", "acme"])
-      assert.deepInclude(key, { pool: "tenants", key: "acme", incarnation: 1 })
-      yield* ask(scratch, "PoolKeyDown", ["pool", "shutdown", "tenants", "acme"])
-
-      for (const argv of [["stop", "nobody"], ["logs", "nobody"]]) {
-        const failure = yield* refuse(scratch, argv)
-        assert.deepStrictEqual([failure.exitCode, failure.message], [
-          2,
-          "there is no service or group nobody; there is db, web, all"
-        ])
-      }
-      const pool = yield* refuse(scratch, ["pool", "ensure", "nobody", "x"])
-      assert.deepStrictEqual([pool.exitCode, pool.message], [2, "there is no pool nobody; there is tenants"])
       yield* ask(scratch, "Operation", ["stop", "web"])
       assert.deepInclude(yield* refuse(scratch, ["signal", "web", "HUP"]), {
         exitCode: 1,
