@@ -206,17 +206,41 @@ layer(quiet, { excludeTestServices: true })("a client", (it) => {
       assert.isBelow(seen, 5000)
     }))
 
-  it.effect("peer 107: does not connect to a socket of another user", () =>
-    Effect.gen(function*() {
-      if (process.getuid?.() !== 0) return
-      const { control, scratch } = yield* locate
-      const listener = yield* NodeControl.listen(control)
-      yield* Layer.build(NodeControl.serve(ScriptedHost.make().host, listener))
-      const mode = fs.lstatSync(control.path).mode & 0o777
-      assert.strictEqual(mode, 0o600)
-      assert.isTrue(fs.existsSync(scratch.directory))
-      // Root may: it could do anything else as well.
-      fs.lchownSync(control.path, 65534, 65534)
-      assert.strictEqual((yield* NodeControl.connect(control)).server.pid, 7)
-    }))
+  it.effect.skipIf(process.getuid?.() !== 0)(
+    "may be root, and ask services of another user",
+    () =>
+      Effect.gen(function*() {
+        const { control } = yield* locate
+        const listener = yield* NodeControl.listen(control)
+        yield* Layer.build(NodeControl.serve(ScriptedHost.make().host, listener))
+        fs.lchownSync(control.path, 65534, 65534)
+        assert.strictEqual((yield* NodeControl.connect(control)).server.pid, 7)
+      })
+  )
+
+  it.effect.skipIf(process.getuid?.() !== 0)(
+    "peer 107: of another user is told that it may not",
+    () =>
+      Effect.gen(function*() {
+        const { control, scratch } = yield* locate
+        const listener = yield* NodeControl.listen(control)
+        yield* Layer.build(NodeControl.serve(ScriptedHost.make().host, listener))
+        // The folder belongs to nobody else; a relay of a third user in an open one is not trusted.
+        const open = path.join(scratch.directory, "open.sock")
+        yield* server({ ...control, path: open }, welcome(Control.protocol))
+        fs.lchownSync(open, 1234, 1234)
+        const asked = yield* Effect.sync(() => {
+          process.seteuid!(65534)
+          try {
+            return [control, { ...control, path: open }].map((address) =>
+              Effect.runSyncExit(NodeControl.reach(address))
+            )
+          } finally {
+            process.seteuid!(0)
+          }
+        })
+        const reasons = yield* Effect.forEach(asked, (exit) => problem(exit))
+        assert.deepStrictEqual(reasons, ["ControlUnavailable PermissionDenied", "ControlUnavailable Foreign"])
+      })
+  )
 })

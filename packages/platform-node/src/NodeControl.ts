@@ -260,7 +260,7 @@ const decodePortFile = Schema.decodeUnknownOption(Schema.fromJsonString(PortFile
 /** Why a file with a secret is not to be trusted, or undefined. */
 const exposed = (stat: fs.Stats): string | undefined => {
   if (!stat.isFile()) return "is no regular file"
-  const own = process.getuid?.()
+  const own = process.geteuid?.()
   if (own === undefined) return undefined
   if (stat.uid !== own && own !== 0) return `belongs to another user (uid ${stat.uid})`
   return (stat.mode & 0o077) === 0 ? undefined : `may be read by others (mode ${(stat.mode & 0o777).toString(8)})`
@@ -384,7 +384,7 @@ const socketAt = (file: string, link: string | null): Effect.Effect<ControlClien
       const stat = statOf(found)
       if (stat === undefined) return unavailable("NotRunning", "there is no socket")
       if (!stat.isSocket()) return unavailable("Foreign", `${found} is no socket`)
-      const own = process.getuid?.()
+      const own = process.geteuid?.()
       if (own !== undefined && own !== 0 && stat.uid !== own && stat.uid !== 0) {
         return unavailable("Foreign", `${found} belongs to another user (uid ${stat.uid})`)
       }

@@ -62,7 +62,7 @@ export const longestSocketPath = (platform: NodeJS.Platform = process.platform):
   platform === "linux" || platform === "android" ? 107 : 103
 
 /** The name of a folder in a shared one that is this user's only. */
-const ownName = (): string => `treeline-${process.getuid?.() ?? os.userInfo().username}`
+const ownName = (): string => `treeline-${process.geteuid?.() ?? os.userInfo().username}`
 
 /** Where a socket is whose own path is too long: always the same for the same path. */
 const shortPath = (long: string, environment: NonNullable<Options["environment"]>): string => {
@@ -120,7 +120,7 @@ const fits = (file: string, limit: number): boolean => Buffer.byteLength(file) <
 /** Why a folder is not safe to keep a secret in, or undefined. Systems without user ids are not judged. */
 export const unsafe = (stat: fs.Stats): string | undefined => {
   if (!stat.isDirectory()) return stat.isSymbolicLink() ? "is a symbolic link" : "is no folder"
-  const own = process.getuid?.()
+  const own = process.geteuid?.()
   if (own === undefined) return undefined
   if (stat.uid !== own) return `belongs to another user (uid ${stat.uid})`
   return (stat.mode & 0o077) === 0
