@@ -4,6 +4,7 @@
  */
 import { Report as Containment } from "@treeline/core/Containment"
 import { Explained } from "@treeline/core/daemon/ConfigOrigin"
+import * as Daemon from "@treeline/core/daemon/Daemon"
 import { HostEvent, HostStatus, Outcome } from "@treeline/core/daemon/HostStatus"
 import { Entry } from "@treeline/core/daemon/LogLine"
 import { Report } from "@treeline/core/daemon/Services"
@@ -114,3 +115,33 @@ export type PoolKey = typeof PoolKey.Type
 /** A key that is down (`treeline pool shutdown`). */
 export const PoolKeyDown = Schema.Struct({ pool: Schema.String, key: Schema.String })
 export type PoolKeyDown = typeof PoolKeyDown.Type
+
+/** How `treeline daemon start`, `stop` or `restart` went. */
+export const DaemonOutcome = Daemon.Outcome
+export type DaemonOutcome = typeof DaemonOutcome.Type
+
+/** Whether the daemon runs (`treeline daemon status`). */
+export const DaemonStatus = Daemon.Status
+export type DaemonStatus = typeof DaemonStatus.Type
+
+/** The version of the command and that of the daemon, null when none runs (`treeline daemon version`). */
+export const DaemonVersion = Schema.Struct({
+  command: Schema.String,
+  daemon: Schema.NullOr(Schema.String),
+  pid: Schema.NullOr(Schema.Int),
+  /** The file that the daemon runs. */
+  program: Schema.NullOr(Schema.String)
+})
+export type DaemonVersion = typeof DaemonVersion.Type
+
+/** The daemon as a service of the system (`treeline daemon install`). `written` is false when it was there, or was only shown. */
+export const DaemonUnit = Schema.Struct({
+  manager: Schema.Literals(["systemd", "launchd", "windows"]),
+  name: Schema.String,
+  file: Schema.String,
+  text: Schema.String,
+  written: Schema.Boolean,
+  /** What to do next, as commands. */
+  next: Schema.Array(Schema.String)
+})
+export type DaemonUnit = typeof DaemonUnit.Type

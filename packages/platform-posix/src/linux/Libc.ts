@@ -10,6 +10,15 @@ type Pointer = Uint8Array | BigUint64Array | Int32Array | null
 export interface Libc {
   readonly pipe2: (fds: Int32Array, flags: number) => number
   readonly socketpair: (domain: number, type: number, protocol: number, fds: Int32Array) => number
+  readonly socket: (domain: number, type: number, protocol: number) => number
+  readonly sendto: (
+    fd: number,
+    bytes: Uint8Array,
+    length: number,
+    flags: number,
+    address: Uint8Array,
+    addressLength: number
+  ) => number
   readonly close: (fd: number) => number
   readonly fcntl: (fd: number, command: number, argument: number) => number
   readonly ioctl: (fd: number, request: number, value: Int32Array) => number
@@ -47,6 +56,10 @@ export const O_CLOEXEC = 0o2000000
 export const AF_UNIX = 1
 /** SOCK_STREAM | SOCK_CLOEXEC */
 export const STREAM_CLOEXEC = 1 | 0o2000000
+/** SOCK_DGRAM | SOCK_CLOEXEC */
+export const DGRAM_CLOEXEC = 2 | 0o2000000
+/** MSG_DONTWAIT | MSG_NOSIGNAL */
+export const MSG_DONTWAIT_NOSIGNAL = 0x40 | 0x4000
 export const F_DUPFD_CLOEXEC = 1030
 export const F_GETFL = 3
 export const F_SETFL = 4
@@ -88,6 +101,10 @@ const open = (): Libc => {
   return {
     pipe2: bind("int pipe2(void *fds, int flags)"),
     socketpair: bind("int socketpair(int domain, int type, int protocol, void *fds)"),
+    socket: bind("int socket(int domain, int type, int protocol)"),
+    sendto: bind(
+      "long sendto(int fd, const void *bytes, unsigned long length, int flags, const void *address, unsigned int addressLength)"
+    ),
     close: bind("int close(int fd)"),
     fcntl: bind("int fcntl(int fd, int cmd, int arg)"),
     ioctl: bind("int ioctl(int fd, unsigned long request, void *value)"),

@@ -3,20 +3,28 @@ import {
   AlreadyRunning,
   CapacityExceeded,
   ChildFailed,
+  ClaimLost,
+  ClaimUndecided,
   ContainmentUnavailable,
   ControlDenied,
   ControlUnavailable,
+  DaemonNotReady,
+  DaemonNotStopped,
   IntensityExceeded,
   InvalidConfig,
   InvalidSpec,
   LaunchError,
   ListenError,
   NotRunning,
+  OperationBusy,
   Overtaken,
   PoolClosed,
+  StartAbandoned,
   StartTimedOut,
+  StateFolderError,
   SubscriberDropped,
   Unkillable,
+  Unmanaged,
   UnsavedState,
   VersionMismatch
 } from "@treeline/core/Errors"
@@ -103,6 +111,14 @@ export const FailureReason = Schema.Union([
   StartTimedOut,
   UnsavedState,
   Unkillable,
+  DaemonNotReady,
+  DaemonNotStopped,
+  Unmanaged,
+  OperationBusy,
+  ClaimUndecided,
+  ClaimLost,
+  StartAbandoned,
+  StateFolderError,
   InternalError
 ])
 export type FailureReason = typeof FailureReason.Type
@@ -118,8 +134,8 @@ export type Failure = typeof Failure.Type
 
 /**
  * The exit code for a failure. 1: it was done, and something of it went wrong. 2: arguments, names or a configuration that
- * can't be used; nothing was done. 3: nothing runs. 4: it runs already. 5: what runs can't be talked to. 127 for a
- * program that is not there, 126 for one that can't be executed, 125 for everything that `treeline` itself can't do
+ * can't be used; nothing was done. 3: nothing runs. 4: it runs already. 5: what runs can't be talked to. 75: another
+ * command is at work for too long (EX_TEMPFAIL of sysexits.h). 127 for a program that is not there, 126 for one that can't be executed, 125 for everything that `treeline` itself can't do
  * (`env(1)` and `timeout(1)` count the same way).
  */
 export const exitCodeOf = (error: FailureReason): number => {
@@ -134,6 +150,9 @@ export const exitCodeOf = (error: FailureReason): number => {
     case "StartTimedOut":
     case "UnsavedState":
     case "Unkillable":
+    case "DaemonNotReady":
+    case "DaemonNotStopped":
+    case "StartAbandoned":
       return 1
     case "UsageError":
     case "UnknownName":
@@ -143,6 +162,8 @@ export const exitCodeOf = (error: FailureReason): number => {
     case "NothingRuns":
       return 3
     case "AlreadyRunning":
+    case "Unmanaged":
+    case "ClaimUndecided":
       return 4
     case "ControlUnavailable":
       return error.reason === "NotRunning" ? 3 : 5
@@ -152,8 +173,12 @@ export const exitCodeOf = (error: FailureReason): number => {
       return 5
     case "ContainmentUnavailable":
     case "ListenError":
+    case "ClaimLost":
+    case "StateFolderError":
     case "InternalError":
       return 125
+    case "OperationBusy":
+      return 75
     case "LaunchError":
       switch (error.reason) {
         case "NotFound":

@@ -22,6 +22,7 @@ import * as Terminal from "effect/Terminal"
 import * as fs from "node:fs"
 import * as Treeline from "../Treeline.ts"
 import * as Console from "./Console.ts"
+import * as DaemonCommands from "./DaemonCommands.ts"
 import { doctor } from "./Doctor.ts"
 import * as Ending from "./Ending.ts"
 import { exitCodeOf, Failure, type FailureReason, InternalError, UsageError } from "./Failure.ts"
@@ -269,6 +270,7 @@ Exit codes:
     Command.withDescription("Runs programs and services so that their whole process trees end."),
     Command.withSubcommands([
       ...serviceCommands,
+      DaemonCommands.make({ ended, version }),
       runCommand,
       configCommand,
       initCommand,
