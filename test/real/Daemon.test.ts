@@ -10,13 +10,13 @@ import * as path from "node:path"
 import { ProcessPlatform } from "treeline"
 import * as Daemons from "../support/Daemons.ts"
 import { eventually } from "../support/Eventually.ts"
-import { identify, isAlive, killIfAlive } from "../support/Processes.ts"
+import { identify, isAlive, killIfAlive, signalIfAlive } from "../support/Processes.ts"
 import { program } from "../support/Programs.ts"
 import * as Random from "../support/Random.ts"
 import * as Scratch from "../support/Scratch.ts"
 
 /** Deaths at random instants; rounds of two starts at once. */
-const deaths = Number(process.env["TREELINE_DAEMON_DEATHS"] ?? 3)
+const deaths = Number(process.env["TREELINE_DAEMON_DEATHS"] ?? 2)
 const rounds = Number(process.env["TREELINE_DAEMON_ROUNDS"] ?? 1)
 
 const real = (
@@ -206,10 +206,15 @@ describe("a daemon", () => {
               "/dev/fd/3"
             ], {
               stdio: ["ignore", "pipe", "inherit", "pipe"],
+              detached: true,
               env: Daemons.environment(scratch)
             })
           ),
-          (child) => Effect.sync(() => child.stdio.forEach((stream) => stream?.destroy()))
+          (child) =>
+            Effect.sync(() => {
+              signalIfAlive(-child.pid!, "SIGKILL")
+              for (const stream of child.stdio) stream?.destroy()
+            })
         )
         let said = ""
         let ends = 0

@@ -1,11 +1,14 @@
 /** Daemons of a test: the fixture daemon.ts in a state folder of the test's own. */
-import type { Daemon } from "@treeline/core/daemon"
-import { NodeDetached, NodeStateFolder } from "@treeline/platform-node"
-import { Effect, Option } from "effect"
+import type * as Daemon from "@treeline/core/daemon/Daemon"
+import { ProcessPlatform } from "@treeline/core/ProcessPlatform"
+import * as NodeDetached from "@treeline/platform-node/NodeDetached"
+import * as NodeStateFolder from "@treeline/platform-node/NodeStateFolder"
+import * as PosixPlatform from "@treeline/platform-posix/PosixPlatform"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
 import * as net from "node:net"
 import * as path from "node:path"
 import { fileURLToPath } from "node:url"
-import { PosixPlatform, ProcessPlatform } from "treeline"
 import { engine } from "./Host.ts"
 import { program } from "./Programs.ts"
 
@@ -53,7 +56,7 @@ export const ask = (socket: string): Effect.Effect<Option.Option<Daemon.Answer>>
 /** A daemon as commands know it. */
 export const make = (scratch: Place, behaviour = "well") =>
   Effect.gen(function*() {
-    const platform = yield* ProcessPlatform.ProcessPlatform
+    const platform = yield* ProcessPlatform
     const folder = folderOf(scratch)
     const [command = "", ...args] = commandOf(scratch, behaviour)
     const daemon: Daemon.Daemon = {
