@@ -131,7 +131,11 @@ Exit codes, as the LSB has them:
     (options) => ended(Effect.flatMap(verbs, ({ versions }) => versions({ ...options, version })))
   ).pipe(
     Command.withShortDescription("Show the version of this command and of the daemon that runs"),
-    Command.withDescription("Shows the version of this command, and that of the daemon that runs, if one does."),
+    Command.withDescription(`Shows the version of this command, and that of the daemon that runs, if one does.
+
+Exit codes:
+  0                     told, also when none runs
+  2                     the configuration or the arguments can't be used`),
     Command.withExamples([{ command: "treeline daemon version", description: "Is a restart needed?" }])
   )
 
@@ -184,7 +188,12 @@ Exit codes:
 nothing that says something else is overwritten.
 
 systemd is told when the daemon is ready and that it is alive (sd_notify(3)),
-where native code can be had.`),
+where native code can be had.
+
+Exit codes:
+  0                     done, or there already
+  2                     the configuration or the arguments can't be used, or
+                        something else is in its place`),
     Command.withExamples([{ command: "treeline daemon install --dry-run", description: "See it first" }])
   )
 
