@@ -543,8 +543,8 @@ export class OperationBusy extends Schema.TaggedError<OperationBusy>()("Operatio
 }
 
 /**
- * A daemon did not get ready; nothing of it is left. `Ended`: its process ended, `status` says how. `TimedOut`: not within
- * `within` ms, so it was ended. `errorTail` are the last whole lines that it wrote to stderr: at most 4 KiB.
+ * A daemon did not get ready. `Ended`: its process ended, `status` says how. `TimedOut`: not within `within` ms; one that
+ * was just started is ended, one that was there before is left as it is. `errorTail` are the last whole lines that it wrote to stderr: at most 4 KiB.
  */
 export class DaemonNotReady extends Schema.TaggedError<DaemonNotReady>()("DaemonNotReady", {
   reason: Schema.Literals(["Ended", "TimedOut"]),
