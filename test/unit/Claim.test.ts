@@ -343,4 +343,21 @@ describe("the pid record", () => {
       assert.strictEqual(yield* stateTag, "Missing")
       assert.deepStrictEqual(files.names, [], "C34: nothing is left of it")
     }))
+
+  it.effect("peer 114: a daemon whose starter has died before it had the record does not begin", () =>
+    Effect.gen(function*() {
+      const files = new MemoryFolder()
+      const table = new Table()
+      const place = { folder: files.asSeen(), platform: table.platform }
+      const starter = table.start(20)
+      const said = PidRecord.encodeStarter(starter)
+      yield* Effect.scoped(PidRecord.take(place, table.start(21), facts, said))
+      table.end(starter)
+      // Its pid is somebody else's by now.
+      table.start(20)
+      const error = yield* Effect.flip(Effect.scoped(PidRecord.take(place, table.start(22), facts, said)))
+      assert.deepStrictEqual([error._tag, error._tag === "StartAbandoned" && error.starter], ["StartAbandoned", 20])
+      assert.deepStrictEqual(files.names, [])
+      yield* Effect.scoped(PidRecord.take(place, table.start(23), facts, "not what a starter says"))
+    }))
 })
