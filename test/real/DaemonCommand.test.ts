@@ -7,6 +7,7 @@ import { CommandReport } from "treeline"
 import { eventually } from "../support/Eventually.ts"
 import { hasReaper, isNative } from "../support/Host.ts"
 import { identify, killIfAlive, signalIfAlive } from "../support/Processes.ts"
+import * as Random from "../support/Random.ts"
 import * as Scratch from "../support/Scratch.ts"
 import * as Command from "../support/TreelineCommand.ts"
 import * as Up from "../support/Up.ts"
@@ -26,7 +27,9 @@ const bodyOf = (test: Test) => () =>
     yield* test(scratch)
   }).pipe(Effect.scoped)
 
-const real = (name: string, test: Test) => it.live(name, bodyOf(test), 60_000)
+const real = (name: string, test: Test, limit = 60_000) => it.live(name, bodyOf(test), limit)
+
+const deaths = Number(process.env["TREELINE_DAEMON_DEATHS"] ?? 1)
 
 /** Only where the test has what it needs. */
 const realWith = (missing: boolean) => (name: string, test: Test) => it.live.skipIf(missing)(name, bodyOf(test), 60_000)
@@ -226,6 +229,31 @@ describe("treeline daemon", () => {
         assert.strictEqual((yield* run.ended).code, 0)
       })
   )
+
+  real(`peer 114: SIGKILL at a random instant of a reload; ${deaths} deaths`, (scratch) =>
+    Effect.gen(function*() {
+      const random = Random.make()
+      const plain = { web: Up.role(scratch, "plain") }
+      Up.configure(scratch, { services: plain })
+      let { pid } = yield* changed(scratch, "start")
+      for (let death = 0; death < deaths; death++) {
+        Up.configure(scratch, {
+          services: { web: Up.role(scratch, "grandchild"), [`other${death}`]: Up.role(scratch, "session") }
+        })
+        signalIfAlive(pid!, "SIGHUP")
+        const at = performance.now() + random() * 300
+        yield* eventually("the moment comes", () => performance.now() >= at)
+        killIfAlive(identify(pid!)!)
+        yield* scratch.awaitNoneLiving()
+        Up.configure(scratch, { services: plain })
+        const next = yield* changed(scratch, "start")
+        assert.strictEqual(next.status, "started", `seed ${Random.seed}, death ${death}`)
+        pid = next.pid
+      }
+      yield* changed(scratch, "stop")
+      yield* scratch.awaitNoneLiving(0)
+      assert.isUndefined(recorded(scratch))
+    }), 60_000 + 10_000 * deaths)
 
   real("C8: a daemon that fails tells why", (scratch) =>
     Effect.gen(function*() {
