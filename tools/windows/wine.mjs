@@ -132,6 +132,8 @@ const settings = [
   // Asked by every process about its files. On a busy machine it stopped to answer in the middle of a run, and every
   // Node that was started from then on hung in NtQueryVolumeInformationFile. Files are found without it.
   [service("MountMgr"), "Start", "dword:4"],
+  // The same of network interfaces, which Node asks for to find name servers: NtDeviceIoControlFile never came back.
+  [service("nsiproxy"), "Start", "dword:4"],
   // Keyboards and the like.
   [service("PlugPlay"), "Start", "dword:4"],
   [service("winebus"), "Start", "dword:4"]
