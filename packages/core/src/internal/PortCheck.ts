@@ -57,18 +57,28 @@ const answers = (network: Network, { host, port }: Place): Effect.Effect<boolean
     (answered) => answered.includes(true)
   )
 
+/** Where it can be listened at nobody is: that costs less than the system's list of all listeners. */
+const isFree = (network: Network, { host, port }: Place): Effect.Effect<boolean> =>
+  Effect.map(
+    Effect.forEach(host === anyHost ? loopbacks : [host], (host) =>
+      network.tryListen === undefined
+        ? Effect.succeed(false)
+        : Effect.match(network.tryListen({ host, port }), {
+          // No address of this machine: IPv6 is off, or it is another machine's.
+          onFailure: ({ reason }) => reason === "Unavailable",
+          onSuccess: () => true
+        })),
+    (free) => !free.includes(false)
+  )
+
 /** The pids that hold a place, none where that is not known; undefined when nobody does. */
 const holdersOf = (network: Network, place: Place): Effect.Effect<ReadonlyArray<number> | undefined> =>
   Effect.gen(function*() {
     if (network.listeners === undefined) return (yield* answers(network, place)) ? [] : undefined
+    if (yield* isFree(network, place)) return undefined
     const told = yield* network.listeners(place)
-    if (Option.isSome(told)) return told.value.length === 0 ? undefined : told.value
-    if (network.tryListen === undefined) return undefined
-    const refused = yield* Effect.match(network.tryListen(place), {
-      onSuccess: () => false,
-      onFailure: ({ reason }) => reason === "InUse"
-    })
-    return refused ? [] : undefined
+    if (Option.isNone(told)) return []
+    return told.value.length === 0 ? undefined : told.value
   })
 
 const refusalOf = (
