@@ -217,7 +217,6 @@ describe.skipIf(process.platform !== "linux" || missing !== undefined)(
           Effect.gen(function*() {
             const scratch = yield* Folder
             const { host, processes } = yield* ServiceStack.startPlain(scratch)
-            yield* Effect.addFinalizer(() => Effect.sync(() => processes.living().forEach(killIfAlive)))
             const pidOf = (service: string) =>
               Number(host.lines.find((line) => line.startsWith(`${service} `))?.split(" ")[1])
             const pids = ["db", "cache", "web", "proxy"].map(pidOf)

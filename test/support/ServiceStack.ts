@@ -193,6 +193,8 @@ export const startPlain = Effect.fnUntraced(function*(scratch: Scratch) {
     env: { SERVICES_FOLDER: folderOf(scratch) }
   })
   const processes = yield* Descendants.watch(host.identity.pid)
+  // Before anything can fail: nobody else would end them.
+  yield* Effect.addFinalizer(() => Effect.sync(() => processes.living().forEach(killIfAlive)))
   yield* eventually("all answer", () => host.lines.includes("ready"), { within: 45_000, detail: () => host.lines })
   return { host, processes }
 })
