@@ -251,6 +251,10 @@ describe("errors name the source, the path and what was expected", () => {
     [
       "{ \"pools\": { \"a\": { \"command\": \"x\", \"logs\": { \"file\": \"a.log\" } } } }",
       "pools.a.logs.file: expected a path with {key}: each child has a file of its own"
+    ],
+    [
+      "{ \"pools\": { \"a\": { \"command\": \"x\", \"startWithin\": 0 } } }",
+      "pools.a.startWithin: must be above 0"
     ]
   ])("%s", ([text, problem]) =>
     Effect.gen(function*() {

@@ -391,6 +391,10 @@ describe("a reload", () => {
       write({ services: { db: { ...db, args: ["a", "b"], command: "" } } })
       assert.isTrue(Exit.isFailure(yield* Effect.exit(Stream.runDrain(host.reload))))
       assert.deepStrictEqual(yield* states, { db: "Ready", job: "Stopped" })
+      // Nor does a pool that can't be made, and the one that is there goes on.
+      write({ services: { db }, pools: { same: { command: "lives", startWithin: 0 } } })
+      assert.isTrue(Exit.isFailure(yield* Effect.exit(Stream.runDrain(host.reload))))
+      assert.strictEqual((yield* same.ensure("acme")).key, "acme")
       assert.deepStrictEqual((yield* host.status).services.map(({ groups }) => groups), [["all"], ["all"]])
     })
   )

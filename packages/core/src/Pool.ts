@@ -300,6 +300,11 @@ const settingsOf = <A, E, R, E2, R2, E3, R3, R4, R5>(
     }
   })
 
+/** Checks options, as `make` does; nothing is made. */
+export const validate = <A, E, R, E2, R2, E3, R3, R4, R5>(
+  options: Options<A, E, R, E2, R2, E3, R3, R4, R5>
+): Result.Result<void, InvalidSpec> => Result.map(settingsOf(options), () => undefined)
+
 /**
  * A pool; all its children are ended when the scope closes, side by side, each by its own shutdown plan, and their state
  * is saved.

@@ -7,7 +7,7 @@ import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import * as SchemaIssue from "effect/SchemaIssue"
 import * as ChildSpec from "../ChildSpec.ts"
-import { type ConfigIssue, InvalidConfig } from "../Errors.ts"
+import { type ConfigIssue, InvalidConfig, type InvalidSpec } from "../Errors.ts"
 import * as Dependencies from "../internal/Dependencies.ts"
 import * as ConfigMerge from "./ConfigMerge.ts"
 import * as ConfigOrigin from "./ConfigOrigin.ts"
@@ -127,19 +127,18 @@ const conflictsOf = (config: Config): ReadonlyArray<Problem> => {
   }
   if (problems.length > 0) return problems
   const specs: Array<ChildSpec.ChildSpec<unknown>> = []
-  const check = (section: string, name: string, made: ReturnType<typeof ServiceChild.make>) => {
-    const valid = Result.flatMap(made, ChildSpec.validate)
-    if (Result.isFailure(valid)) {
-      const { field, problem } = valid.failure
-      const own = field.startsWith(`${name}.`) ? field.slice(name.length + 1) : field
-      say([section, name, ...own.split(".")], problem)
-    } else if (section === "services") specs.push(valid.success.spec)
+  const refuse = (section: string, name: string, { field, problem }: InvalidSpec) => {
+    const own = field.startsWith(`${name}.`) ? field.slice(name.length + 1) : field
+    say([section, name, ...own.split(".")], problem)
   }
   for (const [name, service] of Object.entries(services)) {
-    check("services", name, ServiceChild.make(name, service, groups))
+    const valid = Result.flatMap(ServiceChild.make(name, service, groups), ChildSpec.validate)
+    if (Result.isFailure(valid)) refuse("services", name, valid.failure)
+    else specs.push(valid.success.spec)
   }
   for (const [name, pool] of Object.entries(pools)) {
-    check("pools", name, Result.map(ServiceChild.forKey(pool, name), (spec) => spec))
+    const valid = ServiceChild.validatePool(name, pool)
+    if (Result.isFailure(valid)) refuse("pools", name, valid.failure)
   }
   if (problems.length > 0) return problems
   const ordered = Dependencies.validate(specs, config.supervisor.order)

@@ -4,8 +4,9 @@ import * as ChildProcess from "effect/process/ChildProcess"
 import * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
 import * as Child from "../Child.ts"
-import type { ChildSpec, Dependency } from "../ChildSpec.ts"
+import { type ChildSpec, type Dependency, validate as validateChild } from "../ChildSpec.ts"
 import { InvalidSpec } from "../Errors.ts"
+import * as Pools from "../Pool.ts"
 import * as Probe from "../Probe.ts"
 import type { ProcessPlatform } from "../ProcessPlatform.ts"
 import * as Restart from "../Restart.ts"
@@ -214,3 +215,12 @@ export const poolOptions = (name: string, pool: Pool) => ({
   capacity: pool.capacity,
   recycle: Object.keys(pool.recycle).length === 0 ? undefined : pool.recycle
 })
+
+/** Checks a configured pool, with a child of it; `field` of the error begins with its name. */
+export const validatePool = (name: string, pool: Pool): Result.Result<void, InvalidSpec> =>
+  Pools.validate(poolOptions(name, pool)).pipe(
+    Result.mapError(({ field, problem }) => new InvalidSpec({ field: `${name}.${field}`, problem })),
+    Result.flatMap(() => forKey(pool, name)),
+    Result.flatMap(validateChild),
+    Result.map(() => undefined)
+  )

@@ -520,6 +520,7 @@ export const make = Effect.fn("ServiceHost.make")(function*(
     if (ending !== undefined) {
       return yield* new InvalidSpec({ field: "services", problem: "can't be changed any more: all are being ended" })
     }
+    yield* Effect.fromResult(HostPools.check(next.pools))
     const before = config
     config = next
     const nextSecrets = secretsOf(next)

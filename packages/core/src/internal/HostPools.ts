@@ -3,6 +3,7 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Equal from "effect/Equal"
 import * as Exit from "effect/Exit"
+import * as Result from "effect/Result"
 import * as Scope from "effect/Scope"
 import type { Child } from "../Child.ts"
 import * as ServiceChild from "../daemon/ServiceChild.ts"
@@ -87,6 +88,18 @@ export class HostPools {
     }))
   }
 
+  /** Whether all of them can be made, before anything is touched. */
+  static check(pools: Config["pools"]): Result.Result<void, InvalidSpec> {
+    return Result.gen(function*() {
+      for (const [name, config] of Object.entries(pools)) {
+        yield* Result.mapError(
+          ServiceChild.validatePool(name, config),
+          ({ field, problem }) => new InvalidSpec({ field: `pools.${field}`, problem })
+        )
+      }
+    })
+  }
+
   /** One that changed is ended before the next one begins, so that no key has two children. */
   readonly apply = (next: Config["pools"]): Effect.Effect<Changes> =>
     Effect.gen({ self: this }, function*() {
@@ -100,10 +113,9 @@ export class HostPools {
         else {
           const fields = Object.keys({ ...config, ...entry.config }) as Array<keyof PoolConfig>
           const differing = fields.filter((field) => !Equal.equals(config[field], entry.config[field]))
-          // Until then the old one refuses who asks for a key.
-          changes.push(
-            this.tried(Effect.andThen(entry.close, this.add(name, config)), applied(name, "changed", differing))
-          )
+          // Until then the old one refuses who asks for a key. Where none follows, the next reload adds it.
+          const next = Effect.tapError(this.add(name, config), () => Effect.sync(() => void this.entries.delete(name)))
+          changes.push(this.tried(Effect.andThen(entry.close, next), applied(name, "changed", differing)))
         }
       }
       for (const [name, config] of Object.entries(next)) {
