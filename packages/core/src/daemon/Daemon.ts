@@ -189,7 +189,10 @@ interface Ended {
   readonly blocking: ReadonlyArray<string>
 }
 
-/** TERM, the grace, KILL; each signal only after the identity was compared. */
+/**
+ * TERM, the grace, KILL; each signal only after the identity was compared. Where nothing could ask it to end in order (on
+ * Windows there is no such signal) it is killed at once.
+ */
 const end = (
   identity: ProcessIdentity,
   within: number,
@@ -199,14 +202,10 @@ const end = (
   Effect.gen(function*() {
     const platform = yield* ProcessPlatform
     let blocking: ReadonlyArray<string> = []
-    const send = (signal: "SIGTERM" | "SIGKILL") =>
-      Effect.flatMap(platform.signalProcess(identity, signal), (sent) =>
-        sent === "Denied"
-          ? Effect.fail(new DaemonNotStopped({ pid: identity.pid, reason: "Denied", blocking }))
-          : Effect.void)
-    if (within > 0) {
-      const asked = daemon.requestStop === undefined ? false : yield* daemon.requestStop
-      if (!asked) yield* send("SIGTERM")
+    const asked = within > 0 &&
+      ((daemon.requestStop !== undefined && (yield* daemon.requestStop)) ||
+        (yield* platform.signalProcess(identity, "SIGTERM")) !== "Denied")
+    if (asked) {
       let asksAt = 1000
       const gone = yield* awaitGone(identity, within, (elapsed) =>
         Effect.gen(function*() {
@@ -217,7 +216,9 @@ const end = (
         }))
       if (gone) return { forced: false, blocking }
     }
-    yield* send("SIGKILL")
+    if ((yield* platform.signalProcess(identity, "SIGKILL")) === "Denied") {
+      return yield* new DaemonNotStopped({ pid: identity.pid, reason: "Denied", blocking })
+    }
     if (yield* awaitGone(identity, killWithin)) return { forced: true, blocking }
     return yield* new DaemonNotStopped({ pid: identity.pid, reason: "TimedOut", blocking })
   })
@@ -319,10 +320,13 @@ const launchReady = (
       const platform = yield* ProcessPlatform
       const launched = yield* daemon.launch({ [PidRecord.starterVariable]: PidRecord.encodeStarter(daemon.self) })
       const identity = yield* platform.identify(launched.pid)
+      // One that has ended may have given its pid to a stranger before it was looked at.
+      const ended = Effect.raceFirst(Effect.as(launched.ended, true), Effect.as(Effect.yieldNow, false))
       const record = yield* Effect.onExit(restore(awaitReady(daemon, within, launched)), (exit) =>
-        Exit.isSuccess(exit) || Option.isNone(identity)
-          ? Effect.void
-          : Effect.ignore(end(identity.value, failedGrace, {}, undefined)))
+        Effect.gen(function*() {
+          if (Exit.isSuccess(exit) || Option.isNone(identity) || (yield* ended)) return
+          yield* Effect.ignore(end(identity.value, failedGrace, {}, undefined))
+        }))
       return { record, started: record.identity.pid === launched.pid }
     })
   )
