@@ -4,7 +4,7 @@ import { assert, layer } from "@effect/vitest"
 import { ServiceHost } from "@treeline/core/daemon"
 import { NodeControl, StateDirectory } from "@treeline/platform-node"
 import { PosixPlatform } from "@treeline/platform-posix"
-import { Effect, Exit, Layer, References, Scope, Stream } from "effect"
+import { Effect, Exit, Fiber, Layer, References, Scope, Stream } from "effect"
 import { type ChildProcess, spawn } from "node:child_process"
 import { once } from "node:events"
 import * as fs from "node:fs"
@@ -102,6 +102,41 @@ const settled = (before: number) =>
 const refusedOf = <A>(effect: Effect.Effect<A, { readonly _tag: string; readonly reason?: string }>) =>
   Effect.map(Effect.flip(effect), ({ _tag, reason }) => reason === undefined ? _tag : `${_tag} ${reason}`)
 
+/** No process can have it (proc(5): pid_max is at most 4,194,304). */
+const deadPid = 2 ** 30
+
+const oldToken = "0123456789abcdef".repeat(4)
+
+/** What a server has left that was killed. */
+const portFile = (control: StateDirectory.ControlAddress, known: { readonly pid: number; readonly port: number }) =>
+  Effect.sync(() => {
+    if (control._tag !== "Port") throw new Error("no port")
+    fs.writeFileSync(control.file, JSON.stringify({ ...known, token: oldToken }), { mode: 0o600 })
+  })
+
+/** Another program at a port of its own. */
+const listening = (answer: (socket: net.Socket) => void) =>
+  Effect.gen(function*() {
+    let heard = ""
+    const sockets: Array<net.Socket> = []
+    const server = net.createServer((socket) => {
+      sockets.push(socket)
+      socket.on("error", () => {}).setEncoding("utf8").on("data", (text: string) => (heard += text))
+      answer(socket)
+    })
+    yield* Effect.addFinalizer(() =>
+      Effect.sync(() => {
+        server.close()
+        for (const socket of sockets) socket.destroy()
+      })
+    )
+    yield* Effect.promise(() => once(server.listen(0, "127.0.0.1"), "listening"))
+    return { port: (server.address() as net.AddressInfo).port, heard: () => heard }
+  })
+
+/** One where nobody listens. */
+const freePort = Effect.map(Effect.scoped(listening(() => {})), ({ port }) => port)
+
 layer(platform, { excludeTestServices: true })("control over a socket", (it) => {
   it.effect("tells who serves, answers, and is gone with its scope", () =>
     Effect.gen(function*() {
@@ -172,6 +207,35 @@ layer(platform, { excludeTestServices: true })("control over a socket", (it) => 
           assert.strictEqual(exits.filter(Exit.isSuccess).length, 1)
           assert.strictEqual((yield* NodeControl.connect(control)).server.pid, 7)
         }))
+      }
+    }))
+
+  it.effect("peer 105: a starter that loses its claim while it asks who listens does not go on", () =>
+    Effect.gen(function*() {
+      const scratch = yield* Scratch.make
+      const locations = [
+        (yield* locate(scratch)).control,
+        (yield* StateDirectory.locate({ file: scratch.file("treeline.json"), platform: "win32" })).control
+      ]
+      for (const control of locations) {
+        const file = control._tag === "Socket" ? control.path : control.file
+        const directory = path.dirname(file)
+        // So that it asks somebody: nobody who listens any more.
+        yield* StateDirectory.make(directory)
+        if (control._tag === "Port") yield* portFile(control, { pid: deadPid, port: yield* freePort })
+        const before = fs.readdirSync(directory)
+        const starting = yield* Effect.forkChild(refusedOf(Effect.scoped(NodeControl.listen(control))), {
+          startImmediately: true
+        })
+        const claim = path.join(directory, fs.readdirSync(directory).find((name) => !before.includes(name))!)
+        const room = path.join(claim, fs.readdirSync(claim)[0]!)
+        // What another one does when this one has slept for long.
+        fs.renameSync(room, `${room}-successor`)
+        fs.writeFileSync(path.join(`${room}-successor`, "s"), "successor")
+        assert.strictEqual(yield* Fiber.join(starting), "ListenError InUse")
+        assert.strictEqual(fs.readFileSync(path.join(`${room}-successor`, "s"), "utf8"), "successor")
+        fs.rmSync(claim, { recursive: true })
+        assert.deepStrictEqual(fs.readdirSync(directory), before)
       }
     }))
 
@@ -492,6 +556,61 @@ layer(platform, { excludeTestServices: true })("control over a port", (it) => {
       yield* eventually("it is refused and let go", () => peer.over && /BadToken/.test(peer.heard), {
         detail: () => peer.heard
       })
+    }))
+
+  const strangers: Readonly<Record<string, (socket: net.Socket) => void>> = {
+    "speaks otherwise": (socket) => socket.end("220 welcome\r\n"),
+    "hangs up": (socket) => socket.end(),
+    "says nothing": () => {}
+  }
+  for (const [name, answer] of Object.entries(strangers)) {
+    it.effect(`a port that a killed server has left, and another program has now, holds nobody up: it ${name}`, () =>
+      Effect.gen(function*() {
+        const scratch = yield* Scratch.make
+        const { control, directory } = yield* StateDirectory.locate({
+          file: scratch.file("treeline.json"),
+          platform: "win32"
+        })
+        assert(control._tag === "Port")
+        yield* StateDirectory.make(directory)
+        const stranger = yield* listening(answer)
+        yield* portFile(control, { pid: deadPid, port: stranger.port })
+        yield* serve(control)
+        assert.strictEqual((yield* NodeControl.connect(control)).server.pid, 7)
+        assert.notInclude(stranger.heard(), oldToken)
+      }))
+  }
+
+  it.effect("a port that somebody else's server has now holds nobody up", () =>
+    Effect.gen(function*() {
+      const [scratch, other] = [yield* Scratch.make, yield* Scratch.make]
+      const at = (scratch: Scratch.Scratch) =>
+        StateDirectory.locate({ file: scratch.file("treeline.json"), platform: "win32" })
+      const { control, directory } = yield* at(scratch)
+      assert(control._tag === "Port")
+      const { listener } = yield* serve((yield* at(other)).control)
+      yield* StateDirectory.make(directory)
+      yield* portFile(control, { pid: process.pid, port: portOf(listener.address) })
+      yield* serve(control)
+      assert.strictEqual((yield* NodeControl.connect(control)).server.pid, 7)
+    }))
+
+  it.effect("a server that is stopped or busy is not replaced while there is a process with its pid", () =>
+    Effect.gen(function*() {
+      const scratch = yield* Scratch.make
+      const { control, directory } = yield* StateDirectory.locate({
+        file: scratch.file("treeline.json"),
+        platform: "win32"
+      })
+      assert(control._tag === "Port")
+      yield* StateDirectory.make(directory)
+      const stopped = yield* listening(() => {})
+      yield* portFile(control, { pid: process.pid, port: stopped.port })
+      const error = yield* Effect.flip(Effect.scoped(NodeControl.listen(control)))
+      assert.deepStrictEqual([error._tag, error._tag === "AlreadyRunning" && error.pid], [
+        "AlreadyRunning",
+        process.pid
+      ])
     }))
 
   it.effect("a port that another program has is not taken", () =>

@@ -25,6 +25,7 @@ import { createHash, randomBytes } from "node:crypto"
 import * as fs from "node:fs"
 import * as path from "node:path"
 import * as process from "node:process"
+import * as StartClaim from "./internal/StartClaim.ts"
 import { type ControlAddress, longestSocketPath, make as makeFolder } from "./StateDirectory.ts"
 
 /** An address that is listened at. Connections wait until they are served. */
@@ -42,9 +43,7 @@ const probeWithin = 2000
 /** How long a connection may take to be closed when all has been said, in ms. */
 const closeWithin = 1000
 
-/** How long a starter waits for another one that is at it, and how old a claim is that was left behind, in ms. */
-const claimWithin = 5000
-const claimStale = 10_000
+/** How long a starter waits before it looks again whether another one is done, in ms. */
 const claimPause = 20
 
 const loopback = "127.0.0.1"
@@ -82,71 +81,95 @@ const removeAtEnd = (file: string, own: fs.Stats) =>
 
 // ------------------------------------------------------------------------------------------------------- the claim
 
-/** Takes a claim away that a killed starter has left. */
-const removeStale = (folder: string): void => {
-  const there = statOf(folder)
-  if (there === undefined || Date.now() - there.mtimeMs <= claimStale) return
-  // Renamed first: of two that find it stale, one removes it, and nobody removes a new one.
-  const aside = `${folder}-${randomBytes(4).toString("hex")}`
-  fs.renameSync(folder, aside)
-  if (isSame(statOf(aside), there)) fs.rmSync(aside, { recursive: true, force: true })
-  else fs.renameSync(aside, folder)
+/** The claim of an address, which one starter at a time has. It goes with the scope, at the latest. */
+const claim = (
+  address: string,
+  folder: string
+): Effect.Effect<StartClaim.StartClaim, ListenError, Scope.Scope> => {
+  const attempt = Effect.try({ try: () => StartClaim.attempt(folder), catch: listenError(address) })
+  return Effect.uninterruptibleMask((restore) =>
+    Effect.gen(function*() {
+      for (let round = 0; round < StartClaim.within / claimPause; round++) {
+        const won = yield* attempt
+        if (won !== undefined) {
+          yield* Effect.addFinalizer(() => Effect.sync(() => won.release()))
+          return won
+        }
+        yield* restore(Effect.sleep(claimPause))
+      }
+      return yield* new ListenError({
+        address,
+        reason: "InUse",
+        detail: `somebody else has been starting for ${StartClaim.within} ms`
+      })
+    })
+  )
+}
+
+/** What a failure means while something is prepared: nothing but that the claim is lost, if it is. */
+const unlessLost =
+  (address: string, claim: StartClaim.StartClaim) =>
+  <A, R>(preparing: Effect.Effect<A, ListenError, R>): Effect.Effect<A, ListenError, R> =>
+    Effect.mapError(
+      preparing,
+      (error) =>
+        claim.holds
+          ? error
+          : new ListenError({
+            address,
+            reason: "InUse",
+            detail: `another one began to start here after this one had not gone on for ${StartClaim.stale} ms`
+          })
+    )
+
+/** Fails when somebody listens at a socket already: who it is, if it says so. */
+const refuseSecond = (options: ControlClient.Options): Effect.Effect<void, AlreadyRunning> =>
+  ControlClient.hello({ ...options, within: probeWithin }).pipe(
+    Effect.matchEffect({
+      onSuccess: ({ pid }) => new AlreadyRunning({ address: options.address, pid }),
+      onFailure: (error) =>
+        error._tag === "ControlUnavailable" && error.reason === "NotRunning"
+          ? Effect.void
+          // Somebody listens, whatever it is: its place is not taken.
+          : new AlreadyRunning({ address: options.address, pid: null })
+    })
+  )
+
+/** Whether a process has this pid. */
+const isTaken = (pid: number): boolean => {
+  try {
+    process.kill(pid, 0)
+    return true
+  } catch (error) {
+    return codeOf(error) !== "ESRCH"
+  }
 }
 
 /**
- * The folder in which one starter at a time prepares an address: making it is the claim. It goes with the scope, at the
- * latest.
+ * Fails when the server that wrote a port down is still there. Its port may have become another program's since it was
+ * killed, so nothing counts but an answer of this protocol to its token, and that nobody says what it is while a process
+ * has the pid of the server: it may be stopped, or busy. The token is shown to nobody who does not ask for one.
  */
-const claim = (address: string, folder: string): Effect.Effect<void, ListenError, Scope.Scope> => {
-  const attempt = Effect.try({
-    try: () => {
-      try {
-        fs.mkdirSync(folder, { mode: 0o700 })
-        return true
-      } catch (error) {
-        if (codeOf(error) !== "EEXIST") throw error
-        removeStale(folder)
-        return false
-      }
-    },
-    catch: listenError(address)
-  })
-  const won = Effect.gen(function*() {
-    for (let round = 0; round < claimWithin / claimPause; round++) {
-      if (yield* attempt) return
-      yield* Effect.sleep(claimPause)
-    }
-    return yield* new ListenError({
-      address,
-      reason: "InUse",
-      detail: `somebody else has been starting for ${claimWithin} ms`
+const refuseSecondAtPort = ({ options, pid }: Known): Effect.Effect<void, AlreadyRunning> => {
+  const { address } = options
+  const hello = (token: ControlClient.Options["token"]) =>
+    ControlClient.hello({ ...options, token, within: probeWithin })
+  return hello(undefined).pipe(
+    Effect.catchIf(isBadToken, () => hello(options.token)),
+    Effect.matchEffect({
+      onSuccess: (server) => new AlreadyRunning({ address, pid: server.pid }),
+      onFailure: (error) => isAnother(error) || !isTaken(pid) ? Effect.void : new AlreadyRunning({ address, pid })
     })
-  })
-  return Effect.acquireRelease(
-    won,
-    () => Effect.sync(() => fs.rmSync(folder, { recursive: true, force: true })),
-    { interruptible: false }
   )
 }
 
-/** Who listens already: nobody, or somebody who may say who it is. */
-const whoListens = (
-  options: ControlClient.Options
-): Effect.Effect<Option.Option<AlreadyRunning>> =>
-  ControlClient.hello({ ...options, within: probeWithin }).pipe(
-    Effect.map(({ pid }) => Option.some(new AlreadyRunning({ address: options.address, pid }))),
-    Effect.catch((error) =>
-      Effect.succeed(
-        error._tag === "ControlUnavailable" && error.reason === "NotRunning"
-          ? Option.none()
-          // Somebody listens, whatever it is: its place is not taken.
-          : Option.some(new AlreadyRunning({ address: options.address, pid: null }))
-      )
-    )
-  )
+const isBadToken = (error: ControlClient.Unserved): boolean =>
+  error._tag === "ControlDenied" && error.reason === "BadToken"
 
-const refuseSecond = (options: ControlClient.Options) =>
-  Effect.flatMap(whoListens(options), (running) => Option.isSome(running) ? running.value : Effect.void)
+/** Whether it is nobody, or certainly another program: one of other words, or a server with another token. */
+const isAnother = (error: ControlClient.Unserved): boolean =>
+  isBadToken(error) ||
+  (error._tag === "ControlUnavailable" && (error.reason === "NotRunning" || error.reason === "Foreign"))
 
 // ---------------------------------------------------------------------------------------------------- the listeners
 
@@ -179,8 +202,11 @@ const bind = (address: string, options: Parameters<typeof NodeSocketServer.make>
     Effect.map(closing)
   )
 
-/** The name of a claim; as long as `control.sock` with the name of a socket in it. */
-const claimName = (file: string): string => `.${createHash("sha256").update(file).digest("hex").slice(0, 6)}`
+/** The name of a claim; as long as `control.sock` with the name of a socket in its room. */
+const claimName = (file: string): string => `.${createHash("sha256").update(file).digest("hex").slice(0, 4)}`
+
+/** In a room. */
+const boundName = "s"
 
 const listenSocket = Effect.fnUntraced(function*(
   file: string,
@@ -189,10 +215,8 @@ const listenSocket = Effect.fnUntraced(function*(
   const field = "daemon.socket"
   const folder = path.dirname(file)
   const claimed = path.join(folder, claimName(file))
-  // Another name each time: Node removes the name that it has bound when it closes, whosever it is then.
-  const bound = path.join(claimed, randomBytes(2).toString("hex"))
   const limit = longestSocketPath()
-  for (const name of [file, bound]) {
+  for (const name of [file, path.join(claimed, "room", boundName)]) {
     if (Buffer.byteLength(name) > limit) {
       return yield* new InvalidSpec({ field, problem: `the path ${name} is longer than ${limit} bytes` })
     }
@@ -200,17 +224,20 @@ const listenSocket = Effect.fnUntraced(function*(
   yield* makeFolder(folder, field)
   if (link !== null) yield* makeFolder(path.dirname(link))
   const prepared = Effect.gen(function*() {
-    yield* claim(file, claimed)
+    const won = yield* claim(file, claimed)
     yield* refuseSecond({ address: file, socket: dial({ path: file }) })
     const there = yield* Effect.sync(() => statOf(file))
     if (there !== undefined && !there.isSocket()) {
       return yield* new InvalidSpec({ field, problem: `${file} is there and is no socket` })
     }
+    return won
   })
   const scope = yield* Effect.scope
   return yield* Effect.scoped(Effect.gen(function*() {
-    yield* prepared
-    const server = yield* Scope.provide(bind(file, { path: bound }), scope)
+    const won = yield* prepared
+    // Another path each time: Node removes what it has bound when it closes, whosever it is then.
+    const bound = path.join(won.room, boundName)
+    const server = yield* Scope.provide(unlessLost(file, won)(bind(file, { path: bound })), scope)
     const own = yield* Effect.try({
       try: () => {
         fs.chmodSync(bound, 0o600)
@@ -218,7 +245,7 @@ const listenSocket = Effect.fnUntraced(function*(
         return statOf(file)!
       },
       catch: listenError(file)
-    })
+    }).pipe(unlessLost(file, won))
     yield* Scope.provide(removeAtEnd(file, own), scope)
     if (link !== null) yield* Scope.provide(leadTo(link, file), scope)
     return { server, token: undefined, address: file }
@@ -249,7 +276,7 @@ const leadTo = (link: string, file: string) =>
 const PortFile = Schema.Struct({
   port: Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 65_535 })),
   token: Schema.String.check(Schema.isPattern(/^[0-9a-f]{64}$/)),
-  pid: Schema.Int
+  pid: Schema.Int.check(Schema.isGreaterThan(0))
 })
 
 /** A larger one is none, in bytes. */
@@ -266,8 +293,14 @@ const exposed = (stat: fs.Stats): string | undefined => {
   return (stat.mode & 0o077) === 0 ? undefined : `may be read by others (mode ${(stat.mode & 0o777).toString(8)})`
 }
 
-/** How a port is reached, as its server has written it down; undefined when there is no such file. */
-const readPortFile = (file: string): Effect.Effect<ControlClient.Options | undefined, ControlUnavailable> =>
+/** How a port is reached, and the pid of its server. */
+interface Known {
+  readonly options: ControlClient.Options
+  readonly pid: number
+}
+
+/** What a server has written down; undefined when there is no such file. */
+const readPortFile = (file: string): Effect.Effect<Known | undefined, ControlUnavailable> =>
   Effect.suspend(() => {
     const foreign = (detail: string, reason: ControlUnavailable["reason"] = "Foreign") =>
       new ControlUnavailable({ address: file, reason, detail })
@@ -284,11 +317,11 @@ const readPortFile = (file: string): Effect.Effect<ControlClient.Options | undef
       fs.readSync(descriptor, text, 0, text.length, 0)
       const found = decodePortFile(text.toString())
       if (Option.isNone(found)) return foreign(`${file} does not say a port and a token`)
-      const { port, token } = found.value
+      const { pid, port, token } = found.value
+      const address = `${loopback}:${port}`
       return Effect.succeed({
-        address: `${loopback}:${port}`,
-        socket: dial({ host: loopback, port }),
-        token: Redacted.make(token)
+        options: { address, socket: dial({ host: loopback, port }), token: Redacted.make(token) },
+        pid
       })
     } catch (error) {
       const code = codeOf(error)
@@ -308,15 +341,15 @@ const listenPort = Effect.fnUntraced(function*(
   const scope = yield* Effect.scope
   return yield* Effect.scoped(Effect.gen(function*() {
     const wanted = `${loopback}:${port ?? 0}`
-    yield* claim(wanted, path.join(folder, claimName(file)))
+    const won = yield* claim(wanted, path.join(folder, claimName(file)))
     const known = yield* Effect.option(readPortFile(file))
-    if (Option.isSome(known) && known.value !== undefined) yield* refuseSecond(known.value)
+    if (Option.isSome(known) && known.value !== undefined) yield* refuseSecondAtPort(known.value)
     const server = yield* Scope.provide(bind(wanted, { host: loopback, port: port ?? 0, exclusive: true }), scope)
     const chosen = "port" in server.address ? server.address.port : port ?? 0
     const token = randomBytes(32).toString("hex")
     const own = yield* Effect.try({
       try: () => {
-        const temporary = `${file}-${randomBytes(4).toString("hex")}`
+        const temporary = path.join(won.room, path.basename(file))
         // "wx": made here and by nobody else, with its mode from the beginning.
         fs.writeFileSync(temporary, JSON.stringify({ port: chosen, token, pid: process.pid }), {
           mode: 0o600,
@@ -326,7 +359,7 @@ const listenPort = Effect.fnUntraced(function*(
         return statOf(file)!
       },
       catch: listenError(file)
-    })
+    }).pipe(unlessLost(wanted, won))
     yield* Scope.provide(removeAtEnd(file, own), scope)
     return { server, token: Redacted.make(token), address: `${loopback}:${chosen}` }
   }))
@@ -401,10 +434,10 @@ const socketAt = (file: string, link: string | null): Effect.Effect<ControlClien
 export const reach = (address: ControlAddress): Effect.Effect<ControlClient.Options, ControlUnavailable> =>
   address._tag === "Socket"
     ? socketAt(address.path, address.link)
-    : Effect.flatMap(readPortFile(address.file), (options) =>
-      options === undefined
+    : Effect.flatMap(readPortFile(address.file), (known) =>
+      known === undefined
         ? new ControlUnavailable({ address: address.file, reason: "NotRunning", detail: "nobody listens" })
-        : Effect.succeed(options))
+        : Effect.succeed(known.options))
 
 export interface ClientOptions extends Pick<ControlClient.Options, "within" | "longWithin"> {}
 
