@@ -613,6 +613,28 @@ layer(platform, { excludeTestServices: true })("control over a port", (it) => {
       ])
     }))
 
+  it.effect("peer 110: whoever holds connections open, also before they are served, keeps nobody out", () =>
+    Effect.gen(function*() {
+      const scratch = yield* Scratch.make
+      const { control } = yield* StateDirectory.locate({ file: scratch.file("treeline.json"), platform: "win32" })
+      const listener = yield* NodeControl.listen(control)
+      const port = portOf(listener.address)
+      const silent: Array<Effect.Success<ReturnType<typeof raw>>> = []
+      const overIs = (count: number) =>
+        eventually(`${count} are closed`, () => silent.filter(({ over }) => over).length === count, {
+          detail: () => silent.filter(({ over }) => over).length
+        })
+      for (let n = 0; n < 70; n++) silent.push(yield* raw(port))
+      yield* overIs(70 - 64)
+      const early = yield* Effect.forkChild(NodeControl.connect(control))
+      yield* overIs(70 - 63)
+      yield* Layer.build(NodeControl.serve(ScriptedHost.make().host, listener))
+      assert.strictEqual((yield* Fiber.join(early)).server.pid, 7)
+      for (let n = 0; n < 200; n++) silent.push(yield* raw(port))
+      yield* overIs(270 - 128)
+      assert.strictEqual((yield* NodeControl.connect(control)).server.pid, 7)
+    }))
+
   it.effect("a port that another program has is not taken", () =>
     Effect.gen(function*() {
       const scratch = yield* Scratch.make

@@ -193,12 +193,40 @@ describe("a server of control", () => {
     Effect.gen(function*() {
       const { connect } = yield* serve({}, { connections: 2 })
       const [one, two, three] = [yield* connect, yield* connect, yield* connect]
-      assert.strictEqual(three.verdict, "Defect TooMany")
-      yield* one.say(hello)
+      for (const peer of [one, two, three]) yield* peer.say(hello)
+      assert.strictEqual(three.verdict, "Exit TooMany")
       yield* two.gone
       const four = yield* connect
       yield* four.say(hello)
       assert.deepStrictEqual([one.frames.length, four.frames.length, two.isOpen], [1, 1, false])
+    }))
+
+  it.effect("peer 110: is not taken up by those that say nothing or show no token: the oldest of them goes", () =>
+    Effect.gen(function*() {
+      const token = "0123456789abcdef".repeat(4)
+      const { connect } = yield* serve({}, { token: Redacted.make(token), connections: 2, strangers: 3 })
+      const shown = {
+        ...request(1, "Status"),
+        headers: [[Control.versionHeader, "1"], [Control.tokenHeader, `Bearer ${token}`]]
+      }
+      const owner = yield* connect
+      yield* owner.say(shown)
+      const silent = [yield* connect, yield* connect, yield* connect]
+      const refused = yield* connect
+      // Reads nothing, so that it stays while it is told.
+      refused.taking.closeUnsafe()
+      yield* refused.say(request(1, "Status"))
+      const open = () => [...silent, refused].map((peer) => peer.isOpen)
+      assert.deepStrictEqual(open(), [false, true, true, true])
+      const other = yield* connect
+      assert.deepStrictEqual(open(), [false, false, true, true])
+      yield* other.say(shown)
+      assert.deepStrictEqual([other.frames.length, other.isOpen], [1, true])
+      for (let n = 0; n < 10; n++) yield* connect
+      assert.deepStrictEqual(open(), [false, false, false, false])
+      yield* owner.say({ ...shown, id: 2 })
+      yield* other.say({ ...shown, id: 2 })
+      assert.deepStrictEqual([owner.frames.length, other.frames.length], [2, 2])
     }))
 
   it.effect("takes only so many requests of one connection", () =>

@@ -13,12 +13,15 @@ import type * as ControlProtocol from "@treeline/core/daemon/ControlProtocol"
 import type * as ControlServer from "@treeline/core/daemon/ControlServer"
 import type * as ServiceHost from "@treeline/core/daemon/ServiceHost"
 import { AlreadyRunning, ControlUnavailable, InvalidSpec, ListenError } from "@treeline/core/Errors"
+import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
+import * as Latch from "effect/Latch"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
+import type * as Socket from "effect/socket/Socket"
 import * as SocketServer from "effect/socket/SocketServer"
 import { Buffer } from "node:buffer"
 import { createHash, randomBytes } from "node:crypto"
@@ -28,7 +31,7 @@ import * as process from "node:process"
 import * as StartClaim from "./internal/StartClaim.ts"
 import { type ControlAddress, longestSocketPath, make as makeFolder } from "./StateDirectory.ts"
 
-/** An address that is listened at. Connections wait until they are served. */
+/** An address that is listened at. Connections wait until they are served: 64, then the oldest is closed. */
 export interface Listener {
   readonly server: SocketServer.SocketServer["Service"]
   /** What clients have to show; undefined where nobody else can connect. */
@@ -173,33 +176,66 @@ const isAnother = (error: ControlClient.Unserved): boolean =>
 
 // ---------------------------------------------------------------------------------------------------- the listeners
 
-/** A server whose connections are closed in bounded time also when the peer does not read what it was sent. */
-const closing = (server: SocketServer.SocketServer["Service"]): SocketServer.SocketServer["Service"] => {
-  const gone = Effect.flatMap(Effect.serviceOption(NodeSocket.NetSocket), (connection) =>
-    Option.isNone(connection)
-      ? Effect.void
-      : Effect.callback<void>((resume) => {
-        const socket = connection.value
-        if (socket.closed) return resume(Effect.void)
-        const limit = setTimeout(() => socket.destroy(), closeWithin)
-        socket.once("close", () => {
-          clearTimeout(limit)
-          resume(Effect.void)
-        })
-        socket.destroySoon()
-      }))
+/** Waits until the system has closed a connection, in bounded time also when the peer does not read what it was sent. */
+const closed = Effect.flatMap(Effect.serviceOption(NodeSocket.NetSocket), (connection) =>
+  Option.isNone(connection)
+    ? Effect.void
+    : Effect.callback<void>((resume) => {
+      const socket = connection.value
+      if (socket.closed) return resume(Effect.void)
+      const limit = setTimeout(() => socket.destroy(), closeWithin)
+      socket.once("close", () => {
+        clearTimeout(limit)
+        resume(Effect.void)
+      })
+      socket.destroySoon()
+    }))
+
+/** Connections that wait until they are served; when there are more, the oldest is closed. */
+const waiting = 64
+
+/** A server that takes connections from the beginning, so many as may wait, and gives them to whoever runs it. */
+const receiving = Effect.fnUntraced(function*(
+  server: SocketServer.SocketServer["Service"]
+): Effect.fn.Return<SocketServer.SocketServer["Service"], never, Scope.Scope> {
+  const serving = yield* Deferred.make<(socket: Socket.Socket) => Effect.Effect<void>>()
+  const queue = new Set<Latch.Latch>()
+  const receive = (socket: Socket.Socket): Effect.Effect<void> =>
+    Effect.gen(function*() {
+      const dropped = Latch.makeUnsafe(false)
+      queue.add(dropped)
+      const [oldest] = queue
+      if (queue.size > waiting && oldest !== undefined) oldest.openUnsafe()
+      const handler = yield* Deferred.await(serving).pipe(
+        Effect.raceFirst(Effect.as(dropped.await, undefined)),
+        Effect.ensuring(Effect.sync(() => queue.delete(dropped)))
+      )
+      if (handler !== undefined) yield* handler(socket)
+    }).pipe(Effect.ensuring(Effect.uninterruptible(closed)))
+  yield* Effect.forkScoped(Effect.orDie(server.run(receive)))
   return SocketServer.SocketServer.of({
     address: server.address,
-    run: (handler) => server.run((socket) => Effect.ensuring(handler(socket), Effect.uninterruptible(gone)))
+    run: Effect.fnUntraced(function*<R, E, A>(handler: (socket: Socket.Socket) => Effect.Effect<A, E, R>) {
+      const context = yield* Effect.context<R>()
+      const over = Latch.makeUnsafe(false)
+      const handle = (socket: Socket.Socket) => Effect.ensuring(handler(socket), Effect.uninterruptible(closed))
+      yield* Deferred.succeed(serving, (socket) =>
+        handler(socket).pipe(
+          Effect.provideContext(context),
+          Effect.ignoreCause,
+          Effect.raceFirst(over.await)
+        ))
+      return yield* Effect.ensuring(server.run(handle), over.open)
+    })
   })
-}
+})
 
 // What only a server needs is loaded by one: a client starts sooner.
 const bind = (address: string, options: Parameters<typeof NodeSocketServer.make>[0]) =>
   Effect.promise(() => import("@effect/platform-node/NodeSocketServer")).pipe(
     Effect.flatMap((servers) => servers.make(options)),
     Effect.mapError(({ reason }) => listenError(address)(reason.cause)),
-    Effect.map(closing)
+    Effect.flatMap(receiving)
   )
 
 /** The name of a claim; as long as `control.sock` with the name of a socket in its room. */
@@ -394,7 +430,7 @@ export const serve = (
       import("@treeline/core/daemon/ControlProtocol")
     ])
     return ControlServer.layer(host, { ...options, token }).pipe(
-      Layer.provide(ControlProtocol.layer(options)),
+      Layer.provide(ControlProtocol.layer({ ...options, token })),
       Layer.provide(Layer.succeed(SocketServer.SocketServer, server))
     )
   }))

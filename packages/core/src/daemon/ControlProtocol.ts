@@ -14,7 +14,8 @@ import * as Fiber from "effect/Fiber"
 import * as Latch from "effect/Latch"
 import * as Layer from "effect/Layer"
 import * as Queue from "effect/Queue"
-import type { FromClientEncoded, FromServerEncoded } from "effect/rpc/RpcMessage"
+import type * as Redacted from "effect/Redacted"
+import type { FromClientEncoded, FromServerEncoded, RequestEncoded } from "effect/rpc/RpcMessage"
 import * as RpcSerialization from "effect/rpc/RpcSerialization"
 import * as RpcServer from "effect/rpc/RpcServer"
 import * as Scope from "effect/Scope"
@@ -22,6 +23,7 @@ import type * as Socket from "effect/socket/Socket"
 import * as SocketServer from "effect/socket/SocketServer"
 import { ControlDenied } from "../Errors.ts"
 import * as ControlFrames from "../internal/ControlFrames.ts"
+import * as ControlToken from "../internal/ControlToken.ts"
 import { Outbox } from "../internal/Outbox.ts"
 import { monotonic } from "../internal/Time.ts"
 import * as Web from "../internal/Web.ts"
@@ -29,8 +31,13 @@ import { Control, protocol as version, tokenHeader, versionHeader } from "./Cont
 
 /** What a client may do to a server. Times in ms. */
 export interface Limits {
-  /** Connections at once. Default: 64. */
+  /** Connections at once of those that have been let in, by their first request. Default: 64. */
   readonly connections?: number | undefined
+  /**
+   * Connections at once of all others: that have said nothing yet, or are told why they are not let in. Default: 128. When
+   * one more comes, the oldest is closed without a word: whoever may be here says so at once, and is kept out by nobody.
+   */
+  readonly strangers?: number | undefined
   /** Requests of one connection at once, streams included. Default: 32. */
   readonly requests?: number | undefined
   /** Bytes of one frame of a client. Default: 256 KiB. */
@@ -44,7 +51,19 @@ export interface Limits {
   readonly takeWithin?: number | undefined
 }
 
-const defaults = { connections: 64, requests: 32, frame: 256 * 1024, frameWithin: 10_000, takeWithin: 30_000 }
+export interface Options extends Limits {
+  /** The token of the server, if it has one: nobody is let in without it. See `ControlServer.Options`. */
+  readonly token?: Redacted.Redacted<string> | undefined
+}
+
+const defaults = {
+  connections: 64,
+  strangers: 128,
+  requests: 32,
+  frame: 256 * 1024,
+  frameWithin: 10_000,
+  takeWithin: 30_000
+}
 
 /** How long whoever is refused, or was served until the end, may take to read the last words. */
 const lastWords = 1000
@@ -64,6 +83,8 @@ class Connection {
   readonly requests = new Set<string | number>()
   /** Opened when it has been refused something: nothing more is read. */
   readonly refused = Latch.makeUnsafe(false)
+  /** Opened when another one needs its place. */
+  readonly dropped = Latch.makeUnsafe(false)
 
   constructor(id: number) {
     this.id = id
@@ -102,6 +123,7 @@ const listen = Effect.fnUntraced(function*(
   pull: Socket.Reader["pull"],
   rules: ControlFrames.Rules,
   limits: typeof defaults,
+  admit: (request: RequestEncoded) => ControlDenied | undefined,
   send: Send
 ): Effect.fn.Return<ControlFrames.Refusal | undefined> {
   const clock = yield* Clock.Clock
@@ -130,9 +152,13 @@ const listen = Effect.fnUntraced(function*(
         const message = ControlFrames.parse(line, rules)
         if (message._tag === "Refusal") return message
         if (!spoken && message._tag !== "Request") return refuse("Malformed", "a connection begins with a request")
-        spoken = true
         switch (message._tag) {
           case "Request":
+            if (!spoken) {
+              const denied = admit(message)
+              if (denied !== undefined) return ControlFrames.refuse(denied, message.id)
+            }
+            spoken = true
             if (connection.requests.has(message.id)) {
               return refuse("Malformed", "the id of a request is in use", message.id)
             }
@@ -196,10 +222,11 @@ const serve = Effect.fnUntraced(function*(
 
 /** The protocol over the `SocketServer` that is given, for as long as the scope lives. */
 export const make = Effect.fn("ControlProtocol.make")(function*(
-  options: Limits = {}
+  options: Options = {}
 ): Effect.fn.Return<RpcServer.Protocol["Service"], never, SocketServer.SocketServer | Scope.Scope> {
   const limits = {
     connections: options.connections ?? defaults.connections,
+    strangers: options.strangers ?? defaults.strangers,
     requests: options.requests ?? defaults.requests,
     frame: options.frame ?? defaults.frame,
     frameWithin: options.frameWithin ?? defaults.frameWithin,
@@ -208,42 +235,76 @@ export const make = Effect.fn("ControlProtocol.make")(function*(
   const server = yield* SocketServer.SocketServer
   const rules = ControlFrames.rulesOf(Control, { version, versionHeader, headers: [versionHeader, tokenHeader] })
   const disconnects = yield* Queue.make<number>()
+  /** Those that have been let in. */
   const connections = new Map<number, Connection>()
+  /** All others, the oldest first. */
+  const strangers = new Map<number, Connection>()
   const closing = Latch.makeUnsafe(false)
   const none = Latch.makeUnsafe(true)
-  /** With those that are only told that they are too many. */
   let count = 0
   let lastId = 0
   let send: Send = () => Effect.void
 
-  const tooMany = ControlFrames.refuse(
-    new ControlDenied({ reason: "TooMany", detail: `at most ${limits.connections} connections are open at once` })
-  )
+  const check = ControlToken.check(options.token)
+
+  const admit = (connection: Connection, { headers }: RequestEncoded): ControlDenied | undefined => {
+    const denied = check(headers.find(([name]) => name === tokenHeader)?.[1])
+    if (denied !== undefined) return denied
+    if (connections.size >= limits.connections) {
+      return new ControlDenied({
+        reason: "TooMany",
+        detail: `at most ${limits.connections} connections are open at once`
+      })
+    }
+    strangers.delete(connection.id)
+    connections.set(connection.id, connection)
+    return undefined
+  }
+
+  /** It has no business here, or none yet. */
+  const estrange = (connection: Connection): void => {
+    strangers.set(connection.id, connection)
+    if (strangers.size <= limits.strangers) return
+    for (const oldest of strangers.values()) {
+      strangers.delete(oldest.id)
+      oldest.dropped.openUnsafe()
+      return
+    }
+  }
 
   const onSocket = (socket: Socket.Socket): Effect.Effect<void> =>
     Effect.suspend(() => {
-      // So many that there is no time for words.
-      if (count >= 2 * limits.connections) return Effect.void
       const connection = new Connection(++lastId)
       const { id } = connection
-      const welcome = connections.size < limits.connections
-      if (welcome) connections.set(id, connection)
       count++
       none.closeUnsafe()
-      const onOver = Effect.suspend(() => connections.delete(id) ? Queue.offer(disconnects, id) : Effect.void)
+      estrange(connection)
+      const onOver = Effect.suspend(() => {
+        if (!connections.delete(id)) return Effect.void
+        estrange(connection)
+        return Queue.offer(disconnects, id)
+      })
       return serve(
         connection,
         socket,
         closing,
         limits.takeWithin,
-        welcome
-          ? (pull) => listen(connection, pull, rules, limits, (id, message) => send(id, message))
-          : () => Effect.succeed(tooMany),
+        (pull) =>
+          listen(
+            connection,
+            pull,
+            rules,
+            limits,
+            (request) => admit(connection, request),
+            (id, message) => send(id, message)
+          ),
         Effect.asVoid(onOver)
       ).pipe(
         Effect.scoped,
+        Effect.raceFirst(connection.dropped.await),
         Effect.ensuring(onOver),
         Effect.ensuring(Effect.sync(() => {
+          strangers.delete(id)
           if (--count === 0) none.openUnsafe()
         })),
         Effect.catchCause((cause) => Effect.logDebug("a control connection has ended", cause))
@@ -274,5 +335,5 @@ export const make = Effect.fn("ControlProtocol.make")(function*(
 })
 
 /** `make` as a layer. */
-export const layer = (options: Limits = {}): Layer.Layer<RpcServer.Protocol, never, SocketServer.SocketServer> =>
+export const layer = (options: Options = {}): Layer.Layer<RpcServer.Protocol, never, SocketServer.SocketServer> =>
   Layer.effect(RpcServer.Protocol, make(options))

@@ -14,11 +14,11 @@ import * as Queue from "effect/Queue"
 import * as Redacted from "effect/Redacted"
 import * as RpcServer from "effect/rpc/RpcServer"
 import * as Stream from "effect/Stream"
-import { ControlDenied, InvalidSpec, SubscriberDropped, UnknownChild, UnknownPool } from "../Errors.ts"
+import { InvalidSpec, SubscriberDropped, UnknownChild, UnknownPool } from "../Errors.ts"
 import { versionProblem } from "../internal/ControlFrames.ts"
+import * as ControlToken from "../internal/ControlToken.ts"
 import { monotonic } from "../internal/Time.ts"
-import * as Tokens from "../internal/Tokens.ts"
-import { bearer, Control, Gate, type LogQuery, protocol, Subscriber, tokenHeader, versionHeader } from "./Control.ts"
+import { Control, Gate, type LogQuery, protocol, Subscriber, tokenHeader, versionHeader } from "./Control.ts"
 import type { HostStatus } from "./HostStatus.ts"
 import type { Entry } from "./LogLine.ts"
 import type { From } from "./Logs.ts"
@@ -77,25 +77,13 @@ const gateOf = (token: Redacted.Redacted<string> | undefined, leaving: Leaving):
   Layer.effect(
     Gate,
     Effect.suspend(() => {
-      const tokens = new Tokens.Tokens<true>()
-      if (token !== undefined) {
-        if (!/^[0-9a-f]{64}$/i.test(Redacted.value(token))) {
-          return new InvalidSpec({ field: "token", problem: "must be 64 hexadecimal digits" })
-        }
-        tokens.add(Redacted.value(token), true)
+      if (token !== undefined && !/^[0-9a-f]{64}$/i.test(Redacted.value(token))) {
+        return new InvalidSpec({ field: "token", problem: "must be 64 hexadecimal digits" })
       }
-      const refusal = (headers: Readonly<Record<string, string | undefined>>, tag: string) => {
-        const shown = headers[tokenHeader] ?? ""
-        if (
-          token !== undefined && (!shown.startsWith(bearer) || tokens.find(shown.slice(bearer.length)) === undefined)
-        ) {
-          return new ControlDenied({
-            reason: "BadToken",
-            detail: shown === "" ? "no token was shown" : "a wrong token"
-          })
-        }
-        return tag === "Hello" ? undefined : versionProblem(headers[versionHeader], protocol)
-      }
+      const check = ControlToken.check(token)
+      const refusal = (headers: Readonly<Record<string, string | undefined>>, tag: string) =>
+        check(headers[tokenHeader]) ??
+          (tag === "Hello" ? undefined : versionProblem(headers[versionHeader], protocol))
       return Effect.succeed(Gate.of((effect, { headers, rpc }) => {
         const error = refusal(headers, rpc._tag)
         if (error !== undefined) return Effect.fail(error)
