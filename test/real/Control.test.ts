@@ -146,7 +146,7 @@ layer(platform, { excludeTestServices: true })("control over a socket", (it) => 
       yield* Effect.scoped(Effect.gen(function*() {
         yield* serve(control)
         const client = yield* NodeControl.connect(control)
-        assert.deepStrictEqual(client.server, { protocol: 1, version: "0.1.0", pid: 7, startedAt: 5 })
+        assert.deepStrictEqual(client.server, { protocol: 1, version: "0.1.0", pid: 7, startedAt: 5, file: null })
         assert.strictEqual((yield* client.status).services.length, 3)
         assert.deepStrictEqual(yield* Stream.runCollect(client.shutdown()), [ScriptedHost.done])
       }))

@@ -50,7 +50,7 @@ const problem = <A, R>(effect: Effect.Effect<A, { readonly _tag: string; readonl
 const welcome = (protocol: number) => (socket: net.Socket, line: string) => {
   const { id, tag } = JSON.parse(line) as { readonly id: number; readonly tag?: string }
   if (tag !== "Hello") return
-  const value = { protocol, version: "9", pid: 5, startedAt: 1 }
+  const value = { protocol, version: "9", pid: 5, startedAt: 1, file: null }
   socket.write(`${JSON.stringify({ _tag: "Exit", requestId: id, exit: { _tag: "Success", value } })}\n`)
 }
 

@@ -341,6 +341,22 @@ describe("the commands for services", () => {
       assert.strictEqual((yield* refuse(scratch, ["status"])).error._tag, "InvalidConfig")
     }))
 
+  it.live("another configuration with the same place: its services are named, and left alone", () =>
+    Effect.gen(function*() {
+      const scratch = yield* Scratch.make
+      configure(scratch, { services: { db: role(scratch, "leaf") } })
+      fs.copyFileSync(scratch.file("treeline.json"), scratch.file("other.json"))
+      const up = yield* start(scratch, "db is ready")
+      for (const verb of ["up", "down"]) {
+        const failure = yield* refuse(scratch, [verb, "-c", "other.json"])
+        assert.deepStrictEqual([failure.error._tag, failure.exitCode], ["OtherConfiguration", 2], verb)
+        for (const part of ["treeline.json run", `process ${up.identity.pid} `, "daemon.directory"]) {
+          assert.include(failure.message, part)
+        }
+      }
+      assert.strictEqual(isAlive(up.identity), true)
+    }))
+
   it.live("bash completes commands, options and commands of commands", () =>
     Effect.gen(function*() {
       const scratch = yield* Scratch.make

@@ -100,7 +100,13 @@ describe("a call", () => {
   it.effect("reaches the host, and its errors are typed", () =>
     Effect.gen(function*() {
       const { calls, client } = yield* clientOf()
-      assert.deepStrictEqual(yield* client.Hello(), { protocol: 1, version: "0.1.0", pid: 7, startedAt: 5 })
+      assert.deepStrictEqual(yield* client.Hello(), {
+        protocol: 1,
+        version: "0.1.0",
+        pid: 7,
+        startedAt: 5,
+        file: null
+      })
       yield* Stream.runDrain(client.Start({ names: ["db"] }))
       yield* Stream.runDrain(client.Stop({ names: [] }))
       yield* Stream.runDrain(client.Restart({ names: ["web"] }))

@@ -111,7 +111,7 @@ describe("a server of control", () => {
       assert.deepStrictEqual(first, {
         _tag: "Exit",
         requestId: 1,
-        exit: { _tag: "Success", value: { protocol: 1, version: "0.1.0", pid: 7, startedAt: 5 } }
+        exit: { _tag: "Success", value: { protocol: 1, version: "0.1.0", pid: 7, startedAt: 5, file: null } }
       })
       assert.deepStrictEqual(others.map(({ _tag, requestId }) => [_tag, requestId]), [["Chunk", 2]])
       yield* peer.say({ _tag: "Ack", requestId: 2 }, { _tag: "Ping" })

@@ -444,12 +444,13 @@ export class ControlUnavailable extends Schema.TaggedError<ControlUnavailable>()
 }
 
 /**
- * Somebody serves these services already. Nothing was started or replaced. `pid` is null when it does not say which process
- * it is.
+ * Somebody serves services at this place already. Nothing was started or replaced. `pid` and `file`, the configuration of
+ * those services, are null when it does not say them.
  */
 export class AlreadyRunning extends Schema.TaggedError<AlreadyRunning>()("AlreadyRunning", {
   address: Schema.String,
-  pid: Schema.NullOr(Schema.Int)
+  pid: Schema.NullOr(Schema.Int),
+  file: Schema.NullOr(Schema.String)
 }) {
   override get message(): string {
     return `already running${this.pid === null ? "" : ` (pid ${this.pid})`}: ${this.address} is served`

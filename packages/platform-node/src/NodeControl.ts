@@ -129,12 +129,12 @@ const unlessLost =
 const refuseSecond = (options: ControlClient.Options): Effect.Effect<void, AlreadyRunning> =>
   ControlClient.hello({ ...options, within: probeWithin }).pipe(
     Effect.matchEffect({
-      onSuccess: ({ pid }) => new AlreadyRunning({ address: options.address, pid }),
+      onSuccess: ({ file, pid }) => new AlreadyRunning({ address: options.address, file, pid }),
       onFailure: (error) =>
         error._tag === "ControlUnavailable" && error.reason === "NotRunning"
           ? Effect.void
           // Somebody listens, whatever it is: its place is not taken.
-          : new AlreadyRunning({ address: options.address, pid: null })
+          : new AlreadyRunning({ address: options.address, file: null, pid: null })
     })
   )
 
@@ -160,8 +160,9 @@ const refuseSecondAtPort = ({ options, pid }: Known): Effect.Effect<void, Alread
   return hello(undefined).pipe(
     Effect.catchIf(isBadToken, () => hello(options.token)),
     Effect.matchEffect({
-      onSuccess: (server) => new AlreadyRunning({ address, pid: server.pid }),
-      onFailure: (error) => isAnother(error) || !isTaken(pid) ? Effect.void : new AlreadyRunning({ address, pid })
+      onSuccess: ({ file, pid }) => new AlreadyRunning({ address, file, pid }),
+      onFailure: (error) =>
+        isAnother(error) || !isTaken(pid) ? Effect.void : new AlreadyRunning({ address, file: null, pid })
     })
   )
 }

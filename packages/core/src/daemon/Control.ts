@@ -66,12 +66,16 @@ const Names = Schema.Array(Schema.String)
 
 const Key = { pool: Schema.String, key: Schema.String }
 
-/** Who answers. Every version tells this, so that a client of another one knows whom it has met. */
+/**
+ * Who answers. Every version tells this, so that a client of another one knows whom it has met. `file` is the configuration
+ * that is served, so that nobody takes the services of another one for theirs; null where there is none.
+ */
 export const Welcome = Schema.Struct({
   protocol: Schema.Int,
   version: Schema.String,
   pid: Schema.Int,
-  startedAt: Schema.Number
+  startedAt: Schema.Number,
+  file: Schema.NullOr(Schema.String)
 })
 export type Welcome = typeof Welcome.Type
 

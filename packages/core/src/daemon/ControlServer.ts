@@ -203,7 +203,10 @@ const answers = (host: ServiceHost, options: Options) => {
   const takeWithin = options.takeWithin ?? 30_000
   return Control.of({
     Hello: () =>
-      Effect.map(host.status, ({ host: { pid, startedAt, version } }) => ({ protocol, version, pid, startedAt })),
+      Effect.map(
+        host.status,
+        ({ host: { file, pid, startedAt, version } }) => ({ protocol, version, pid, startedAt, file })
+      ),
     Status: () => host.status,
     Watch: ({ every }) => taken("status", takeWithin, snapshots(host, every)),
     Events: () => taken("events", takeWithin, events(host, options.events ?? 4096)),

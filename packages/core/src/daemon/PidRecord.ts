@@ -128,7 +128,7 @@ export const take = Effect.fn("PidRecord.take")(function*(
 ): Effect.fn.Return<Held, AlreadyRunning | ClaimUndecided | StartAbandoned | StateFolderError, Scope.Scope> {
   const outcome = yield* Claim.take(claimOf(place), self, { ...facts, readyAt: null })
   if (Result.isFailure(outcome)) {
-    return yield* new AlreadyRunning({ address: place.folder.path, pid: outcome.failure.holder.pid })
+    return yield* new AlreadyRunning({ address: place.folder.path, pid: outcome.failure.holder.pid, file: null })
   }
   const claim = outcome.success
   const known = Option.flatMap(Option.fromUndefinedOr(starter), Schema.decodeOption(Starter))

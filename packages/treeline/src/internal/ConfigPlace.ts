@@ -58,3 +58,18 @@ export const locate = Effect.fn("ConfigFile.locate")(
     return named === undefined ? yield* find(folder) : path.resolve(folder, named)
   }
 )
+
+const real = (file: string): string => {
+  try {
+    return fs.realpathSync.native(file)
+  } catch {
+    return path.resolve(file)
+  }
+}
+
+/**
+ * Whether two paths mean the same configuration: the same path, which another file may be behind by now, or the same file
+ * by a link.
+ */
+export const isSame = (one: string, other: string): boolean =>
+  path.resolve(one) === path.resolve(other) || real(one) === real(other)

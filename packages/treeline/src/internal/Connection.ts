@@ -4,10 +4,11 @@ import { UnknownChild, UnknownPool } from "@treeline/core/Errors"
 import * as NodeControl from "@treeline/platform-node/NodeControl"
 import * as StateDirectory from "@treeline/platform-node/StateDirectory"
 import * as Effect from "effect/Effect"
+import * as Result from "effect/Result"
 import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
 import * as ConfigPlace from "./ConfigPlace.ts"
-import { NothingRuns, UnknownName } from "./Failure.ts"
+import { NothingRuns, OtherConfiguration, UnknownName } from "./Failure.ts"
 
 export interface Options {
   /** The configuration file that was named. */
@@ -31,44 +32,59 @@ const hasVariables = (): boolean => Object.keys(process.env).some((name) => name
 /** How `daemon` of the configuration reads where the configuration can't: services can be ended all the same (seed C31). */
 type Daemon = NonNullable<StateDirectory.Options["daemon"]>
 
-const attempt = (file: string, daemon: Daemon) =>
+/** The place of a configuration, and whether another one comes to the same: by a path, also where that leads to a port. */
+const placeOf = (file: string, daemon: Daemon) =>
+  Effect.map(StateDirectory.locate({ file, daemon }), ({ control }) => ({
+    control,
+    path: control._tag === "Socket" ? control.path : control.file
+  }))
+
+const attempt = (file: string, control: StateDirectory.ControlAddress) =>
   Effect.gen(function*() {
-    const { control } = yield* StateDirectory.locate({ file, daemon })
     const options = yield* NodeControl.reach(control)
     const client = yield* ControlClient.make(options)
+    const { file: other, pid } = client.server
+    if (other !== null && !ConfigPlace.isSame(file, other)) {
+      return yield* new OtherConfiguration({ file, other, pid, address: options.address })
+    }
     const awaitGone = ControlClient.hello(options).pipe(
-      Effect.repeat(Schedule.spaced("50 millis")),
+      // Another one may take the place at once.
+      Effect.repeat({ schedule: Schedule.spaced("50 millis"), while: (server) => server.pid === pid }),
       Effect.ignore,
       Effect.timeoutOption(goneWithin),
       Effect.asVoid
     )
-    return { client, file, awaitGone }
-  })
+    const connection: Connection = { client, file, awaitGone }
+    return connection
+  }).pipe(Effect.catchIf(isAbsent, () => new NothingRuns({ file })))
 
 /**
- * Connects. First where control is unless the configuration says otherwise: then it need not be read at all. Fails with
- * `NothingRuns`, or with what is wrong in a configuration that might say where to look.
+ * Connects to who serves this configuration, and to nobody else. First where control is unless the configuration says
+ * otherwise: then it need not be read at all. Fails with `NothingRuns`, with `OtherConfiguration`, or with what is wrong in a
+ * configuration that might say where to look.
  */
 export const open = (options: Options) =>
   Effect.gen(function*() {
     const file = yield* ConfigPlace.locate(options)
-    if (options.flags.length === 0 && !hasVariables()) {
-      const found = yield* attempt(file, {}).pipe(
-        Effect.map((connection): Connection | undefined => connection),
-        Effect.catchIf(isAbsent, () => Effect.undefined)
-      )
-      if (found !== undefined) return found
-    }
+    const asked = options.flags.length === 0 && !hasVariables()
+    const usual = asked ? yield* placeOf(file, {}) : undefined
+    const found = usual === undefined ? undefined : yield* Effect.result(attempt(file, usual.control))
+    if (found !== undefined && Result.isSuccess(found)) return found.success
+    if (found !== undefined && !mayBeElsewhere(found.failure)) return yield* Effect.fail(found.failure)
     const ConfigFile = yield* Effect.promise(() => import("../ConfigFile.ts"))
     const { config } = yield* ConfigFile.load({ ...options, file })
-    const connection: Connection = yield* attempt(file, config.daemon).pipe(
-      Effect.catchIf(isAbsent, () => new NothingRuns({ file }))
-    )
-    return connection
+    const own = yield* placeOf(file, config.daemon)
+    if (found !== undefined && own.path === usual?.path) return yield* Effect.fail(found.failure)
+    return yield* attempt(file, own.control)
   })
 
-const isAbsent = (error: { readonly _tag: string; readonly reason?: unknown }): boolean =>
-  error._tag === "ControlUnavailable" && error.reason === "NotRunning"
+type Refusal = { readonly _tag: string; readonly reason?: unknown }
+
+const isAbsent = (error: Refusal): boolean => error._tag === "ControlUnavailable" && error.reason === "NotRunning"
+
+/** What is at the usual place is not what is looked for. */
+const mayBeElsewhere = ({ _tag, reason }: Refusal): boolean =>
+  _tag === "NothingRuns" || _tag === "OtherConfiguration" || (_tag === "ControlUnavailable" && reason === "Foreign")
 
 type Unknown = UnknownChild | UnknownPool
 

@@ -57,6 +57,23 @@ export class NothingRuns extends Schema.TaggedError<NothingRuns>()("NothingRuns"
   }
 }
 
+/**
+ * At the place where the services of `file` are controlled, those of another configuration are. Nothing was done. `pid` is
+ * their process.
+ */
+export class OtherConfiguration extends Schema.TaggedError<OtherConfiguration>()("OtherConfiguration", {
+  file: Schema.String,
+  other: Schema.String,
+  pid: Schema.NullOr(Schema.Int),
+  address: Schema.String
+}) {
+  override get message(): string {
+    const who = this.pid === null ? "" : ` in process ${this.pid}`
+    return `the services of ${this.other} run${who} and are controlled at ${this.address}, which is the place of `
+      + `${this.file} too; nothing was done. Set daemon.directory in one of them to another folder`
+  }
+}
+
 /** It was done, but not for all services: `outcomes` says for which ones, and why. */
 export class OperationFailed extends Schema.TaggedError<OperationFailed>()("OperationFailed", {
   operation: Schema.String,
@@ -95,6 +112,7 @@ export const FailureReason = Schema.Union([
   UsageError,
   UnknownName,
   NothingRuns,
+  OtherConfiguration,
   AlreadyRunning,
   ListenError,
   OperationFailed,
@@ -156,6 +174,7 @@ export const exitCodeOf = (error: FailureReason): number => {
       return 1
     case "UsageError":
     case "UnknownName":
+    case "OtherConfiguration":
     case "InvalidSpec":
     case "InvalidConfig":
       return 2

@@ -4,7 +4,7 @@ import * as LogFile from "@treeline/core/daemon/LogFile"
 import * as Effect from "effect/Effect"
 import type { FileLine } from "../CommandReport.ts"
 import * as ConfigFile from "../ConfigFile.ts"
-import { InternalError, type NothingRuns } from "./Failure.ts"
+import { InternalError, type NothingRuns, type OtherConfiguration } from "./Failure.ts"
 import * as Selection from "./Selection.ts"
 import type { LogsOptions } from "./Services.ts"
 
@@ -12,7 +12,7 @@ const isStream = (stream: LogsOptions["stream"]) => (text: string): boolean =>
   stream === undefined || new RegExp(`^(?:\\S+ )?${stream} `).test(text)
 
 /** The log files of a configuration that nothing runs for (seed K16). */
-export const read = (options: LogsOptions, absent: NothingRuns) =>
+export const read = (options: LogsOptions, absent: NothingRuns | OtherConfiguration) =>
   Effect.gen(function*() {
     const { config } = yield* ConfigFile.load(options)
     const names = yield* Effect.fromResult(Selection.servicesOf(config, options.names))

@@ -51,7 +51,8 @@ const follow = (description: string) =>
 /** The codes that all commands for running services share. */
 const codes = `Exit codes:
   0                     done
-  2                     the arguments or a name can't be used; nothing was done
+  2                     the arguments or a name can't be used, or another
+                        configuration runs at this place; nothing was done
   3                     nothing runs here: "treeline up" runs the configuration
   5                     what runs here can't be talked to: no answer in time,
                         not allowed, or another version of treeline`
@@ -112,7 +113,8 @@ Exit codes:
   130                   the same after Ctrl-C: it dies of SIGINT, so that a
                         calling script stops
   1                     services have failed for good, or restarted too often
-  2                     the configuration or the arguments can't be used
+  2                     the configuration or the arguments can't be used, or
+                        another configuration runs at this place
   4                     the services of this configuration run already
   125                   containment is not available, or treeline has failed`),
     Command.withExamples([

@@ -208,7 +208,7 @@ export const logs = Effect.fn("treeline logs")(function*(options: LogsOptions) {
   const colors = Console.canColor(1)
   const opened = yield* Connection.open(options).pipe(
     Effect.asSome,
-    Effect.catchTag("NothingRuns", (absent) =>
+    Effect.catchTag(["NothingRuns", "OtherConfiguration"], (absent) =>
       Effect.gen(function*() {
         const { read } = yield* Effect.promise(() => import("./LogFiles.ts"))
         const entries = yield* read(options, absent)

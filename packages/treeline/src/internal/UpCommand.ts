@@ -9,8 +9,9 @@ import * as StateDirectory from "@treeline/platform-node/StateDirectory"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as ConfigFile from "../ConfigFile.ts"
+import * as ConfigPlace from "./ConfigPlace.ts"
 import * as Console from "./Console.ts"
-import { UsageError } from "./Failure.ts"
+import { OtherConfiguration, UsageError } from "./Failure.ts"
 import * as Selection from "./Selection.ts"
 import * as Up from "./Up.ts"
 
@@ -41,7 +42,13 @@ export const upCommand = Effect.fn("treeline up")(function*(options: Options) {
   const { control } = yield* StateDirectory.locate({ file, daemon: config.daemon })
   const { ending, report } = yield* Effect.scoped(Effect.gen(function*() {
     // Before anything starts: two that run the same services would fight over their ports.
-    const listener = yield* NodeControl.listen(control)
+    const listener = yield* Effect.mapError(NodeControl.listen(control), (error) => {
+      if (error._tag !== "AlreadyRunning") return error
+      const { address, file: other, pid } = error
+      return other === null || ConfigPlace.isSame(file, other)
+        ? error
+        : new OtherConfiguration({ file, other, pid, address })
+    })
     return yield* Up.up(
       { ...options, file },
       ServiceHost.make({ load, loaded, file, version: options.version, pid: process.pid }),
