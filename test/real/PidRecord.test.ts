@@ -146,7 +146,7 @@ describe("the pid record", () => {
       fs.rmSync(path.dirname(file), { recursive: true })
       fs.chmodSync(directory, 0o777)
       const open = yield* Effect.flip(Effect.scoped(PidRecord.take(place, self, facts)))
-      assert.deepStrictEqual([open._tag, open.message.includes("others may write")], ["StateFolderError", true])
+      assert.deepStrictEqual([open._tag, open.message.includes("may be entered by others")], ["StateFolderError", true])
     }).pipe(Effect.scoped, Effect.provide(Daemons.layer)))
 
   it.live("C30: the folder and those above it are made, for their user only", () =>

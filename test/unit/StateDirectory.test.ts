@@ -84,9 +84,12 @@ describe("the state directory", () => {
 describe.skipIf(process.getuid === undefined)("the folder", () => {
   it.effect("peer 107: is made with the mode 0700, also under an umask that would leave more", () =>
     Effect.gen(function*() {
-      const directory = path.join(yield* folder, "a", "b")
+      const base = yield* folder
+      const directory = path.join(base, "a", "b")
+      const umask = process.umask(0)
+      yield* Effect.addFinalizer(() => Effect.sync(() => process.umask(umask)))
       yield* StateDirectory.make(directory)
-      assert.strictEqual(fs.statSync(directory).mode & 0o777, 0o700)
+      for (const made of [directory, path.dirname(directory)]) assert.strictEqual(fs.statSync(made).mode & 0o777, 0o700)
       yield* StateDirectory.make(directory)
     }))
 

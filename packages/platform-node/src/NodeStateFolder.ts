@@ -5,6 +5,7 @@ import * as Effect from "effect/Effect"
 import { existsSync } from "node:fs"
 import * as fs from "node:fs/promises"
 import * as path from "node:path"
+import * as OwnFolder from "./internal/OwnFolder.ts"
 
 const codeOf = (error: unknown): string => (error as NodeJS.ErrnoException).code ?? ""
 
@@ -34,17 +35,11 @@ const occupied = (error: unknown, to: string): boolean => {
   return busy.has(code) && existsSync(to)
 }
 
-/** Others must not be able to put anything into it. */
-const problemOf = async (directory: string): Promise<string | undefined> => {
-  const stat = await fs.lstat(directory)
-  if (!stat.isDirectory()) return "it is no folder"
-  if (process.getuid === undefined) return undefined
-  if (stat.uid !== process.getuid()) return "it belongs to another user"
-  return (stat.mode & 0o022) === 0 ? undefined : "others may write to it"
-}
-
 /**
  * The state folder at a path; nothing is made before something is to be written.
+ *
+ * Nothing is done in a folder that others may enter, that is somebody else's, or that is a symbolic link: what is in it may
+ * have been put there by anybody.
  *
  * @example
  * ```ts
@@ -74,7 +69,12 @@ export const make = (directory: string): StateFolder => {
     f: (file: string) => Promise<A>
   ): Effect.Effect<A, StateFolderError> =>
     Effect.tryPromise({
-      try: () => f(at(name)),
+      try: async () => {
+        // Before anything in it is believed, too.
+        const problem = operation === "make" ? OwnFolder.make(directory) : OwnFolder.problemOf(directory)
+        if (problem !== undefined) throw new Error(`${directory} ${problem}`)
+        return f(at(name))
+      },
       catch: (error) =>
         new StateFolderError({
           path: at(name),
@@ -93,8 +93,6 @@ export const make = (directory: string): StateFolder => {
     makeFolder: (name) =>
       attempt("make", name, async (folder) => {
         await fs.mkdir(folder, { recursive: true, mode: 0o700 })
-        const problem = await problemOf(directory)
-        if (problem !== undefined) throw new Error(problem)
       }),
     write: (name, text) =>
       attempt("write", name, async (file) => {

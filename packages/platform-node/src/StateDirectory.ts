@@ -7,10 +7,10 @@ import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import { Buffer } from "node:buffer"
 import { createHash } from "node:crypto"
-import * as fs from "node:fs"
 import * as os from "node:os"
 import * as path from "node:path"
 import * as process from "node:process"
+import * as OwnFolder from "./internal/OwnFolder.ts"
 
 /**
  * Where control is reached.
@@ -117,38 +117,15 @@ const decide = (
 
 const fits = (file: string, limit: number): boolean => Buffer.byteLength(file) <= limit
 
-/** Why a folder is not safe to keep a secret in, or undefined. Systems without user ids are not judged. */
-export const unsafe = (stat: fs.Stats): string | undefined => {
-  if (!stat.isDirectory()) return stat.isSymbolicLink() ? "is a symbolic link" : "is no folder"
-  const own = process.geteuid?.()
-  if (own === undefined) return undefined
-  if (stat.uid !== own) return `belongs to another user (uid ${stat.uid})`
-  return (stat.mode & 0o077) === 0
-    ? undefined
-    : `may be entered by others (mode ${(stat.mode & 0o777).toString(8)}): make it 0700`
-}
-
 /**
- * Makes a folder that only this user may enter, with those above it, and checks it: that it is this user's, no symbolic
- * link, and has the mode 0700. One that is there already is never changed. `field` is what the error names.
+ * Makes a folder that only this user may enter, with those above it that are missing, and checks it: that it is this
+ * user's, no symbolic link, and has the mode 0700. One that is there already is never changed. `field` is what the error
+ * names.
  */
 export const make = Effect.fn("StateDirectory.make")(function*(
   directory: string,
   field = "daemon.directory"
 ): Effect.fn.Return<void, InvalidSpec> {
-  const problem = yield* Effect.sync(() => {
-    try {
-      fs.mkdirSync(path.dirname(directory), { recursive: true })
-      // With its mode from the beginning; another one may have made it meanwhile.
-      try {
-        fs.mkdirSync(directory, { mode: 0o700 })
-      } catch (error) {
-        if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error
-      }
-      return unsafe(fs.lstatSync(directory))
-    } catch (error) {
-      return `can't be made: ${(error as NodeJS.ErrnoException).code ?? String(error)}`
-    }
-  })
+  const problem = yield* Effect.sync(() => OwnFolder.make(directory))
   if (problem !== undefined) return yield* new InvalidSpec({ field, problem: `${directory} ${problem}` })
 })
