@@ -58,6 +58,8 @@ export interface Options {
   readonly sparesOthers?: boolean
   /** Another program than `treeline`; `argv` are its arguments then. */
   readonly program?: ReadonlyArray<string>
+  /** A descriptor for standard output and standard error instead of pipes; nothing of it is heard here then. */
+  readonly output?: number
 }
 
 /** Starts the command with pipes; it and what its scratch folder knows of are killed when the test's scope closes. */
@@ -67,7 +69,7 @@ export const start = (argv: ReadonlyArray<string>, options: Options): Effect.Eff
     const { child, identity } = yield* Effect.acquireRelease(
       Effect.sync(() => {
         const child = child_process.spawn(file!, args, {
-          stdio: "pipe",
+          stdio: ["pipe", options.output ?? "pipe", options.output ?? "pipe"],
           cwd: options.scratch.directory,
           env: { ...environment(options.scratch), ...options.env }
         })
@@ -82,9 +84,9 @@ export const start = (argv: ReadonlyArray<string>, options: Options): Effect.Eff
     )
     let stdout = ""
     let stderr = ""
-    child.stdout.setEncoding("utf8").on("data", (chunk: string) => (stdout += chunk))
-    child.stderr.setEncoding("utf8").on("data", (chunk: string) => (stderr += chunk))
-    child.stdin.on("error", () => {}) // it has ended without reading
+    child.stdout?.setEncoding("utf8").on("data", (chunk: string) => (stdout += chunk))
+    child.stderr?.setEncoding("utf8").on("data", (chunk: string) => (stderr += chunk))
+    child.stdin?.on("error", () => {}) // it has ended without reading
     let outcome: Outcome | undefined = undefined
     child.on("close", (code, signal) => (outcome = { code, signal, stdout, stderr }))
     const detail = () => ({ argv, stdout, stderr })

@@ -9,8 +9,24 @@ import * as tty from "node:tty"
 /** A look again at a full pipe that someone has made non-blocking, in ms. */
 const pause = 5
 
+/** What is being written: nobody may read it, and then it waits for as long as this process lives. */
+const writing = new Set<Promise<void>>()
+
+/** Whether something that was to be written has not been taken yet. */
+export const isWriting = (): boolean => writing.size > 0
+
 /** Writes all of it; a reader that has gone is no failure. */
 export const writeAll = async (fd: number, bytes: Uint8Array): Promise<void> => {
+  const written = write(fd, bytes)
+  writing.add(written)
+  try {
+    await written
+  } finally {
+    writing.delete(written)
+  }
+}
+
+const write = async (fd: number, bytes: Uint8Array): Promise<void> => {
   let offset = 0
   while (offset < bytes.length) {
     const outcome = await new Promise<number | string | undefined>((resolve) => {
@@ -23,6 +39,17 @@ export const writeAll = async (fd: number, bytes: Uint8Array): Promise<void> => 
 }
 
 export const print = (fd: 1 | 2, line: string): Promise<void> => writeAll(fd, Buffer.from(`${line}\n`))
+
+/** How long the last words of a command may take to be taken, in ms. */
+const lastWithin = 3000
+
+/** Prints what a command says last. A reader that takes nothing does not keep it from ending. */
+export const printLast = async (fd: 1 | 2, line: string): Promise<void> => {
+  let limit: NodeJS.Timeout | undefined = undefined
+  const over = new Promise<void>((resolve) => (limit = setTimeout(resolve, lastWithin)))
+  await Promise.race([print(fd, line), over])
+  clearTimeout(limit)
+}
 
 export const isTerminal = (fd: 0 | 1 | 2): boolean => tty.isatty(fd)
 

@@ -59,7 +59,17 @@ export const isUnicode = (environment: Readonly<Record<string, string | undefine
 const isQuiet = ({ phase, services }: HostStatus): boolean =>
   phase === "running" && services.every(({ child: { state } }) => /^(?:Ready|Stopped|Failed)$/.test(state._tag))
 
-/** The display in this scope; what was printed is on the terminal when the scope has closed. */
+/** In a fiber of its own, because a write can't be interrupted: whoever waits for it does so for `flushWithin` at most. */
+const soon = (effect: Effect.Effect<unknown>): Effect.Effect<void> =>
+  Effect.flatMap(
+    Effect.forkDetach(effect, { startImmediately: true }),
+    (fiber) => Effect.asVoid(Effect.timeoutOption(Effect.interruptible(Fiber.await(fiber)), flushWithin))
+  )
+
+/**
+ * The display in this scope; what was printed is on the terminal when the scope has closed, unless that takes nothing for
+ * `flushWithin`.
+ */
 export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<Display, never, Scope.Scope> {
   const { fd } = options
   const colors = Console.canColor(fd)
@@ -130,21 +140,14 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
     const more = Effect.raceFirst(Effect.asVoid(Queue.peek(queue)), touched.await)
     yield* table ? Effect.timeoutOption(more, pause) : more
     touched.closeUnsafe()
-  })).pipe(Effect.forkScoped)
-  yield* Effect.addFinalizer(() =>
-    Fiber.interrupt(loop).pipe(
-      Effect.andThen(draw),
-      Effect.andThen(clear),
-      Effect.interruptible,
-      Effect.timeoutOption(flushWithin)
-    )
-  )
+  })).pipe(Effect.forkDetach)
+  yield* Effect.addFinalizer(() => soon(Fiber.interrupt(loop).pipe(Effect.andThen(draw), Effect.andThen(clear))))
   return {
     print: (line) => Effect.asVoid(Queue.offer(queue, line)),
     touch: Effect.sync(touch),
     leave: Effect.suspend(() => {
       left = true
-      return clear
+      return soon(clear)
     }),
     enter: (again) =>
       Effect.sync(() => {

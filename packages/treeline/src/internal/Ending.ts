@@ -1,6 +1,7 @@
 /** How this process ends, so that its caller learns how the program ended. */
 import type { ExitStatus } from "@treeline/core/ExitStatus"
 import * as os from "node:os"
+import * as Console from "./Console.ts"
 
 export type Ending = { readonly _tag: "Code"; readonly code: number } | {
   readonly _tag: "Signal"
@@ -41,11 +42,23 @@ export const like = (status: ExitStatus): Ending =>
 export const shellCodeOf = (ending: Ending): number =>
   ending._tag === "Code" ? ending.code : 128 + os.constants.signals[ending.signal]
 
+/**
+ * Ends with a code, also while a thread hangs in a write that nobody reads: `process.exit` would wait for that thread. One
+ * that is replaced by another program has none (execve(2)). Windows ends the threads by itself.
+ */
+const exit = (code: number): never => {
+  if (Console.isWriting() && process.platform !== "win32" && process.execve !== undefined) {
+    const { NODE_OPTIONS: _, ...environment } = process.env
+    process.execve(process.execPath, [process.execPath, "--eval", `process.exit(${code})`], environment)
+  }
+  process.exit(code)
+}
+
 /** Ends this process now. */
 export const end = (ending: Ending): never => {
-  if (ending._tag === "Code") process.exit(ending.code)
+  if (ending._tag === "Code") return exit(ending.code)
   process.removeAllListeners(ending.signal)
   process.kill(process.pid, ending.signal)
   // The first process of a container is not ended by its own signals (pid_namespaces(7)).
-  process.exit(shellCodeOf(ending))
+  return exit(shellCodeOf(ending))
 }

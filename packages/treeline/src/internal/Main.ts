@@ -349,14 +349,14 @@ const failed = async (argv: ReadonlyArray<string>, error: unknown): Promise<Endi
   const ownArguments = argv.includes("--") ? argv.slice(0, argv.indexOf("--")) : argv
   if (ownArguments.includes("--json")) {
     const text = Schema.encodeSync(Schema.fromJsonString(Failure))({ error: reason, message: reason.message, exitCode })
-    await Console.print(2, text)
+    await Console.printLast(2, text)
   } else {
     const more = path.length > 0
       ? `\nSee: ${path.join(" ")} --help`
       : reason._tag === "AlreadyRunning"
       ? "\n\"treeline status\" shows what runs, \"treeline down\" ends it"
       : ""
-    await Console.print(2, `treeline: ${reason.message}${more}`)
+    await Console.printLast(2, `treeline: ${reason.message}${more}`)
   }
   return Ending.code(exitCode)
 }

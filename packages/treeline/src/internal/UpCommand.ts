@@ -55,6 +55,6 @@ export const upCommand = Effect.fn("treeline up")(function*(options: Options) {
       (host) => Layer.build(NodeControl.serve(host, listener))
     )
   }))
-  if (options.json) yield* Effect.promise(() => Console.print(1, report))
+  if (options.json) yield* Effect.promise(() => Console.printLast(1, report))
   return ending
 }, Effect.provide([NodeFileSystem.layer, NodePath.layer]))
