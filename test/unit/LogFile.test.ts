@@ -595,6 +595,10 @@ describe("tail", () => {
       assert.deepStrictEqual(yield* LogFile.tail(path, { lines: 0 }), [])
       assert.deepStrictEqual(yield* LogFile.tail(path, { maxBytes: 3 }), ["", "7"])
       assert.deepStrictEqual(yield* LogFile.tail(path, { maxBytes: 6 }), ["5", "", "7"])
+      // So many of those that are wanted, however many others come after them.
+      const wanted = (line: string) => line !== "" && Number(line) < 4
+      assert.deepStrictEqual(yield* LogFile.tail(path, { lines: 2, wanted }), ["2", "3"])
+      assert.deepStrictEqual(yield* LogFile.tail(path, { maxBytes: 5, wanted }), [])
       files.remove(path)
       assert.deepStrictEqual(yield* LogFile.tail(path, { lines: 1 }), ["4"])
     })

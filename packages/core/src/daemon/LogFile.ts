@@ -213,19 +213,23 @@ const endOf = (path: string, limit: number) =>
   }))
 
 /**
- * The last lines of a log file and of the old ones behind it, oldest first: at most `lines` (default 100) from the last
- * `maxBytes` (default 1 MiB). Works without whoever writes the file (seed K16). Empty when there is no file.
+ * The last lines of a log file and of the old ones behind it, oldest first: at most `lines` (default 100) of those that are
+ * `wanted`, from the last `maxBytes` (default 1 MiB). Works without whoever writes the file (seed K16). Empty when there is no file.
  */
 export const tail = Effect.fn("LogFile.tail")(function*(
   path: string,
-  options: { readonly lines?: number | undefined; readonly maxBytes?: number | undefined } = {}
+  options: {
+    readonly lines?: number | undefined
+    readonly maxBytes?: number | undefined
+    readonly wanted?: ((line: string) => boolean) | undefined
+  } = {}
 ): Effect.fn.Return<ReadonlyArray<string>, PlatformError.PlatformError, FileSystem.FileSystem> {
-  const wanted = options.lines ?? 100
+  const { lines: count = 100, wanted = () => true } = options
   let room = options.maxBytes ?? 1024 * 1024
   const files: Array<Array<string>> = []
   let found = 0
   const seen = new Set<string>()
-  for (let n = 0; room > 0 && found < wanted; n++) {
+  for (let n = 0; room > 0 && found < count; n++) {
     const end = yield* endOf(n === 0 ? path : oldName(path, n), room)
     // A rotation may come between the file and the first old one, and leaves no file for a moment.
     if (end === undefined && n > 0) break
@@ -237,11 +241,11 @@ export const tail = Effect.fn("LogFile.tail")(function*(
     const start = end.whole ? 0 : end.bytes.indexOf(newline) + 1
     const text = decoder.decode(end.bytes.subarray(start), { stream: false })
     if (text === "") continue
-    const lines = (text.endsWith("\n") ? text.slice(0, -1) : text).split("\n")
+    const lines = (text.endsWith("\n") ? text.slice(0, -1) : text).split("\n").filter(wanted)
     files.push(lines)
     found += lines.length
   }
-  return wanted <= 0 ? [] : files.toReversed().flat().slice(-wanted)
+  return count <= 0 ? [] : files.toReversed().flat().slice(-count)
 })
 
 const newline = 0x0a

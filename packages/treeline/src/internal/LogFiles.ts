@@ -8,8 +8,11 @@ import { InternalError, type NothingRuns, type OtherConfiguration } from "./Fail
 import * as Selection from "./Selection.ts"
 import type { LogsOptions } from "./Services.ts"
 
-const isStream = (stream: LogsOptions["stream"]) => (text: string): boolean =>
-  stream === undefined || new RegExp(`^(?:\\S+ )?${stream} `).test(text)
+/** Whether a line of a file is of this stream, as the layout of the file says it; see `LogLine.formatter`. */
+export const isOf = (stream: LogsOptions["stream"], { timestamps }: { readonly timestamps: boolean }) => {
+  const pattern = new RegExp(`^${timestamps ? "\\S+ " : ""}${stream} `)
+  return (text: string): boolean => stream === undefined || pattern.test(text)
+}
 
 /** The log files of a configuration that nothing runs for (seed K16). */
 export const read = (options: LogsOptions, absent: NothingRuns | OtherConfiguration) =>
@@ -20,10 +23,8 @@ export const read = (options: LogsOptions, absent: NothingRuns | OtherConfigurat
     for (const child of names) {
       const { logs } = config.services[child]!
       if (logs === undefined) continue
-      const lines = yield* LogFile.tail(logs.file, { lines: options.lines })
-      entries.push(
-        ...lines.filter(isStream(options.stream)).map((text) => ({ _tag: "FileLine" as const, child, text }))
-      )
+      const lines = yield* LogFile.tail(logs.file, { lines: options.lines, wanted: isOf(options.stream, logs) })
+      entries.push(...lines.map((text) => ({ _tag: "FileLine" as const, child, text })))
     }
     if (!names.some((name) => config.services[name]?.logs !== undefined)) return yield* absent
     // Lines that begin with their times are in their order then; others stay as they are in their files.

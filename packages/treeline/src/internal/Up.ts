@@ -60,6 +60,13 @@ const failuresOf = ({ services }: HostStatus) =>
     problem: state._tag === "Failed" ? state.error.message : null
   }))
 
+/** Of which services something lives although all have ended. */
+const survivorsOf = ({ services }: HostStatus) =>
+  services.map(({ child: { state }, name }) => ({
+    service: name,
+    problem: state._tag === "Failed" && state.error.survivors.length > 0 ? state.error.message : null
+  }))
+
 /**
  * Shows services while they run, and ends them when it is asked to. `start` runs them in a scope, `serve` lets others ask
  * for them until after they have ended; `file` is their configuration.
@@ -201,7 +208,7 @@ export const up = Effect.fnUntraced(function*<E, R, E2, R2>(
   // Both end with the services: what they said last, and what became of them, is printed.
   yield* Effect.timeoutOption(Fiber.awaitAll([logs, events]), drainWithin)
   if (end._tag === "Failure") return yield* Effect.failCause(end.cause as Cause.Cause<never>)
-  const failed = Option.match(finished, { onNone: () => [], onSome: failuresOf })
+  const failed = Option.match(finished, { onNone: () => survivorsOf(last), onSome: failuresOf })
   if (failed.some(({ problem }) => problem !== null)) {
     return yield* new OperationFailed({ operation: "up", outcomes: failed })
   }
