@@ -1,11 +1,15 @@
 /** Which services a command asks: those of its configuration, and no others that are controlled at the same place. */
 import { assert, describe, it } from "@effect/vitest"
+import type { HostStatus } from "@treeline/core/daemon"
 import { NodeControl, StateDirectory } from "@treeline/platform-node"
-import { Effect, Layer } from "effect"
+import { Effect, Layer, Schema, Stream } from "effect"
 import * as fs from "node:fs"
+import { CommandReport } from "treeline"
 import * as Connection from "../../packages/treeline/src/internal/Connection.ts"
 import * as Scratch from "../support/Scratch.ts"
 import * as ScriptedHost from "../support/ScriptedHost.ts"
+import { ready } from "../support/Statuses.ts"
+import * as Command from "../support/TreelineCommand.ts"
 
 type Daemon = NonNullable<StateDirectory.Options["daemon"]>
 
@@ -15,8 +19,13 @@ const write = (scratch: Scratch.Scratch, name: string, daemon: Daemon = {}) => {
 }
 
 /** Services of a configuration, or of none that they tell, where it says; they run until the scope closes. */
-const serve = Effect.fnUntraced(function*(file: string, daemon: Daemon = {}, told: string | null = file) {
-  const { host } = ScriptedHost.make()
+const serve = Effect.fnUntraced(function*(
+  file: string,
+  daemon: Daemon = {},
+  told: string | null = file,
+  parts: Parameters<typeof ScriptedHost.make>[0] = {}
+) {
+  const { host } = ScriptedHost.make(parts)
   const { control } = yield* StateDirectory.locate({ file, daemon })
   const listener = yield* NodeControl.listen(control)
   const status = Effect.map(host.status, (status) => ({ ...status, host: { ...status.host, file: told } }))
@@ -98,5 +107,27 @@ describe("a command", () => {
       assert.strictEqual(yield* tagOf(b), "NothingRuns")
       yield* serve(b, { directory: "state-b" })
       assert.strictEqual(yield* tagOf(b), b)
+    }))
+
+  it.live("with --json tells a failure and nothing else on stderr; without it also how far it got", () =>
+    Effect.gen(function*() {
+      const scratch = yield* Scratch.make
+      const file = write(scratch, "treeline.json")
+      const restart = () =>
+        Stream.make<Array<HostStatus.Progress>>(
+          { _tag: "Changed", at: 1, service: "db", incarnation: 2, state: ready(20, 1) },
+          { _tag: "Done", at: 2, outcomes: [{ service: "db", problem: "it went wrong" }], report: null }
+        )
+      yield* serve(file, {}, file, { restart })
+      const options = { scratch, sparesOthers: true }
+      const { code, stderr, stdout } = yield* Command.run(["restart", "db", "--json"], options)
+      assert.deepStrictEqual([code, stdout], [1, ""])
+      const failure = Schema.decodeUnknownSync(Schema.fromJsonString(CommandReport.Failure))(stderr)
+      assert.strictEqual(failure.error._tag, "OperationFailed")
+      const plain = yield* Command.run(["restart", "db"], options)
+      assert.match(
+        plain.stderr,
+        /^db is ready.*\ntreeline: restart failed for 1 of 1 services:\n {2}db: it went wrong\n$/
+      )
     }))
 })

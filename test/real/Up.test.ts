@@ -29,11 +29,11 @@ const ask = Effect.fnUntraced(function*(
   return value as Readonly<Record<string, unknown>>
 })
 
-/** Runs a command that is to fail: nothing on stdout, and the last line of stderr is a `Failure`. */
+/** Runs a command that is to fail: nothing on stdout, and stderr is a `Failure`; of `up` its last line. */
 const refuse = Effect.fnUntraced(function*(scratch: Scratch.Scratch, argv: ReadonlyArray<string>) {
   const { code, stderr, stdout } = yield* run(scratch, [...argv, "--json"])
   assert.strictEqual(stdout, "")
-  const value: unknown = JSON.parse(stderr.trim().split("\n").at(-1)!)
+  const value: unknown = JSON.parse(argv[0] === "up" ? stderr.trim().split("\n").at(-1)! : stderr)
   assert.strictEqual(whyNot("Failure", value), undefined, stderr)
   const failure = Schema.decodeUnknownSync(CommandReport.Failure)(value)
   assert.strictEqual(failure.exitCode, code)

@@ -83,14 +83,14 @@ interface Done {
   readonly report: Report | null
 }
 
-/** Tells on stderr how far it is; what became of it when it is done. */
-const follow = <E>(progress: Stream.Stream<Progress, E>) =>
+/** Tells on stderr how far it is, unless that is for a program; what became of it when it is done. */
+const follow = <E>(progress: Stream.Stream<Progress, E>, { json }: Options) =>
   Effect.gen(function*() {
     let last: string | undefined = undefined
     const done: Array<Done> = []
     yield* Stream.runForEach(progress, (step) => {
       if (step._tag === "Done") done.push(step)
-      const text = Words.progress(step)
+      const text = json ? undefined : Words.progress(step)
       if (text === undefined || text === last) return Effect.void
       last = text
       return note(Cells.clean(text))
@@ -101,7 +101,7 @@ const follow = <E>(progress: Stream.Stream<Progress, E>) =>
 const operate = <E>(operation: Operation, options: Options, progress: Stream.Stream<Progress, E>) =>
   Effect.gen(function*() {
     const startedAt = performance.now()
-    const done = yield* follow(progress)
+    const done = yield* follow(progress, options)
     const outcomes = done?.outcomes ?? []
     if (outcomes.some(({ problem }) => problem !== null)) {
       return yield* new Reports.OperationFailed({ operation, outcomes })
