@@ -7,7 +7,7 @@ import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import type * as Ending from "./Ending.ts"
-import * as Grace from "./Grace.ts"
+import * as Flags from "./Flags.ts"
 
 /** How a command ends the process. */
 export interface Runner {
@@ -17,40 +17,10 @@ export interface Runner {
 
 const verbs = Effect.promise(() => import("./DaemonVerbs.ts"))
 
-const reasonOf = (error: unknown): string => error instanceof Error ? error.message : String(error)
+const options = { ...Flags.configuration, json: Flags.answerAsJson }
 
-const where = {
-  file: Flag.String("config").pipe(
-    Flag.withAlias("c"),
-    Flag.withMetavar("FILE"),
-    Flag.withDescription("The configuration; else TREELINE_CONFIG, else the one here or in a folder above"),
-    Flag.optional,
-    Flag.map(Option.getOrUndefined)
-  ),
-  flags: Flag.String("set").pipe(
-    Flag.withMetavar("PATH=VALUE"),
-    Flag.withDescription("Another value of the configuration; may come often"),
-    Flag.atLeast(0)
-  )
-}
-
-const options = {
-  ...where,
-  json: Flag.Boolean("json").pipe(
-    Flag.withDescription("One JSON object on stdout; an error is one on stderr"),
-    Flag.withDefault(false)
-  )
-}
-
-/** A time, in ms. */
 const time = (name: string, description: string) =>
-  Flag.String(name).pipe(
-    Flag.withMetavar("TIME"),
-    Flag.withDescription(description),
-    Flag.mapTryCatch(Grace.parse, reasonOf),
-    Flag.optional,
-    Flag.map(Option.getOrUndefined)
-  )
+  Flags.time(name, description).pipe(Flag.optional, Flag.map(Option.getOrUndefined))
 
 const readyWithin = time("wait", "How long it may take until it answers (10s)")
 
@@ -141,7 +111,7 @@ Exit codes:
 
   const run = Command.make(
     "run",
-    where,
+    Flags.configuration,
     (options) => ended(Effect.flatMap(verbs, ({ run }) => run({ ...options, version })))
   ).pipe(
     Command.withShortDescription("Be the daemon, in the foreground: for systemd and the like"),

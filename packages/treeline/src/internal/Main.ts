@@ -1,5 +1,4 @@
 /** The `treeline` command line. */
-import * as Containment from "@treeline/core/Containment"
 import type { ProcessPlatform } from "@treeline/core/ProcessPlatform"
 import * as Cause from "effect/Cause"
 import * as Argument from "effect/cli/Argument"
@@ -26,6 +25,7 @@ import * as DaemonCommands from "./DaemonCommands.ts"
 import { doctor } from "./Doctor.ts"
 import * as Ending from "./Ending.ts"
 import { exitCodeOf, Failure, type FailureReason, InternalError, UsageError } from "./Failure.ts"
+import * as Flags from "./Flags.ts"
 import * as Grace from "./Grace.ts"
 import { guard } from "./Guard.ts"
 import * as Help from "./Help.ts"
@@ -33,10 +33,6 @@ import { run } from "./Run.ts"
 import * as ServiceCommands from "./ServiceCommands.ts"
 
 const version: string = JSON.parse(fs.readFileSync(new URL("../../package.json", import.meta.url), "utf8")).version
-
-const reasonOf = (error: unknown): string => error instanceof Error ? error.message : String(error)
-
-const json = Flag.Boolean("json").pipe(Flag.withDefault(false))
 
 /** A descriptor that the parent has opened. */
 const descriptor = (name: string, description: string) =>
@@ -55,20 +51,12 @@ const commands = (ends: (ending: Ending.Ending) => void) => {
   const runCommand = Command.make(
     "run",
     {
-      grace: Flag.String("grace").pipe(
-        Flag.withMetavar("TIME"),
-        Flag.withDescription("From the first signal to the kill: 5s, 500ms, \"2 minutes\"; 0 kills at once (5s)"),
-        Flag.mapTryCatch(Grace.parse, reasonOf),
-        Flag.withDefault(5000)
-      ),
-      require: Flag.Literals("require", Containment.Level.literals).pipe(
-        Flag.withMetavar("LEVEL"),
-        Flag.withDescription("Start nothing unless this containment is promised"),
-        Flag.optional
-      ),
-      json: json.pipe(
-        Flag.withDescription("One JSON object on stdout at the end; the command's own stdout goes to stderr")
-      ),
+      grace: Flags.time("grace", "From the first signal to the kill: 5s, 500ms, \"2 minutes\"; 0 kills at once (5s)")
+        .pipe(
+          Flag.withDefault(5000)
+        ),
+      require: Flags.requiredLevel,
+      json: Flags.json("One JSON object on stdout at the end; the command's own stdout goes to stderr"),
       report: Flag.String("report").pipe(
         Flag.withMetavar("FILE"),
         Flag.withDescription("Write the same object to a file, such as /dev/fd/3; stdout stays the command's"),
@@ -82,7 +70,7 @@ const commands = (ends: (ending: Ending.Ending) => void) => {
         run({
           ...options,
           grace,
-          require: Option.getOrUndefined(require),
+          require,
           report: Option.getOrUndefined(report)
         }),
         { hostDeathGrace: grace }
@@ -114,7 +102,7 @@ Exit codes:
 
   const doctorCommand = Command.make(
     "doctor",
-    { json: json.pipe(Flag.withDescription("The report as one JSON object")) },
+    { json: Flags.json("The report as one JSON object") },
     // A diagnosis ends nothing, not even what a dead host has left.
     (options) => ended(on(doctor({ ...options, version }), { sweepOrphaned: false }))
   ).pipe(
@@ -132,7 +120,7 @@ Exit codes:
       grace: Flag.String("termination-grace-period").pipe(
         Flag.withMetavar("SECONDS"),
         Flag.withDescription("From SIGTERM to SIGKILL; 0 kills at once (5.0)"),
-        Flag.mapTryCatch(Grace.parseSeconds, reasonOf),
+        Flag.mapTryCatch(Grace.parseSeconds, Flags.reasonOf),
         Flag.withDefault(5000)
       )
     },
@@ -161,23 +149,17 @@ Exit codes:
   const sidecarCommand = Command.make(
     "sidecar",
     {
-      grace: Flag.String("grace").pipe(
-        Flag.withMetavar("TIME"),
-        Flag.withDescription("From SIGTERM to SIGKILL where a spawn does not say: 5s, 500ms; 0 kills at once (5s)"),
-        Flag.mapTryCatch(Grace.parse, reasonOf),
-        Flag.withDefault(5000)
-      ),
-      require: Flag.Literals("require", Containment.Level.literals).pipe(
-        Flag.withMetavar("LEVEL"),
-        Flag.withDescription("Start nothing unless this containment is promised"),
-        Flag.optional
-      )
+      grace: Flags.time("grace", "From SIGTERM to SIGKILL where a spawn does not say: 5s, 500ms; 0 kills at once (5s)")
+        .pipe(
+          Flag.withDefault(5000)
+        ),
+      require: Flags.requiredLevel
     },
     ({ grace, require }) =>
       ended(on(
         Effect.flatMap(
           sidecarCommands,
-          ({ sidecar }) => sidecar({ version, grace, require: Option.getOrUndefined(require) })
+          ({ sidecar }) => sidecar({ version, grace, require })
         ),
         { hostDeathGrace: grace }
       ))
@@ -208,25 +190,14 @@ them at once.`),
   const configCommand = Command.make(
     "config",
     {
-      file: Flag.String("config").pipe(
-        Flag.withAlias("c"),
-        Flag.withMetavar("FILE"),
-        Flag.withDescription("The file; else TREELINE_CONFIG, else the one here or in a folder above"),
-        Flag.optional
-      ),
-      flags: Flag.String("set").pipe(
-        Flag.withMetavar("PATH=VALUE"),
-        Flag.withDescription("Another value, such as services.web.restart.mode=transient; may come often"),
-        Flag.atLeast(0)
-      ),
+      ...Flags.configuration,
       explain: Flag.Boolean("explain").pipe(
         Flag.withDescription("Each value and where it comes from"),
         Flag.withDefault(false)
       ),
-      json: json.pipe(Flag.withDescription("One JSON object"))
+      json: Flags.json("One JSON object")
     },
-    ({ file, ...options }) =>
-      ended(Effect.flatMap(configCommands, ({ config }) => config({ ...options, file: Option.getOrUndefined(file) })))
+    (options) => ended(Effect.flatMap(configCommands, ({ config }) => config(options)))
   ).pipe(
     Command.withShortDescription("Check the configuration and show what holds"),
     Command.withDescription(`Reads treeline.config.ts, treeline.json or a Procfile, checks it, and shows what
@@ -253,7 +224,7 @@ Exit codes:
         Flag.withDescription("json, ts or procfile (json)"),
         Flag.withDefault("json" as const)
       ),
-      json: json.pipe(Flag.withDescription("The file that was written, as one JSON object"))
+      json: Flags.json("The file that was written, as one JSON object")
     },
     (options) => ended(Effect.flatMap(configCommands, ({ init }) => init(options)))
   ).pipe(

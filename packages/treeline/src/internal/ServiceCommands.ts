@@ -7,8 +7,8 @@ import * as Argument from "effect/cli/Argument"
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"
-import * as Option from "effect/Option"
 import type * as Ending from "./Ending.ts"
+import * as Flags from "./Flags.ts"
 import { signals } from "./SignalNames.ts"
 
 /** How a command ends the process. */
@@ -20,25 +20,7 @@ export interface Runner {
 
 const services = Effect.promise(() => import("./Services.ts"))
 
-const where = {
-  file: Flag.String("config").pipe(
-    Flag.withAlias("c"),
-    Flag.withMetavar("FILE"),
-    Flag.withDescription("The configuration; else TREELINE_CONFIG, else the one here or in a folder above"),
-    Flag.optional,
-    Flag.map(Option.getOrUndefined)
-  ),
-  flags: Flag.String("set").pipe(
-    Flag.withMetavar("PATH=VALUE"),
-    Flag.withDescription("Another value of the configuration; may come often"),
-    Flag.atLeast(0)
-  )
-}
-
-const json = (description: string) =>
-  Flag.Boolean("json").pipe(Flag.withDescription(description), Flag.withDefault(false))
-
-const client = { ...where, json: json("One JSON object on stdout; an error is one on stderr") }
+const client = { ...Flags.configuration, json: Flags.answerAsJson }
 
 const names = Argument.String("NAMES").pipe(
   Argument.withDescription("Services or groups; none means all"),
@@ -70,15 +52,13 @@ const signalOf = (text: string): (typeof signals)[number] => {
   return found
 }
 
-const messageOf = (error: unknown): string => error instanceof Error ? error.message : String(error)
-
 /** All of them. */
 export const make = ({ ended, onPlatform, version }: Runner) => {
   const up = Command.make(
     "up",
     {
-      ...where,
-      json: json("One JSON object on stdout at the end; what happens goes to stderr as text"),
+      ...Flags.configuration,
+      json: Flags.json("One JSON object on stdout at the end; what happens goes to stderr as text"),
       quiet: Flag.Boolean("quiet").pipe(
         Flag.withAlias("q"),
         Flag.withDescription("No lines of the services; what happens to them is still told"),
@@ -269,7 +249,7 @@ ${codes}`),
       name: Argument.String("NAME").pipe(Argument.withDescription("A service")),
       signal: Argument.String("SIGNAL").pipe(
         Argument.withDescription(signalNames),
-        Argument.mapTryCatch(signalOf, messageOf)
+        Argument.mapTryCatch(signalOf, Flags.reasonOf)
       )
     },
     (options) => ended(Effect.flatMap(services, ({ signal }) => signal(options)))
