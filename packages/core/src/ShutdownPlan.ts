@@ -91,6 +91,29 @@ export const interrupt = (within: Duration.Input): Step => ({ action: { _tag: "I
 /** Asks the windows of the tree to close (Windows) and waits at most `within`. */
 export const requestClose = (within: Duration.Input): Step => ({ action: { _tag: "RequestClose" }, within })
 
+/** A step as it is written in data: a signal by its name, or one of the other ways to ask. */
+export interface NamedStep {
+  readonly action: ChildProcess.Signal | "closeStdin" | "interrupt" | "requestClose"
+  /** Of a signal. Default: `tree`. */
+  readonly target?: Target | undefined
+  /** Default: 5 s. */
+  readonly within?: Duration.Input | undefined
+}
+
+/** The step that is meant. */
+export const named = ({ action, target, within = "5 seconds" }: NamedStep): Step => {
+  switch (action) {
+    case "closeStdin":
+      return closeStdin(within)
+    case "interrupt":
+      return interrupt(within)
+    case "requestClose":
+      return requestClose(within)
+    default:
+      return signal(action, { target, within })
+  }
+}
+
 /** Runs an effect; effect and waiting together take at most `within`. `name` appears in progress and in the log. */
 export const run = (name: string, effect: Effect.Effect<unknown, unknown>, within: Duration.Input): Step => ({
   action: { _tag: "Run", name, effect },

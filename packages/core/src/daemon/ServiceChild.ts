@@ -90,19 +90,6 @@ const livenessOf = (service: Common, liveness: Liveness, index: number): Probe.L
   return Probe.liveness(probe, liveness)
 }
 
-const stepOf = ({ action, target, within }: Service["shutdown"]["steps"][number]): ShutdownPlan.Step => {
-  switch (action) {
-    case "closeStdin":
-      return ShutdownPlan.closeStdin(within)
-    case "interrupt":
-      return ShutdownPlan.interrupt(within)
-    case "requestClose":
-      return ShutdownPlan.requestClose(within)
-    default:
-      return ShutdownPlan.signal(action, { target, within })
-  }
-}
-
 const modes = { permanent: Restart.permanent, transient: Restart.transient, temporary: Restart.temporary }
 
 const restartOf = ({ backoff, mode, ...codes }: Service["restart"]): Restart.Policy =>
@@ -121,7 +108,7 @@ const optionsOf = (service: Common): Child.Options => ({
   readiness: service.readiness === undefined ? undefined : readinessOf(service, service.readiness),
   liveness: service.liveness.map((liveness, index) => livenessOf(service, liveness, index)),
   restart: restartOf(service.restart),
-  shutdown: ShutdownPlan.make(service.shutdown.steps.map(stepOf), { cap: service.shutdown.cap }),
+  shutdown: ShutdownPlan.make(service.shutdown.steps.map(ShutdownPlan.named), { cap: service.shutdown.cap }),
   limits: Object.keys(service.limits).length === 0 ? undefined : service.limits,
   require: service.require
 })

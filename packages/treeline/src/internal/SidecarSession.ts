@@ -171,21 +171,7 @@ export const parse = (bytes: Uint8Array): Parsed => {
 
 /** A plan of the protocol as one of the library. */
 const planOf = ({ cap, steps }: Protocol.Plan): ShutdownPlan.ShutdownPlan =>
-  ShutdownPlan.make(
-    steps.map(({ action, target, within = 5000 }) => {
-      switch (action) {
-        case "closeStdin":
-          return ShutdownPlan.closeStdin(within)
-        case "interrupt":
-          return ShutdownPlan.interrupt(within)
-        case "requestClose":
-          return ShutdownPlan.requestClose(within)
-        default:
-          return ShutdownPlan.signal(action, { within, target })
-      }
-    }),
-    { cap }
-  )
+  ShutdownPlan.make(steps.map(ShutdownPlan.named), { cap })
 
 const commandOf = (spawn: Protocol.Spawn): ChildProcess.StandardCommand => {
   const { args = [], command, cwd, env = {}, inheritEnv = true, shell, stderr, stdin, stdout } = spawn
