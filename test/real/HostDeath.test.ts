@@ -169,6 +169,9 @@ describe.runIf(process.platform === "linux")("the host dies", () => {
           const guardian = Host.guardianAmongChildren(host)
           return guardian !== undefined && guardian.pid !== first.pid && guardian
         })
+        // It is seen before the host has come to tell it.
+        host.order("answer")
+        yield* host.awaitLine("answered")
         assert.isTrue(host.isAlive())
         assert.strictEqual(scratch.living().length, 9)
         host.signal("SIGKILL")
