@@ -198,12 +198,11 @@ describe("a daemon", () => {
             // 20 is above what Node closes by itself.
             child_process.spawn("bash", [
               "-c",
-              `exec 20>"$4"; (${starter}) | cat`,
+              `exec 20>&3 3>&-; (${starter}) | cat`,
               "bash",
               process.execPath,
               program("daemonCommand"),
-              scratch.directory,
-              "/dev/fd/3"
+              scratch.directory
             ], {
               stdio: ["ignore", "pipe", "inherit", "pipe"],
               detached: true,
