@@ -312,6 +312,8 @@ layer(platform, { excludeTestServices: true })("control over a socket", (it) => 
           const client = yield* NodeControl.connect((yield* runtime(name)).control)
           assert.strictEqual(client.server.pid, 7)
         }
+        const second = yield* Effect.flip(NodeControl.listen((yield* runtime("other")).control))
+        assert.deepStrictEqual([second._tag, second._tag === "AlreadyRunning" && second.pid], ["AlreadyRunning", 7])
       }))
       assert(control._tag === "Socket" && control.link !== null)
       assert.isUndefined(fs.lstatSync(control.link, { throwIfNoEntry: false }))

@@ -262,7 +262,9 @@ const listenSocket = Effect.fnUntraced(function*(
   if (link !== null) yield* makeFolder(path.dirname(link))
   const prepared = Effect.gen(function*() {
     const won = yield* claim(file, claimed)
-    yield* refuseSecond({ address: file, socket: dial({ path: file }) })
+    // Another starter may have had another folder for short paths.
+    const other = yield* Effect.sync(() => leadsTo(link))
+    for (const path of new Set([file, other ?? file])) yield* refuseSecond({ address: path, socket: dial({ path }) })
     const there = yield* Effect.sync(() => statOf(file))
     if (there !== undefined && !there.isSocket()) {
       return yield* new InvalidSpec({ field, problem: `${file} is there and is no socket` })
@@ -288,6 +290,10 @@ const listenSocket = Effect.fnUntraced(function*(
     return { server, token: undefined, address: file }
   }))
 })
+
+/** Where a symbolic link leads; undefined where there is none. */
+const leadsTo = (link: string | null): string | undefined =>
+  link !== null && statOf(link)?.isSymbolicLink() === true ? fs.readlinkSync(link) : undefined
 
 /** A symbolic link for as long as the scope lives. */
 const leadTo = (link: string, file: string) =>
@@ -450,7 +456,7 @@ const socketAt = (file: string, link: string | null): Effect.Effect<ControlClien
       new ControlUnavailable({ address: file, reason, detail })
     try {
       // Where the server put it, which may have had another environment.
-      const found = link !== null && statOf(link)?.isSymbolicLink() === true ? fs.readlinkSync(link) : file
+      const found = leadsTo(link) ?? file
       const stat = statOf(found)
       if (stat === undefined) return unavailable("NotRunning", "there is no socket")
       if (!stat.isSocket()) return unavailable("Foreign", `${found} is no socket`)
