@@ -155,7 +155,7 @@ layer(quiet, { excludeTestServices: true })("a client", (it) => {
         const client = yield* NodeControl.connect(control)
         const asking = [
           client.reopenLogs,
-          Stream.runDrain(client.events),
+          Stream.runDrain(client.events({ follow: true })),
           Stream.runDrain(client.logs({ follow: true })),
           Stream.runDrain(client.start()),
           Stream.runDrain(client.shutdown()),

@@ -74,6 +74,7 @@ export const make = (parts: Partial<ServiceHost.ServiceHost> = {}) => {
       logs: [],
       blocking: []
     })),
+    recent: Effect.sync(() => events.recent),
     events: events.stream(1024),
     logs: noLogs,
     pools: Effect.succeed(new Map()),

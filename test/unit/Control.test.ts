@@ -223,7 +223,7 @@ describe("a subscription to the events", () => {
   it.effect("gets all of them", () =>
     Effect.gen(function*() {
       const { client, emit, end } = yield* clientOf()
-      const { fiber, seen } = yield* reading(client.Events())
+      const { fiber, seen } = yield* reading(client.Events({ follow: true }))
       yield* flood(emit, 5000)
       end()
       assert.strictEqual(yield* ending(fiber), "done")
@@ -233,12 +233,24 @@ describe("a subscription to the events", () => {
       )
     }))
 
+  it.effect("that does not follow gets those that are kept, at once, and ends", () =>
+    Effect.gen(function*() {
+      const { client, emit } = yield* clientOf()
+      assert.deepStrictEqual(yield* Stream.runCollect(client.Events({ follow: false })), [])
+      yield* flood(emit, 300)
+      const kept = yield* Stream.runCollect(client.Events({ follow: false }))
+      assert.deepStrictEqual(kept, Array.from({ length: 256 }, (_, n) => ScriptedHost.paused(44 + n)))
+    }))
+
   it.effect("peer 110: whose reader lets too many wait is dropped and told so; the others go on", () =>
     Effect.gen(function*() {
       const { client, emit } = yield* clientOf({}, { events: 500 })
       // The second element is never done with.
-      const slow = yield* reading(client.Events(), (count) => count === 2 ? Effect.sleep(1) : Effect.void)
-      const other = yield* reading(client.Events())
+      const slow = yield* reading(
+        client.Events({ follow: true }),
+        (count) => count === 2 ? Effect.sleep(1) : Effect.void
+      )
+      const other = yield* reading(client.Events({ follow: true }))
       yield* flood(emit, 2000)
       yield* TestClock.adjust(1)
       assert.match(yield* ending(slow.fiber), /^SubscriberDropped \d{3,4}$/)
@@ -251,7 +263,7 @@ describe("a subscription to the events", () => {
     Effect.gen(function*() {
       const { client, emit } = yield* clientOf({}, { takeWithin: 5000 })
       // More than the client reads ahead.
-      const slow = yield* reading(client.Events(), () => Effect.sleep("1 minute"))
+      const slow = yield* reading(client.Events({ follow: true }), () => Effect.sleep("1 minute"))
       yield* flood(emit, 40)
       yield* TestClock.adjust("1 minute")
       yield* TestClock.adjust("1 hour")
@@ -261,7 +273,7 @@ describe("a subscription to the events", () => {
   it.effect("whose reader is slow and takes what there is in time stays", () =>
     Effect.gen(function*() {
       const { client, emit, end } = yield* clientOf({}, { takeWithin: 5000 })
-      const slow = yield* reading(client.Events(), () => Effect.sleep(100))
+      const slow = yield* reading(client.Events({ follow: true }), () => Effect.sleep(100))
       yield* flood(emit, 40)
       yield* TestClock.adjust("1 minute")
       end()

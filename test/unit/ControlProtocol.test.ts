@@ -128,7 +128,7 @@ describe("a server of control", () => {
     "a ping as its first word": [[{ _tag: "Ping" }], "Defect Malformed"],
     "an acknowledgement as its first word": [[{ _tag: "Ack", requestId: 7 }], "Defect Malformed"],
     "a frame that is too large": [[`{${"x".repeat(300_000)}`], "Defect TooLarge"],
-    "an id twice": [[request(3, "Events"), request(3, "Status")], "Exit Malformed"],
+    "an id twice": [[request(3, "Events", { follow: true }), request(3, "Status")], "Exit Malformed"],
     "another version": [[request(4, "Status", null, "2")], "Exit VersionMismatch"],
     "no version": [[{ ...request(4, "Status"), headers: [] }], "Exit VersionMismatch"]
   }
@@ -233,10 +233,10 @@ describe("a server of control", () => {
     Effect.gen(function*() {
       const { connect } = yield* serve({}, { requests: 3 })
       const peer = yield* connect
-      yield* peer.say(...[1, 2, 3].map((id) => request(id, "Events")))
+      yield* peer.say(...[1, 2, 3].map((id) => request(id, "Events", { follow: true })))
       assert.isTrue(peer.isOpen)
       yield* peer.say({ _tag: "Interrupt", requestId: 2 })
-      yield* peer.say(request(4, "Events"))
+      yield* peer.say(request(4, "Events", { follow: true }))
       assert.deepStrictEqual(peer.frames.map(({ _tag, requestId }) => [_tag, requestId]), [["Exit", 2]])
       yield* peer.say(request(5, "Status"))
       assert.deepStrictEqual([peer.verdict, peer.frames.at(-1)?.requestId], ["Exit TooMany", 5])
@@ -274,7 +274,7 @@ describe("a server of control", () => {
         reopenLogs: Effect.ensuring(Effect.never, Effect.sync(() => ended.push("call")))
       })
       const peer = yield* connect
-      yield* peer.say(request(1, "Events"), request(2, "ReopenLogs"))
+      yield* peer.say(request(1, "Events", { follow: true }), request(2, "ReopenLogs"))
       assert.deepStrictEqual(ended, [])
       yield* peer.gone
       assert.deepStrictEqual([ended.toSorted(), peer.isOpen], [["call", "events"], false])
@@ -291,6 +291,7 @@ describe("a server of control", () => {
       const all = [...Control.Control.requests.keys()]
       const payloads: Readonly<Record<string, unknown>> = {
         Watch: { every: 1 },
+        Events: { follow: true },
         Logs: { services: [], from: "now", follow: false },
         Resume: { names: [], reload: false },
         Signal: { name: "web", signal: "SIGHUP", target: "tree" },
@@ -320,7 +321,7 @@ describe("a server of control", () => {
       const { close, connect } = yield* serve()
       const [reader, stuck] = [yield* connect, yield* connect]
       stuck.taking.closeUnsafe()
-      yield* reader.say(request(1, "Events"))
+      yield* reader.say(request(1, "Events", { follow: true }))
       yield* stuck.say(hello)
       const closing = yield* Effect.forkChild(close)
       yield* settle

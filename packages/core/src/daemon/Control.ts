@@ -112,7 +112,13 @@ export class Control extends RpcGroup.make(
     error: SubscriberDropped,
     stream: true
   }),
-  Rpc.make("Events", { success: HostEvent, error: SubscriberDropped, stream: true }),
+  /** The last events that are kept, and with `follow` all that come. */
+  Rpc.make("Events", {
+    payload: { follow: Schema.Boolean },
+    success: HostEvent,
+    error: SubscriberDropped,
+    stream: true
+  }),
   Rpc.make("Logs", {
     payload: LogQuery,
     success: Entry,

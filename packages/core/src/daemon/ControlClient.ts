@@ -92,7 +92,11 @@ export interface Client {
     HostStatus,
     SubscriberDropped | Unserved
   >
-  readonly events: Stream.Stream<HostEvent, SubscriberDropped | Unserved>
+  /** The last events; with `follow` also all that come, else it ends. */
+  readonly events: (options?: { readonly follow?: boolean | undefined }) => Stream.Stream<
+    HostEvent,
+    SubscriberDropped | Unserved
+  >
   readonly logs: (query?: LogOptions) => Stream.Stream<Entry, UnknownChild | SubscriberDropped | Unserved>
   /** Of these services and groups, or of all. What was begun goes on when nobody reads the stream any more. */
   readonly start: (names?: Names) => Operation<UnknownChild>
@@ -307,7 +311,7 @@ export const make = Effect.fn("ControlClient.make")(function*(
     server,
     status: soon(calls.Status()),
     watch: ({ every = 1000 } = {}) => streamed((calls) => calls.Watch({ every })),
-    events: streamed((calls) => calls.Events(undefined, { streamBufferSize: readAhead })),
+    events: ({ follow = false } = {}) => streamed((calls) => calls.Events({ follow }, { streamBufferSize: readAhead })),
     logs: ({ follow = false, from = "start", services = [], stream } = {}) =>
       streamed((calls) =>
         calls.Logs(

@@ -209,7 +209,12 @@ const answers = (host: ServiceHost, options: Options) => {
       ),
     Status: () => host.status,
     Watch: ({ every }) => taken("status", takeWithin, snapshots(host, every)),
-    Events: () => taken("events", takeWithin, events(host, options.events ?? 4096)),
+    Events: ({ follow }) =>
+      taken(
+        "events",
+        takeWithin,
+        follow ? events(host, options.events ?? 4096) : Stream.unwrap(Effect.map(host.recent, Stream.fromArray))
+      ),
     Logs: (query) => taken("logs", takeWithin, logs(host, query)),
     Start: ({ names }) => host.start(names),
     Stop: ({ names }) => host.stop(names),

@@ -62,6 +62,8 @@ export interface ServiceHost {
    * what the trees use.
    */
   readonly status: Effect.Effect<HostStatus>
+  /** The last events: 256 at most. */
+  readonly recent: Effect.Effect<ReadonlyArray<HostEvent>>
   /** The last events and then all that come; a reader that is slower than 1,024 events loses the oldest. */
   readonly events: Stream.Stream<HostEvent>
   readonly logs: Logs.Logs
@@ -563,6 +565,7 @@ export const make = Effect.fn("ServiceHost.make")(function*(
 
   return {
     status,
+    recent: Effect.sync(() => events.recent),
     events: events.stream(eventsCapacity),
     logs,
     pools: Effect.sync(() => pools.all),

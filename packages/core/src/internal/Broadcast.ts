@@ -39,6 +39,11 @@ export class Broadcast<A> {
     for (const listener of this.listeners) listener.onEvent(event)
   }
 
+  /** The last events. */
+  get recent(): ReadonlyArray<A> {
+    return [...this.history]
+  }
+
   /** The last events, and from now on each new one, until it is over; returns how to stop listening. */
   listen(listener: Listener<A>): () => void {
     for (const event of this.history) listener.onEvent(event)

@@ -255,21 +255,17 @@ export const logs = Effect.fn("treeline logs")(function*(options: LogsOptions) {
   return Ending.code(0)
 }, Effect.scoped)
 
-/** After so long without another one, all events that were kept have come, in ms. */
-const settled = 300
-
 const clock = (at: number): string => new Date(at).toTimeString().slice(0, 8)
 
 export const events = Effect.fn("treeline events")(function*(options: Options & { readonly follow: boolean }) {
   const { client } = yield* Connection.open(options)
-  const all = client.events
+  const events = client.events({ follow: options.follow })
   if (options.json && !options.follow) {
-    const events = yield* Stream.runCollect(Stream.timeout(all, settled))
-    yield* answer(Reports.Events, { events })
+    yield* answer(Reports.Events, { events: yield* Stream.runCollect(events) })
     return Ending.code(0)
   }
   const encode = Schema.encodeSync(Schema.fromJsonString(Reports.Event))
-  yield* Stream.runForEach(options.follow ? all : Stream.timeout(all, settled), (event) => {
+  yield* Stream.runForEach(events, (event) => {
     if (options.json) return print(encode(event))
     const text = Words.event(event)
     return text === undefined ? Effect.void : print(`${clock(Words.timeOf(event))} ${Cells.clean(text)}`)
