@@ -147,6 +147,23 @@ describe("a daemon", () => {
   )
 
   real(
+    "K12: one whose control does not answer is told to be there, and a stop ends it and its services",
+    (scratch) =>
+      Effect.gen(function*() {
+        const daemon = yield* Daemons.make(scratch)
+        const { pid } = yield* Daemon.start(daemon)
+        yield* scratch.awaitNamed("leaf")
+        // Stopped, so that the system accepts connections which nobody answers.
+        signalIfAlive(pid!, "SIGSTOP")
+        const status = yield* Daemon.status(daemon)
+        assert.deepStrictEqual([status.status, status.pid, status.answers], ["running", pid, false])
+        const stopped = yield* Daemon.stop(daemon, { grace: 200 })
+        assert.deepStrictEqual([stopped.status, stopped.pid, stopped.forced], ["stopped", pid, true])
+        yield* scratch.awaitNoneLiving()
+      })
+  )
+
+  real(
     "peer 104: killed, it takes its services with it; the next start replaces its socket and its record",
     (scratch) =>
       Effect.gen(function*() {

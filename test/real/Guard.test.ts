@@ -551,7 +551,7 @@ say("code", guarded.wait())
   }
 
   it.live.skipIf(whyNotUnprivileged() !== undefined)(
-    "F16: a process that may not be signalled is an error and not \"gone\" (needs root to set up)",
+    "F16, K6: a process that may not be signalled is an error and not \"gone\" (needs root to set up)",
     (context) =>
       Effect.gen(function*() {
         const scratch = yield* Scratch.make

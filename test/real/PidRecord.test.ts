@@ -75,7 +75,7 @@ describe("the pid record", () => {
     60_000
   )
 
-  it.live("C4, peer 114: that of a killed process is stale and is replaced", () =>
+  it.live("C4, K8, peer 114: that of a killed process is stale and is replaced", () =>
     Effect.gen(function*() {
       const { directory, place, scratch, self } = yield* setup
       const holder = yield* contender(scratch)
@@ -94,7 +94,7 @@ describe("the pid record", () => {
       assert.strictEqual(fs.readdirSync(path.join(directory, "daemon")).length, 1)
     }).pipe(Effect.scoped, Effect.provide(Daemons.layer)))
 
-  it.live("C18: a record with another start time or boot is nobody's, and the process of its pid is not touched", () =>
+  it.live("C18, K8: a record with another start time or boot is nobody's, and the process of its pid is not touched", () =>
     Effect.gen(function*() {
       const { directory, place, platform, self } = yield* setup
       const stranger = yield* Effect.acquireRelease(
@@ -132,7 +132,7 @@ describe("the pid record", () => {
       assert.strictEqual(yield* platform.signalProcess(zombie, "SIGKILL"), "Gone")
     }).pipe(Effect.scoped, Effect.provide(Daemons.layer)))
 
-  it.live("C33: rubbish in its place is told and kept, and so is a folder of others", () =>
+  it.live("C33, K8: rubbish in its place is told and kept, and so is a folder of others", () =>
     Effect.gen(function*() {
       const { directory, place, self } = yield* setup
       const file = path.join(directory, "daemon", "7-ab.json")

@@ -51,7 +51,7 @@ export const ask = (socket: string): Effect.Effect<Option.Option<Daemon.Answer>>
       resume(version === undefined ? Effect.succeedNone : Effect.succeedSome({ pid: Number(pid), version }))
     })
     return Effect.sync(() => connection.destroy())
-  })
+  }).pipe(Effect.timeoutOption("1 second"), Effect.map(Option.flatten))
 
 /** A daemon as commands know it. */
 export const make = (scratch: Place, behaviour = "well") =>
