@@ -72,7 +72,7 @@ describe.skipIf(process.platform === "win32")("treeline up whose output nobody r
       const scratch = yield* Scratch.make
       configure(scratch, { services: {} })
       const { full } = yield* fullPipe(scratch)
-      const { code } = yield* (yield* Command.start(["up"], { scratch, output: full })).ended
+      const { code } = yield* (yield* Command.start(["up"], { scratch, errors: full })).ended
       assert.strictEqual(code, 2)
     }))
 })

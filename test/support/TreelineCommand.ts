@@ -58,8 +58,9 @@ export interface Options {
   readonly sparesOthers?: boolean
   /** Another program than `treeline`; `argv` are its arguments then. */
   readonly program?: ReadonlyArray<string>
-  /** A descriptor for standard output and standard error instead of pipes; nothing of it is heard here then. */
+  /** Descriptors for standard output and standard error instead of pipes; nothing of them is heard here then. */
   readonly output?: number
+  readonly errors?: number
 }
 
 /** Starts the command with pipes; it and what its scratch folder knows of are killed when the test's scope closes. */
@@ -69,7 +70,7 @@ export const start = (argv: ReadonlyArray<string>, options: Options): Effect.Eff
     const { child, identity } = yield* Effect.acquireRelease(
       Effect.sync(() => {
         const child = child_process.spawn(file!, args, {
-          stdio: ["pipe", options.output ?? "pipe", options.output ?? "pipe"],
+          stdio: ["pipe", options.output ?? "pipe", options.errors ?? "pipe"],
           cwd: options.scratch.directory,
           env: { ...environment(options.scratch), ...options.env }
         })

@@ -27,7 +27,6 @@ import { Buffer } from "node:buffer"
 import { createHash, randomBytes } from "node:crypto"
 import * as fs from "node:fs"
 import * as path from "node:path"
-import * as process from "node:process"
 import * as StartClaim from "./internal/StartClaim.ts"
 import { type ControlAddress, longestSocketPath, make as makeFolder } from "./StateDirectory.ts"
 

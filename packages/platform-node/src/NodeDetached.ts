@@ -9,7 +9,6 @@ import * as child_process from "node:child_process"
 import * as fs from "node:fs"
 import * as os from "node:os"
 import * as path from "node:path"
-import * as process from "node:process"
 import * as Descriptors from "./Descriptors.ts"
 
 export interface Options {

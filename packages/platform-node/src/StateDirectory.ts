@@ -9,7 +9,6 @@ import { Buffer } from "node:buffer"
 import { createHash } from "node:crypto"
 import * as os from "node:os"
 import * as path from "node:path"
-import * as process from "node:process"
 import * as OwnFolder from "./internal/OwnFolder.ts"
 
 /**

@@ -1,6 +1,5 @@
 /** A folder that only its user may enter: what is in it was put there by nobody else, and is read by nobody else. */
 import * as fs from "node:fs"
-import * as process from "node:process"
 
 const codeOf = (error: unknown): string => (error as NodeJS.ErrnoException).code ?? String(error)
 
