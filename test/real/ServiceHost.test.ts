@@ -246,7 +246,6 @@ layer(platform, { excludeTestServices: true })("a host", (it) => {
           env: { KEY: { fromEnv: "API_KEY" } },
           logs: { file: "logs/web.log", maxSize: 200, keep: 2, timestamps: false }
         })
-        const says = (count: number) => fs.writeFileSync(scratch.file("pipe"), "x\n".repeat(count))
         const { status } = yield* Effect.promise(async () => {
           const { spawnSync } = await import("node:child_process")
           return spawnSync("mkfifo", [scratch.file("pipe")])
@@ -281,7 +280,7 @@ layer(platform, { excludeTestServices: true })("a host", (it) => {
           assert.strictEqual(kept[0]?._tag === "Line" && kept[0].text, "24 <redacted>")
           fs.writeSync(writer, "x\n")
           fs.closeSync(writer)
-          says(0)
+          yield* awaitState(host, "web", "Stopped", 1)
         }))
         // K16: the last words are in the files when there is no host any more.
         const [last] = yield* LogFile.tail(scratch.file("logs/web.log"), { lines: 1 })
