@@ -86,6 +86,9 @@ describe.runIf(process.platform === "linux")("a watchdog", () => {
       const [first] = watchdogsOf(host)
       killIfAlive(first!)
       yield* eventually("another one is there", () => watchdogsOf(host).find(({ pid }) => pid !== first!.pid))
+      // It is seen before the host has come to tell it.
+      host.order("answer")
+      yield* host.awaitLine("answered")
       host.signal("SIGSTOP")
       yield* host.awaitDead
       yield* scratch.awaitNoneLiving()
