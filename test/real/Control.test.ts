@@ -501,16 +501,22 @@ layer(platform, { excludeTestServices: true })("what is no request", (it) => {
 })
 
 layer(platform, { excludeTestServices: true })("control over a port", (it) => {
+  /** As where there are no Unix sockets. */
+  const locatePort = Effect.fnUntraced(function*(scratch: Scratch.Scratch) {
+    const { control, directory } = yield* StateDirectory.locate({
+      file: scratch.file("treeline.json"),
+      platform: "win32"
+    })
+    assert(control._tag === "Port")
+    return { control, directory }
+  })
+
   const portOf = (address: string) => Number(address.split(":")[1])
 
   it.effect("K14: is there where there is no Unix socket, for whoever can read its file", () =>
     Effect.gen(function*() {
       const scratch = yield* Scratch.make
-      const { control, directory } = yield* StateDirectory.locate({
-        file: scratch.file("treeline.json"),
-        platform: "win32"
-      })
-      assert(control._tag === "Port")
+      const { control, directory } = yield* locatePort(scratch)
       assert.strictEqual(yield* refusedOf(Effect.scoped(NodeControl.connect(control))), "ControlUnavailable NotRunning")
       yield* Effect.scoped(Effect.gen(function*() {
         const { listener } = yield* serve(control)
@@ -539,8 +545,7 @@ layer(platform, { excludeTestServices: true })("control over a port", (it) => {
   it.effect("a wrong token is refused, one of an earlier server too, and so is none", () =>
     Effect.gen(function*() {
       const scratch = yield* Scratch.make
-      const { control } = yield* StateDirectory.locate({ file: scratch.file("treeline.json"), platform: "win32" })
-      assert(control._tag === "Port")
+      const { control } = yield* locatePort(scratch)
       yield* serve(control)
       const known = JSON.parse(fs.readFileSync(control.file, "utf8")) as {
         readonly port: number
@@ -569,11 +574,7 @@ layer(platform, { excludeTestServices: true })("control over a port", (it) => {
     it.effect(`a port that a killed server has left, and another program has now, holds nobody up: it ${name}`, () =>
       Effect.gen(function*() {
         const scratch = yield* Scratch.make
-        const { control, directory } = yield* StateDirectory.locate({
-          file: scratch.file("treeline.json"),
-          platform: "win32"
-        })
-        assert(control._tag === "Port")
+        const { control, directory } = yield* locatePort(scratch)
         yield* StateDirectory.make(directory)
         const stranger = yield* listening(answer)
         yield* portFile(control, { pid: deadPid, port: stranger.port })
@@ -586,11 +587,8 @@ layer(platform, { excludeTestServices: true })("control over a port", (it) => {
   it.effect("a port that somebody else's server has now holds nobody up", () =>
     Effect.gen(function*() {
       const [scratch, other] = [yield* Scratch.make, yield* Scratch.make]
-      const at = (scratch: Scratch.Scratch) =>
-        StateDirectory.locate({ file: scratch.file("treeline.json"), platform: "win32" })
-      const { control, directory } = yield* at(scratch)
-      assert(control._tag === "Port")
-      const { listener } = yield* serve((yield* at(other)).control)
+      const { control, directory } = yield* locatePort(scratch)
+      const { listener } = yield* serve((yield* locatePort(other)).control)
       yield* StateDirectory.make(directory)
       yield* portFile(control, { pid: process.pid, port: portOf(listener.address) })
       yield* serve(control)
@@ -600,11 +598,7 @@ layer(platform, { excludeTestServices: true })("control over a port", (it) => {
   it.effect("a server that is stopped or busy is not replaced while there is a process with its pid", () =>
     Effect.gen(function*() {
       const scratch = yield* Scratch.make
-      const { control, directory } = yield* StateDirectory.locate({
-        file: scratch.file("treeline.json"),
-        platform: "win32"
-      })
-      assert(control._tag === "Port")
+      const { control, directory } = yield* locatePort(scratch)
       yield* StateDirectory.make(directory)
       const stopped = yield* listening(() => {})
       yield* portFile(control, { pid: process.pid, port: stopped.port })
@@ -618,7 +612,7 @@ layer(platform, { excludeTestServices: true })("control over a port", (it) => {
   it.effect("peer 110: whoever holds connections open, also before they are served, keeps nobody out", () =>
     Effect.gen(function*() {
       const scratch = yield* Scratch.make
-      const { control } = yield* StateDirectory.locate({ file: scratch.file("treeline.json"), platform: "win32" })
+      const { control } = yield* locatePort(scratch)
       const listener = yield* NodeControl.listen(control)
       const port = portOf(listener.address)
       const silent: Array<Effect.Success<ReturnType<typeof raw>>> = []
@@ -650,7 +644,7 @@ layer(platform, { excludeTestServices: true })("control over a port", (it) => {
   it.effect("web pages are refused, whatever Host and Origin they show", () =>
     Effect.gen(function*() {
       const scratch = yield* Scratch.make
-      const { control } = yield* StateDirectory.locate({ file: scratch.file("treeline.json"), platform: "win32" })
+      const { control } = yield* locatePort(scratch)
       const { calls, listener } = yield* serve(control)
       const port = portOf(listener.address)
       const ask = (method: string, headers: Record<string, string>, body = "") =>

@@ -16,6 +16,7 @@ import { Level } from "@treeline/core/Containment"
 import { ContainmentUnavailable, InvalidSpec, LaunchError, Unkillable, VersionMismatch } from "@treeline/core/Errors"
 import { ExitStatus } from "@treeline/core/ExitStatus"
 import { ProcessInfo } from "@treeline/core/ProcessIdentity"
+import { Signal as PersonSignal } from "@treeline/core/Signal"
 import * as Schema from "effect/Schema"
 import { InternalError } from "./internal/Failure.ts"
 
@@ -49,22 +50,7 @@ const about = <S extends Schema.Top>(schema: S, description: string) =>
   Schema.optionalKey(schema.annotate({ description }))
 
 /** The signals that a client may send. */
-export const Signal = Schema.Literals([
-  "SIGABRT",
-  "SIGALRM",
-  "SIGCONT",
-  "SIGHUP",
-  "SIGINT",
-  "SIGKILL",
-  "SIGPIPE",
-  "SIGQUIT",
-  "SIGSTOP",
-  "SIGTERM",
-  "SIGTSTP",
-  "SIGUSR1",
-  "SIGUSR2",
-  "SIGWINCH"
-])
+export const Signal = Schema.Literals([...PersonSignal.literals, "SIGSTOP"])
 
 const Target = Schema.Literals(["leader", "group", "tree"])
 

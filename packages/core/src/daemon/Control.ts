@@ -28,9 +28,9 @@ import {
   VersionMismatch
 } from "../Errors.ts"
 import { ProcessInfo } from "../ProcessIdentity.ts"
+import { Signal } from "../Signal.ts"
 import { HostEvent, HostStatus, Progress } from "./HostStatus.ts"
 import { Entry } from "./LogLine.ts"
-import { Signal } from "./ServiceConfig.ts"
 
 /** The version of this API. A client and a server talk only when theirs are equal. */
 export const protocol = 1

@@ -41,6 +41,7 @@ import {
   VersionMismatch
 } from "../Errors.ts"
 import type { Target } from "../ShutdownPlan.ts"
+import type { Signal } from "../Signal.ts"
 import {
   Control,
   credentials,
@@ -54,7 +55,6 @@ import {
 } from "./Control.ts"
 import type { HostEvent, HostStatus, Progress } from "./HostStatus.ts"
 import type { Entry } from "./LogLine.ts"
-import type { Signal } from "./ServiceConfig.ts"
 import type { Names } from "./ServiceHost.ts"
 
 /** Why a call was not served, whatever it asks for. */
@@ -111,7 +111,7 @@ export interface Client {
   /** To the whole tree of its process unless a `target` says otherwise. */
   readonly signal: (
     name: string,
-    signal: typeof Signal.Type,
+    signal: Signal,
     target?: Target
   ) => Effect.Effect<Signalled, UnknownChild | NotRunning | Unserved>
   readonly reload: Operation<InvalidConfig | InvalidSpec>

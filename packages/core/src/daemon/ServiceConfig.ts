@@ -11,6 +11,7 @@ import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import * as SchemaTransformation from "effect/SchemaTransformation"
 import { Level } from "../Containment.ts"
+import { Signal } from "../Signal.ts"
 
 /** What an error says instead of what the Schema would. */
 const expected = (what: string) => ({ expected: what, message: `expected ${what}` })
@@ -228,23 +229,6 @@ export const Liveness = Schema.Struct({
   )
 }).pipe(oneOf(kinds.liveness))
 export type Liveness = typeof Liveness.Type
-
-/** The signals of POSIX that a person sends. */
-export const Signal = Schema.Literals([
-  "SIGABRT",
-  "SIGALRM",
-  "SIGCONT",
-  "SIGHUP",
-  "SIGINT",
-  "SIGKILL",
-  "SIGPIPE",
-  "SIGQUIT",
-  "SIGTERM",
-  "SIGTSTP",
-  "SIGUSR1",
-  "SIGUSR2",
-  "SIGWINCH"
-])
 
 const ExitCode = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 0xffff_ffff }))
 

@@ -3,13 +3,13 @@
  * loaded when one of them is called.
  */
 import type { ProcessPlatform } from "@treeline/core/ProcessPlatform"
+import { Signal } from "@treeline/core/Signal"
 import * as Argument from "effect/cli/Argument"
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"
 import type * as Ending from "./Ending.ts"
 import * as Flags from "./Flags.ts"
-import { signals } from "./SignalNames.ts"
 
 /** How a command ends the process. */
 export interface Runner {
@@ -45,10 +45,10 @@ const codesOf = (wrong: string) => codes.replace("  2   ", `  1                 
 const signalNames = "A name such as HUP or SIGHUP"
 
 /** Throws what is expected. */
-const signalOf = (text: string): (typeof signals)[number] => {
+const signalOf = (text: string): Signal => {
   const name = text.toUpperCase()
-  const found = signals.find((signal) => signal === name || signal === `SIG${name}`)
-  if (found === undefined) throw new Error(`one of ${signals.map((signal) => signal.slice(3)).join(", ")}`)
+  const found = Signal.literals.find((signal) => signal === name || signal === `SIG${name}`)
+  if (found === undefined) throw new Error(`one of ${Signal.literals.map((signal) => signal.slice(3)).join(", ")}`)
   return found
 }
 

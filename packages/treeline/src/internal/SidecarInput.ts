@@ -2,6 +2,7 @@
 import * as Cause from "effect/Cause"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
+import * as Latch from "effect/Latch"
 import type * as Sink from "effect/Sink"
 import * as Stream from "effect/Stream"
 import { InputClosed, LimitReached } from "../SidecarProtocol.ts"
@@ -25,7 +26,7 @@ export class SidecarInput {
   /** Given to the pipe, which has not asked for more since. */
   private given: Item | undefined = undefined
   private closed: InputClosed["reason"] | undefined = undefined
-  private wake: (() => void) | undefined = undefined
+  private readonly more = Latch.makeUnsafe(false)
 
   constructor(process: number, waiting: Waiting) {
     this.process = process
@@ -49,7 +50,7 @@ export class SidecarInput {
         this.queue.push({ bytes: undefined, taken })
         this.closed = "Closed"
       }
-      this.wake?.()
+      this.more.openUnsafe()
       return Deferred.await(taken)
     })
   }
@@ -68,18 +69,8 @@ export class SidecarInput {
       if (this.given?.bytes !== undefined) this.settle(Effect.void)
       const item = this.queue.shift()
       if (item === undefined) {
-        return Effect.flatMap(
-          Effect.callback<void>((resume) => {
-            this.wake = () => {
-              this.wake = undefined
-              resume(Effect.void)
-            }
-            return Effect.sync(() => {
-              this.wake = undefined
-            })
-          }),
-          () => this.next()
-        )
+        this.more.closeUnsafe()
+        return Effect.andThen(this.more.await, Effect.suspend(() => this.next()))
       }
       this.given = item
       return item.bytes === undefined ? Cause.done() : Effect.succeed([item.bytes])

@@ -1,6 +1,7 @@
 /** One output of a child, told to the client as far as it has granted bytes. */
 import type { Output } from "@treeline/core/Output"
 import * as Effect from "effect/Effect"
+import * as Latch from "effect/Latch"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { OutputName } from "../SidecarProtocol.ts"
@@ -10,7 +11,7 @@ export class Credit {
   private granted: number
   private discarding = false
   private last = false
-  private wake: (() => void) | undefined = undefined
+  private readonly more = Latch.makeUnsafe(false)
 
   constructor(granted: number) {
     this.granted = granted
@@ -18,19 +19,19 @@ export class Credit {
 
   grant(bytes: number): void {
     this.granted = Math.min(this.granted + bytes, Number.MAX_SAFE_INTEGER)
-    this.wake?.()
+    this.more.openUnsafe()
   }
 
   /** Nothing more is taken. */
   discard(): void {
     this.discarding = true
-    this.wake?.()
+    this.more.openUnsafe()
   }
 
   /** No grant will come any more: what is granted is taken, and the rest is not. */
   finish(): void {
     this.last = true
-    this.wake?.()
+    this.more.openUnsafe()
   }
 
   /** Waits until something may be told, and takes at most `most`; 0 when nothing may be told any more. */
@@ -42,18 +43,8 @@ export class Credit {
         this.granted -= taken
         return Effect.succeed(taken)
       }
-      return Effect.flatMap(
-        Effect.callback<void>((resume) => {
-          this.wake = () => {
-            this.wake = undefined
-            resume(Effect.void)
-          }
-          return Effect.sync(() => {
-            this.wake = undefined
-          })
-        }),
-        () => this.take(most)
-      )
+      this.more.closeUnsafe()
+      return Effect.andThen(this.more.await, this.take(most))
     })
   }
 }

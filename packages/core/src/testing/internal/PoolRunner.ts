@@ -1,5 +1,4 @@
 /** Runs one lifecycle of a pool on the simulated platform, and checks what must hold. */
-import * as Cause from "effect/Cause"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -8,7 +7,6 @@ import * as Option from "effect/Option"
 import * as Random from "effect/Random"
 import * as Redacted from "effect/Redacted"
 import * as Schedule from "effect/Schedule"
-import * as Scheduler from "effect/Scheduler"
 import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
 import * as Child from "../../Child.ts"
@@ -20,6 +18,7 @@ import type { ProcessTree } from "../../ProcessTree.ts"
 import * as ShutdownPlan from "../../ShutdownPlan.ts"
 import type { Command, KeyPlan, PoolPlan, PoolScenario } from "../PoolScenario.ts"
 import * as SimulatedPlatform from "../SimulatedPlatform.ts"
+import { Callers } from "./Callers.ts"
 import { type Ask, PoolModel, probeTime } from "./PoolModel.ts"
 import type { Outcome } from "./Runner.ts"
 import * as Timeline from "./Timeline.ts"
@@ -44,7 +43,7 @@ class Run {
   private readonly trees = new Map<string, Array<ProcessTree>>()
   private readonly builds = new Map<string, number>()
   private readonly saves = new Map<string, number>()
-  private readonly callers = new Set<Fiber.Fiber<unknown>>()
+  private readonly callers = new Callers()
 
   constructor(
     plan: PoolPlan,
@@ -216,25 +215,11 @@ class Run {
   ): Effect.Effect<Fiber.Fiber<unknown>> {
     return Effect.suspend(() => {
       let ask: Ask | undefined = undefined
-      return Effect.suspend(() => perform(ask = this.model.issue(what, key))).pipe(
-        Effect.onExit((exit) =>
-          Effect.sync(() => {
-            const error = Exit.isFailure(exit) ? Option.getOrUndefined(Cause.findErrorOption(exit.cause)) : undefined
-            if (Exit.isFailure(exit) && error === undefined && !Cause.hasInterruptsOnly(exit.cause)) {
-              this.model.violate("no defects", Cause.pretty(exit.cause))
-            }
-            if (ask !== undefined) this.model.settle(ask, Exit.isSuccess(exit) ? "ok" : error?._tag ?? "abandoned")
-          })
-        ),
-        Effect.ignore,
-        // What is journaled as asked has been asked: nobody comes in between.
-        Effect.provideService(Scheduler.PreventSchedulerYield, true),
-        Effect.forkDetach({ startImmediately: true }),
-        Effect.map((fiber) => {
-          this.callers.add(fiber)
-          return fiber
-        })
-      )
+      const call = Effect.suspend(() => perform(ask = this.model.issue(what, key)))
+      return this.callers.start(call, (outcome, defect) => {
+        if (defect !== undefined) this.model.violate("no defects", defect)
+        if (ask !== undefined) this.model.settle(ask, outcome)
+      })
     })
   }
 
@@ -352,7 +337,7 @@ class Run {
       for (const { command, pid } of yield* this.simulation.alive) {
         this.model.violate("nothing is left", `process ${pid} ${command}`)
       }
-      for (const fiber of this.callers) fiber.interruptUnsafe()
+      this.callers.interrupt()
       return { violations: this.model.violations, story: this.model.lines.join("\n"), starts: this.model.starts }
     })
   }

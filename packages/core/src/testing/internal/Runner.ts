@@ -2,7 +2,6 @@
  * Runs one lifecycle: starts the children, gives the commands, ends the scope, and checks what must hold. It is the same
  * for scenarios and for anybody's own specs; on the simulated platform time is stepped, on a real one it passes by itself.
  */
-import * as Cause from "effect/Cause"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -10,7 +9,6 @@ import * as Fiber from "effect/Fiber"
 import type * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Random from "effect/Random"
-import * as Scheduler from "effect/Scheduler"
 import * as Scope from "effect/Scope"
 import { type ChildSpec, CurrentChild, type Services } from "../../ChildSpec.ts"
 import type { InvalidSpec } from "../../Errors.ts"
@@ -21,6 +19,7 @@ import * as ShutdownPlan from "../../ShutdownPlan.ts"
 import * as Supervisor from "../../Supervisor.ts"
 import type * as Scenario from "../Scenario.ts"
 import { Simulation } from "../SimulatedPlatform.ts"
+import { Callers } from "./Callers.ts"
 import type { Facts, Violation } from "./Invariants.ts"
 import * as Invariants from "./Invariants.ts"
 import { format, Journal, type Operation } from "./Journal.ts"
@@ -172,7 +171,7 @@ class Run<Spec extends ChildSpec<unknown>> {
   private readonly reader: Invariants.Reader
   private readonly journal: Journal
   private readonly healthy: Map<string, boolean>
-  private readonly callers = new Set<Fiber.Fiber<unknown>>()
+  private readonly callers = new Callers()
   private read = 0
   private hostIsDead = false
 
@@ -211,30 +210,17 @@ class Run<Spec extends ChildSpec<unknown>> {
   private ask(operation: Operation, child: string, effect: Effect.Effect<unknown, { readonly _tag: string }>) {
     return Effect.suspend(() => {
       let id = 0
-      return Effect.andThen(
+      const call = Effect.andThen(
         Effect.sync(() => {
           id = this.journal.issue(operation, child)
         }),
         effect
-      ).pipe(
-        Effect.onExit((exit) =>
-          Effect.sync(() => {
-            if (this.hostIsDead) return
-            const error = Exit.isFailure(exit) ? Option.getOrUndefined(Cause.findErrorOption(exit.cause)) : undefined
-            const defect = Exit.isFailure(exit) && error === undefined && !Cause.hasInterruptsOnly(exit.cause)
-            if (defect) this.violate("no defects", Cause.pretty(exit.cause))
-            this.journal.settle(id, Exit.isSuccess(exit) ? "ok" : error?._tag ?? "abandoned")
-          })
-        ),
-        Effect.ignore,
-        // What is journaled as asked has been asked: nobody comes in between.
-        Effect.provideService(Scheduler.PreventSchedulerYield, true),
-        Effect.forkDetach({ startImmediately: true }),
-        Effect.map((fiber) => {
-          this.callers.add(fiber)
-          return fiber
-        })
       )
+      return this.callers.start(call, (outcome, defect) => {
+        if (this.hostIsDead) return
+        if (defect !== undefined) this.violate("no defects", defect)
+        this.journal.settle(id, outcome)
+      })
     })
   }
 
@@ -308,7 +294,7 @@ class Run<Spec extends ChildSpec<unknown>> {
       if (this.hostIsDead) yield* this.world.timeline.advance(10_000)
       else yield* this.end(scope)
       for (const left of yield* this.world.leftovers) this.violate("nothing is left", left)
-      for (const fiber of this.callers) fiber.interruptUnsafe()
+      this.callers.interrupt()
       const starts = this.journal.entries.filter((entry) =>
         entry._tag === "Child" && entry.event.change._tag === "State" && entry.event.change.to._tag === "Starting"
       ).length
