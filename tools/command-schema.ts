@@ -26,6 +26,8 @@ const outputs: Readonly<Record<string, readonly [schema: Schema.Top, description
   DaemonStatus: [CommandReport.DaemonStatus, "treeline daemon status --json"],
   DaemonVersion: [CommandReport.DaemonVersion, "treeline daemon version --json"],
   DaemonUnit: [CommandReport.DaemonUnit, "treeline daemon install --json"],
+  Settings: [CommandReport.Settings, "treeline set --json"],
+  SettingChange: [CommandReport.SettingChange, "treeline set KEY VALUE --json, treeline set --remove KEY --json"],
   Run: [CommandReport.Run, "treeline run --json and --report"],
   Config: [CommandReport.Config, "treeline config --json"],
   ConfigExplained: [CommandReport.ConfigExplained, "treeline config --explain --json"],

@@ -28,6 +28,19 @@ const persistently = async <A>(attempt: () => Promise<A>): Promise<A> => {
   }
 }
 
+/** A new name is on the disk when its folder is (fsync(2)). Windows opens no folders, and some file systems sync none. */
+const syncFolder = async (folder: string): Promise<void> => {
+  if (process.platform === "win32") return
+  const handle = await fs.open(folder, "r")
+  try {
+    await handle.sync().catch((error: unknown) => {
+      if (codeOf(error) !== "EINVAL") throw error
+    })
+  } finally {
+    await handle.close()
+  }
+}
+
 /** Something is there already (rename(2)); Windows says that access is denied. */
 const occupied = (error: unknown, to: string): boolean => {
   const code = codeOf(error)
@@ -104,7 +117,11 @@ export const make = (directory: string): StateFolder => {
           await handle.close()
         }
       }),
-    replace: (from, to) => attempt("replace", to, (file) => persistently(() => fs.rename(at(from), file))),
+    replace: (from, to) =>
+      attempt("replace", to, async (file) => {
+        await persistently(() => fs.rename(at(from), file))
+        await syncFolder(path.dirname(file))
+      }),
     moveFolder: (from, to) =>
       attempt("move", to, (folder) =>
         persistently(async () => {

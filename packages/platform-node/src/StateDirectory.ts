@@ -47,6 +47,10 @@ export interface Options {
 /** The folder beside the configuration file. */
 export const defaultName = ".treeline"
 
+/** The state folder of a configuration file; nothing is made. `named` is its `daemon.directory`. */
+export const directoryOf = (file: string, named?: string): string =>
+  path.resolve(path.dirname(path.resolve(file)), named ?? defaultName)
+
 /** The socket, in it. */
 export const socketName = "control.sock"
 
@@ -98,7 +102,7 @@ const decide = (
   { daemon = {}, environment = process.env, file, platform = process.platform }: Options
 ): Result.Result<StateDirectory, InvalidSpec> => {
   const here = path.dirname(path.resolve(file))
-  const directory = path.resolve(here, daemon.directory ?? defaultName)
+  const directory = directoryOf(file, daemon.directory)
   if (daemon.port !== undefined || (platform === "win32" && daemon.socket === undefined)) {
     const control = { _tag: "Port", port: daemon.port ?? null, file: path.join(directory, portFileName) } as const
     return Result.succeed({ directory, control })

@@ -116,6 +116,38 @@ export type PoolKey = typeof PoolKey.Type
 export const PoolKeyDown = Schema.Struct({ pool: Schema.String, key: Schema.String })
 export type PoolKeyDown = typeof PoolKeyDown.Type
 
+/** A value that was set by hand; what may be secret in it is `<redacted>`. */
+export const Setting = Schema.Struct({ key: Schema.String, value: Schema.Json })
+export type Setting = typeof Setting.Type
+
+/** What is set (`treeline set`). */
+export const Settings = Schema.Struct({ file: Schema.String, settings: Schema.Array(Setting) })
+export type Settings = typeof Settings.Type
+
+/**
+ * What became of a setting (`treeline set KEY VALUE`, `treeline set --remove KEY`). `alreadySet` and `notSet`: nothing was
+ * changed and nothing was restarted.
+ */
+export const SettingChange = Schema.Struct({
+  status: Schema.Literals(["set", "alreadySet", "removed", "notSet"]),
+  key: Schema.String,
+  file: Schema.String,
+  /** Whether something runs for this configuration; else it holds from the next start. */
+  running: Schema.Boolean,
+  /** The services and pools that were ended and started anew, started, or ended. */
+  services: Schema.Array(Schema.String),
+  /** The pid of the new daemon, when it was restarted. */
+  daemon: Schema.NullOr(Schema.Int),
+  /** The pid of the new updater, when it was restarted. */
+  updater: Schema.NullOr(Schema.Int),
+  /** The parts of the configuration that take a restart that is left to somebody else. */
+  needsRestart: Schema.Array(Schema.String),
+  /** The variable or flag that wins over it. */
+  overriddenBy: Schema.NullOr(Schema.String),
+  milliseconds: Schema.Int
+})
+export type SettingChange = typeof SettingChange.Type
+
 /** How `treeline daemon start`, `stop` or `restart` went. */
 export const DaemonOutcome = Daemon.Outcome
 export type DaemonOutcome = typeof DaemonOutcome.Type

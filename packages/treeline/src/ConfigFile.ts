@@ -2,10 +2,13 @@
  * Configuration files: which one holds, and what is in it. `treeline.config.ts` (or `.mts`, `.js`, `.mjs`), `treeline.json`
  * or a `Procfile`, in a folder or in one above it.
  */
-import { ConfigLoad, ConfigMerge, ConfigPath, ConfigSource } from "@treeline/core/daemon"
+import { ConfigLoad, ConfigMerge, ConfigPath, ConfigSource, Settings } from "@treeline/core/daemon"
 import { InvalidConfig } from "@treeline/core/Errors"
+import * as NodeStateFolder from "@treeline/platform-node/NodeStateFolder"
+import * as StateDirectory from "@treeline/platform-node/StateDirectory"
 import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
+import * as Result from "effect/Result"
 import * as fs from "node:fs"
 import * as path from "node:path"
 import { pathToFileURL } from "node:url"
@@ -140,10 +143,52 @@ export interface Loaded extends ConfigLoad.Loaded {
 export interface Options extends ConfigPlace.Options {
   /** `PATH=VALUE`. */
   readonly flags?: ReadonlyArray<string> | undefined
+  /** Instead of those that `treeline set` has kept. */
+  readonly settings?: Settings.Settings | undefined
 }
 
+/** What `treeline set` has kept in a state folder. One that has no settings may be anybody's. */
+const kept = (directory: string): Effect.Effect<Settings.Settings, InvalidConfig> =>
+  Effect.suspend(() =>
+    fs.existsSync(path.join(directory, Settings.name))
+      ? Settings.read(NodeStateFolder.make(directory))
+      : Effect.succeed(Settings.none)
+  )
+
+/** What `ConfigLoad` needs for a file. */
+const sourcesOf = (file: string, layer: ConfigSource.Layer, options: Options): ConfigLoad.Options => ({
+  file: layer,
+  settings: (named) => {
+    const directory = StateDirectory.directoryOf(file, named)
+    return Effect.flatMap(
+      options.settings === undefined ? kept(directory) : Effect.succeed(options.settings),
+      (settings) => Effect.fromResult(Settings.overrides(path.join(directory, Settings.name), settings))
+    )
+  },
+  environment: options.environment ?? process.env,
+  flags: options.flags ?? [],
+  resolvePath: (name) => path.resolve(path.dirname(file), name),
+  readText
+})
+
 /**
- * Finds, reads, merges and checks: defaults < file < environment < flags. Nothing is started.
+ * Where the daemon of a configuration is, although its services or its settings can't be used; and although the file can't
+ * be read, where a variable or a flag says it.
+ */
+export const place = Effect.fn("ConfigFile.place")(
+  function*(options: Options = {}): Effect.fn.Return<ConfigLoad.Place & { readonly file: string }, InvalidConfig> {
+    const folder = path.resolve(options.folder ?? process.cwd())
+    const file = yield* ConfigPlace.locate(options)
+    const layer = yield* Effect.result(read(file, { folder, environment: options.environment }))
+    const usable = Result.getOrElse(layer, () => ConfigSource.values(file, {}))
+    const found = yield* ConfigLoad.place(sourcesOf(file, usable, options))
+    if (Result.isFailure(layer) && found.directory === undefined) return yield* layer.failure
+    return { ...found, file }
+  }
+)
+
+/**
+ * Finds, reads, merges and checks: defaults < file < settings < environment < flags. Nothing is started.
  *
  * @example
  * ```ts
@@ -164,16 +209,9 @@ export interface Options extends ConfigPlace.Options {
 export const load = Effect.fn("ConfigFile.load")(
   function*(options: Options = {}): Effect.fn.Return<Loaded, InvalidConfig> {
     const folder = path.resolve(options.folder ?? process.cwd())
-    const environment = options.environment ?? process.env
     const file = yield* ConfigPlace.locate(options)
-    const layer = yield* read(file, { folder, environment })
-    const loaded = yield* ConfigLoad.load({
-      file: layer,
-      environment,
-      flags: options.flags ?? [],
-      resolvePath: (name) => path.resolve(path.dirname(file), name),
-      readText
-    })
+    const layer = yield* read(file, { folder, environment: options.environment })
+    const loaded = yield* ConfigLoad.load(sourcesOf(file, layer, options))
     return { ...loaded, file }
   }
 )

@@ -15,6 +15,7 @@ import * as ConfigPath from "./ConfigPath.ts"
 import * as ConfigSource from "./ConfigSource.ts"
 import * as ServiceChild from "./ServiceChild.ts"
 import { Config } from "./ServiceConfig.ts"
+import * as Settings from "./Settings.ts"
 
 /** A configuration that can be used, and where each of its values came from. */
 export interface Loaded {
@@ -25,6 +26,13 @@ export interface Loaded {
 export interface Options {
   /** The file. */
   readonly file: ConfigSource.Layer
+  /**
+   * Values between the file and the variables (see `Settings`), for the state folder that the other layers mean: its
+   * absolute path, undefined where none of them says so.
+   */
+  readonly settings?:
+    | ((directory: string | undefined) => Effect.Effect<ReadonlyArray<ConfigSource.Override>, InvalidConfig>)
+    | undefined
   /** Variables of this program, for overrides and for values `{"fromEnv": NAME}`. */
   readonly environment: Readonly<Record<string, string | undefined>>
   /** `PATH=VALUE`; they win over all. */
@@ -41,13 +49,13 @@ interface Problem {
 }
 
 const located = (problems: ReadonlyArray<Problem>, merged: ConfigMerge.Merged): InvalidConfig => {
-  const issues = problems.map(({ path, problem }): ConfigIssue => ({
-    source: ConfigOrigin.describe(
-      ConfigMerge.originOf(merged.origins, path) ?? ConfigOrigin.Origin.cases.Default.make({})
-    ),
-    path: ConfigPath.format(path),
-    problem
-  }))
+  const issues = problems.map(({ path, problem }): ConfigIssue => {
+    const origin = ConfigMerge.originOf(merged.origins, path) ?? ConfigOrigin.Origin.cases.Default.make({})
+    const at = ConfigPath.format(path)
+    return origin._tag === "Setting"
+      ? { source: origin.file, path: at, problem: `${problem}; ${Settings.removal(origin.key)}` }
+      : { source: ConfigOrigin.describe(origin), path: at, problem }
+  })
   const [first, ...others] = issues
   return new InvalidConfig({ issues: [first!, ...others] })
 }
@@ -83,10 +91,17 @@ const problemsOf = (issue: SchemaIssue.Issue): ReadonlyArray<Problem> =>
 
 const decode = Schema.decodeUnknownResult(Config)
 
+/** Whether a path stays in the folder that it begins in, on every system. */
+const isInside = (path: string): boolean =>
+  !/^(?:[\\/]|[A-Za-z]:)/.test(path) && !path.split(/[\\/]/).some((part) => part === ".." || part === "")
+
+/** A loop that fetches more often than this fetches all the time, in ms. */
+const shortestInterval = 1000
+
 /** What no Schema can say: names that must exist, circles, and fields that exclude each other. */
 const conflictsOf = (config: Config): ReadonlyArray<Problem> => {
   const problems: Array<Problem> = []
-  const { groups, pools, services } = config
+  const { daemon, groups, pools, services } = config
   const say = (path: ConfigPath.Path, problem: string) => void problems.push({ path, problem })
   for (const [group, members] of Object.entries(groups)) {
     if (Object.hasOwn(services, group)) say(["groups", group], "a service has this name already")
@@ -124,6 +139,12 @@ const conflictsOf = (config: Config): ReadonlyArray<Problem> => {
       }
       if (shell && args.length > 0) say([section, name, "args"], "expected none: the shell's line has its arguments")
     }
+  }
+  if (daemon.install !== undefined && !isInside(daemon.install.program)) {
+    say(["daemon", "install", "program"], "expected a path inside a version, such as bin/treeline")
+  }
+  if (daemon.update.interval < shortestInterval) {
+    say(["daemon", "update", "interval"], "expected a time of at least 1 second")
   }
   if (problems.length > 0) return problems
   const specs: Array<ChildSpec.ChildSpec<unknown>> = []
@@ -202,14 +223,64 @@ const referenceOf = (value: unknown): { readonly from: "fromEnv" | "fromFile"; r
   return undefined
 }
 
+/** Variables for the daemon only: they name no service, so none has to be known. */
+const daemonVariables = (environment: Options["environment"]): Options["environment"] =>
+  Object.fromEntries(Object.entries(environment).filter(([name]) => /^TREELINE_DAEMON__/i.test(name)))
+
+/** Where a daemon is to be found. The paths are absolute. */
+export interface Place {
+  readonly directory?: string | undefined
+  readonly socket?: string | undefined
+  readonly port?: number | undefined
+}
+
+/** What the layers say of the place; of anything else nothing is checked. */
+const placeIn = (
+  below: ConfigMerge.Merged,
+  { environment, flags, resolvePath }: Pick<Options, "environment" | "flags" | "resolvePath">
+): Result.Result<Place, InvalidConfig> =>
+  Result.gen(function*() {
+    const { tree } = ConfigMerge.override(below, [
+      ...yield* ConfigSource.variables(daemonVariables(environment), below.tree),
+      ...yield* ConfigSource.flags(flags)
+    ])
+    const path = (name: string) => {
+      const value = ConfigMerge.at(tree, ["daemon", name])
+      return typeof value === "string" ? resolvePath(value) : undefined
+    }
+    const port = ConfigMerge.at(tree, ["daemon", "port"])
+    return { directory: path("directory"), socket: path("socket"), port: typeof port === "number" ? port : undefined }
+  })
+
+/** The file with the settings over it. */
+const withSettings = (options: Omit<Options, "readText">) =>
+  Effect.gen(function*() {
+    const file = ConfigMerge.merge([options.file])
+    if (options.settings === undefined) return file
+    const { directory } = yield* Effect.fromResult(placeIn(file, options))
+    return ConfigMerge.override(file, yield* options.settings(directory))
+  })
+
 /**
- * Merges, looks up and checks: defaults < `envFile` < file < environment < flags. A folder that is not given is the
- * file's own.
+ * Where the daemon is, although the rest of the configuration or the settings can't be used: so that it can be ended all
+ * the same (seed C31).
+ */
+export const place = Effect.fn("ConfigLoad.place")(function*(
+  options: Omit<Options, "readText">
+): Effect.fn.Return<Place, InvalidConfig> {
+  const file = ConfigMerge.merge([options.file])
+  const base = yield* Effect.orElseSucceed(withSettings(options), () => file)
+  return yield* Effect.fromResult(placeIn(base, options))
+})
+
+/**
+ * Merges, looks up and checks: defaults < `envFile` < file < settings < environment < flags. A folder that is not given is
+ * the file's own.
  */
 export const load = Effect.fn("ConfigLoad.load")(function*(
   options: Options
 ): Effect.fn.Return<Loaded, InvalidConfig> {
-  const base = ConfigMerge.merge([options.file])
+  const base = yield* withSettings(options)
   const overrides = [
     ...yield* Effect.fromResult(ConfigSource.variables(options.environment, base.tree)),
     ...yield* Effect.fromResult(ConfigSource.flags(options.flags))
@@ -232,9 +303,9 @@ export const load = Effect.fn("ConfigLoad.load")(function*(
     const origin = ConfigMerge.originOf(written.origins, path)
     lookedUp.push({ path, value: options.resolvePath(name), origin: origin! })
   }
-  for (const name of ["directory", "socket"]) {
-    const value = ConfigMerge.at(written.tree, ["daemon", name])
-    if (typeof value === "string") absolute(["daemon", name], value)
+  for (const at of [["directory"], ["socket"], ["install", "directory"]]) {
+    const value = ConfigMerge.at(written.tree, ["daemon", ...at])
+    if (typeof value === "string") absolute(["daemon", ...at], value)
   }
   for (const [path, value] of runnable(written.tree)) {
     const env = ConfigMerge.at(value, ["env"])

@@ -1,5 +1,5 @@
 /**
- * Which value holds: defaults < file < environment < flags. Every value keeps where it came from, so that it can be
+ * Which value holds: defaults < file < settings < environment < flags. Every value keeps where it came from, so that it can be
  * explained.
  */
 import * as Redacted from "effect/Redacted"
@@ -141,7 +141,7 @@ const secretName = /pass(?:wd|word|phrase)?|secret|token|credential|private|api_
 const credentials = /(\b[a-z][a-z0-9+.-]*:\/\/)[^\s/@]+@/gi
 
 /** A value that can be shown: no secret in it. */
-const shown = (path: ConfigPath.Path, value: unknown): Schema.Json => {
+export const shown = (path: ConfigPath.Path, value: unknown): Schema.Json => {
   if (Redacted.isRedacted(value)) return hidden
   if (typeof value === "string") {
     const free = path.at(-2) === "env" || path.at(-2) === "headers"

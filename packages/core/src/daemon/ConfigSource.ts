@@ -203,6 +203,13 @@ export interface Override {
 /** Fields of free names, whose values are texts. */
 const isFree = (name: string | number | undefined): boolean => name === "env" || name === "headers"
 
+/** The path that a text such as `services.web.env.PORT` means; undefined when it is none. The name of a variable may have dots. */
+export const pathOf = (name: string): ConfigPath.Path | undefined => {
+  const parts = name.split(".")
+  const path = parts.length > 3 && isFree(parts[2]) ? [...parts.slice(0, 3), parts.slice(3).join(".")] : parts
+  return path.includes("") ? undefined : path
+}
+
 /**
  * What a text means: `true`, `false`, `null`, numbers, and JSON that begins with [, { or " are what they are in JSON,
  * everything else is text. The value of a service's variable is text whatever it looks like, but for null and references.
@@ -216,7 +223,8 @@ const valueOf = (text: string, path: ConfigPath.Path): unknown => {
   return JsonText.parse(trimmed).value
 }
 
-const override = (
+/** One value for a path, as text. */
+export const override = (
   path: ConfigPath.Path,
   text: string,
   origin: Origin
@@ -259,11 +267,8 @@ export const flags = (texts: ReadonlyArray<string>): Result.Result<ReadonlyArray
   all(texts.map((text) => {
     const end = text.indexOf("=")
     const name = end < 0 ? text : text.slice(0, end)
-    const parts = name.split(".")
-    // The name of a variable may have dots.
-    const free = parts.findIndex((part, index) => index === 2 && isFree(part))
-    const path = free < 0 ? parts : [...parts.slice(0, free + 1), parts.slice(free + 1).join(".")]
-    if (end < 0 || path.includes("")) {
+    const path = pathOf(name)
+    if (end < 0 || path === undefined) {
       return Result.fail({
         source: `--set ${name}`,
         path: "",

@@ -418,6 +418,36 @@ const locked = <A, E, R>(
     return yield* use(elapsed)
   }))
 
+/** What the holder of the lock may do, with no other command in between. */
+export interface Turn {
+  /** See `start`. */
+  readonly start: (
+    options?: Pick<StartOptions, "readyWithin">
+  ) => Effect.Effect<Outcome, StartError | InvalidSpec, ProcessPlatform>
+  /** See `stop`. */
+  readonly stop: (
+    options?: Pick<StopOptions, "grace" | "onWaiting">
+  ) => Effect.Effect<Outcome, StopError, ProcessPlatform>
+}
+
+/**
+ * Takes the lock of `start`, `stop` and `restart` for an operation of one's own, such as a change of what the daemon reads
+ * when it starts.
+ */
+export const exclusively = Effect.fn("Daemon.exclusively")(
+  <A, E, R>(
+    daemon: Daemon,
+    operation: string,
+    use: (turn: Turn) => Effect.Effect<A, E, R>,
+    options: Pick<StartOptions, "lockWithin"> = {}
+  ): Effect.Effect<A, E | OperationBusy | ClaimUndecided | StateFolderError | InvalidSpec, R | ProcessPlatform> =>
+    locked(daemon, operation, options.lockWithin, (elapsed) =>
+      use({
+        start: (options = {}) => startLocked(daemon, options, elapsed),
+        stop: (options = {}) => stopLocked(daemon, options, elapsed)
+      }))
+)
+
 /**
  * Starts the daemon and waits until it is ready: its record says so and control answers. One that runs, or is starting, is
  * waited for instead. One that does not get ready is ended.

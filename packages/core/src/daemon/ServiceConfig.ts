@@ -369,12 +369,40 @@ export const Supervision = Schema.Struct({
 })
 export type Supervision = typeof Supervision.Type
 
+/** The daemon as a program that is kept up to date: versions of it in a folder, one of which is the current one. */
+export const Install = Schema.Struct({
+  directory: Text.pipe(optional("The folder of its versions; install in the daemon's folder if left out")),
+  program: Text.annotate({ description: "The program that is run as treeline, by its path inside a version" }),
+  fetch: Schema.Struct({
+    command: Text.annotate({ description: "A program that fills an empty folder, in which it runs, with a version" }),
+    args: Schema.Array(Schema.String).pipe(or([], "Its arguments, as they are")),
+    within: Time.pipe(or("10 minutes", "How long it may take"))
+  }).pipe(optional("How a version is fetched; without it there are no updates"))
+})
+export type Install = typeof Install.Type
+
+/** When the managed install is updated. */
+export const Update = Schema.Struct({
+  enabled: Schema.Boolean.pipe(or(true, "Whether it is; asked before each step of an update")),
+  first: Time.pipe(or("5 minutes", "From the start of the updater to the first update")),
+  interval: Time.pipe(or("1 hour", "From one update to the next, at least 1 second")),
+  jitter: Schema.Finite.check(Schema.isBetween({ minimum: 0, maximum: 1 })).pipe(
+    or(0.1, "The share by which each wait is spread")
+  ),
+  validateWithin: Time.pipe(
+    or("10 seconds", "How long the new version may take to get ready before the old one comes back")
+  )
+})
+export type Update = typeof Update.Type
+
 /** The process that runs the services in the background. */
 export const Daemon = Schema.Struct({
   directory: Text.pipe(optional("Where its records, its socket and its logs are")),
   socket: Text.pipe(optional("The path of its control socket")),
   port: Port.pipe(optional("Where it listens for control on 127.0.0.1 instead of on a socket")),
-  stopWithin: Time.pipe(or("1 minute", "How long all services together may take to end before they are killed"))
+  stopWithin: Time.pipe(or("1 minute", "How long all services together may take to end before they are killed")),
+  install: Install.pipe(optional("A managed install, from which the daemon is run")),
+  update: Update.pipe(or({}, "When the managed install is updated"))
 })
 export type Daemon = typeof Daemon.Type
 

@@ -516,7 +516,7 @@ export const make = Effect.fn("ServiceHost.make")(function*(
   // ------------------------------------------------------------------------------------------------ reload
 
   const reloading = yield* Semaphore.make(1)
-  const unreloadable = ["directory", "socket", "port"] as const
+  const unreloadable = ["directory", "socket", "port", "install"] as const
 
   const apply = Effect.fnUntraced(function*(next: Config) {
     if (ending !== undefined) {

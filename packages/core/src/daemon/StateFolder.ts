@@ -13,7 +13,7 @@ export interface StateFolder {
   readonly makeFolder: (name: string) => Effect.Effect<void, StateFolderError>
   /** Writes a new file for its user only; it is on the disk when this is done. */
   readonly write: (name: string, text: string) => Effect.Effect<void, StateFolderError>
-  /** A file over a file, in one step. */
+  /** A file over a file, in one step; it is on the disk when this is done, where the system can say so. */
   readonly replace: (from: string, to: string) => Effect.Effect<void, StateFolderError>
   /**
    * A folder to a name where there is none, in one step; `false` when there is something. An empty folder may be replaced,

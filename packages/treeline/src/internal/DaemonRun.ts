@@ -12,12 +12,14 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import * as Queue from "effect/Queue"
+import * as Result from "effect/Result"
 import * as Stream from "effect/Stream"
 import { Buffer } from "node:buffer"
 import * as fs from "node:fs"
 import * as path from "node:path"
 import * as ConfigFile from "../ConfigFile.ts"
 import * as Treeline from "../Treeline.ts"
+import * as DaemonPlace from "./DaemonPlace.ts"
 import { self } from "./DaemonVerbs.ts"
 import * as Ending from "./Ending.ts"
 import * as Incoming from "./Incoming.ts"
@@ -94,10 +96,14 @@ const daemon = Effect.fnUntraced(function*(options: Options) {
     },
     starter
   )
+  const remembered = yield* Effect.result(DaemonPlace.remember(file, directory))
   const log = yield* LogFile.make(path.join(directory, "daemon.log"), rotation)
   const logger = Logger.map(Logger.formatLogFmt, (line) => log.append(Buffer.from(`${line}\n`), 1))
 
   return yield* Effect.scoped(Effect.gen(function*() {
+    if (Result.isFailure(remembered)) {
+      yield* Effect.logWarning(`with a broken configuration it won't be found: ${remembered.failure.message}`)
+    }
     const listener = yield* NodeControl.listen(control)
     const host = yield* ServiceHost.make({
       // A reload reads the same file, also when there is another one nearer by then.

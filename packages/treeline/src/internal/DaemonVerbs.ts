@@ -1,12 +1,11 @@
 /** The commands of `treeline daemon`. */
 import * as ControlClient from "@treeline/core/daemon/ControlClient"
 import * as Daemon from "@treeline/core/daemon/Daemon"
-import * as PidRecord from "@treeline/core/daemon/PidRecord"
 import { ProcessPlatform } from "@treeline/core/ProcessPlatform"
 import * as NodeControl from "@treeline/platform-node/NodeControl"
 import * as NodeDetached from "@treeline/platform-node/NodeDetached"
 import * as NodeStateFolder from "@treeline/platform-node/NodeStateFolder"
-import * as StateDirectory from "@treeline/platform-node/StateDirectory"
+import type * as StateDirectory from "@treeline/platform-node/StateDirectory"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
@@ -16,6 +15,7 @@ import * as Reports from "../CommandReport.ts"
 import * as ConfigFile from "../ConfigFile.ts"
 import * as Treeline from "../Treeline.ts"
 import * as Console from "./Console.ts"
+import * as DaemonPlace from "./DaemonPlace.ts"
 import * as Ending from "./Ending.ts"
 import { InternalError } from "./Failure.ts"
 
@@ -34,10 +34,10 @@ const askWithin = 2000
 export const errorsName = "daemon.err"
 
 /** The daemon is a process of its own, so its platform is nobody's here; what dead hosts left is for it to sweep. */
-const onPlatform = <A, E>(effect: Effect.Effect<A, E, ProcessPlatform>): Effect.Effect<A, E> =>
+export const onPlatform = <A, E>(effect: Effect.Effect<A, E, ProcessPlatform>): Effect.Effect<A, E> =>
   Effect.provide(effect, Treeline.layerWith({ sweepOrphaned: false }))
 
-const print = (text: string) => Effect.promise(() => Console.print(1, text))
+export const print = (text: string) => Effect.promise(() => Console.print(1, text))
 
 const note = (text: string) => Effect.promise(() => Console.print(2, `treeline: ${text}`))
 
@@ -48,26 +48,6 @@ export const self = Effect.gen(function*() {
   if (Option.isSome(identity)) return identity.value
   return yield* new InternalError({ detail: "the system does not tell when this process was started" })
 })
-
-/** Variables that say where the daemon's folder is; see `daemon` of the configuration. */
-const hasVariables = (): boolean => Object.keys(process.env).some((name) => name.startsWith("TREELINE_DAEMON__"))
-
-/**
- * Where things are. First where they are unless the configuration says otherwise: when a daemon has its record there the
- * configuration need not be read at all (seed C31).
- */
-const locate = (options: Options) =>
-  Effect.gen(function*() {
-    const file = yield* ConfigFile.locate(options)
-    const platform = yield* ProcessPlatform
-    if (options.flags.length === 0 && !hasVariables()) {
-      const usual = yield* StateDirectory.locate({ file })
-      const state = yield* PidRecord.read({ folder: NodeStateFolder.make(usual.directory), platform })
-      if (state._tag !== "Missing") return { file, ...usual }
-    }
-    const { config } = yield* ConfigFile.load({ ...options, file })
-    return { file, ...yield* StateDirectory.locate({ file, daemon: config.daemon }) }
-  })
 
 /** Who answers at the control address. Another version is somebody, too. */
 const ask = (control: StateDirectory.ControlAddress): Effect.Effect<Option.Option<Daemon.Answer>> =>
@@ -101,11 +81,21 @@ const requestStop = (control: StateDirectory.ControlAddress): Effect.Effect<bool
     yield* Stream.runDrain(Stream.take(client.shutdown(), 1))
   })).pipe(Effect.as(true), Effect.timeout(askWithin), Effect.orElseSucceed(() => false))
 
-const daemonOf = (options: Options) =>
+/** The daemon of a configuration, for the commands that begin and end it. */
+export const daemonOf = (options: Pick<Options, "file" | "flags">) =>
   Effect.gen(function*() {
-    const { control, directory, file } = yield* locate(options)
+    const { control: configured, directory, file } = yield* DaemonPlace.locate(options)
+    const folder = NodeStateFolder.make(directory)
+    const platform = yield* ProcessPlatform
+    /** Looked up each time: a daemon that is replaced meanwhile may be talked to elsewhere. */
+    const at = <A>(use: (control: StateDirectory.ControlAddress) => Effect.Effect<A>) =>
+      Effect.provideService(
+        Effect.flatMap(DaemonPlace.controlOf(folder, configured), use),
+        ProcessPlatform,
+        platform
+      )
     const daemon: Daemon.Daemon = {
-      folder: NodeStateFolder.make(directory),
+      folder,
       self: yield* self,
       launch: (variables) =>
         NodeDetached.launch({
@@ -123,14 +113,14 @@ const daemonOf = (options: Options) =>
           env: { ...process.env, ...variables },
           output: path.join(directory, errorsName)
         }),
-      ask: ask(control),
-      blocking: blocking(control),
-      requestStop: process.platform === "win32" ? requestStop(control) : undefined
+      ask: at(ask),
+      blocking: at(blocking),
+      requestStop: process.platform === "win32" ? at(requestStop) : undefined
     }
     return { daemon, directory, file }
   })
 
-const seconds = (ms: number): string => `${(ms / 1000).toFixed(1)} s`
+export const seconds = (ms: number): string => `${(ms / 1000).toFixed(1)} s`
 
 /** An outcome for people. */
 export const render = (outcome: Daemon.Outcome): string => {
@@ -158,7 +148,7 @@ const tell = (options: Options, outcome: Daemon.Outcome) =>
   )
 
 /** What a stop waits for, said when it is something else than before. */
-const sayWaiting = () => {
+export const sayWaiting = () => {
   let last = ""
   return (blocking: ReadonlyArray<string>) => {
     const text = blocking.join(", ")

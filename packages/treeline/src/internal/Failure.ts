@@ -86,6 +86,21 @@ export class OperationFailed extends Schema.TaggedError<OperationFailed>()("Oper
   }
 }
 
+/**
+ * A setting could not be applied: `problem` says why. The settings are those of before. `restored` is whether what runs is
+ * as it was before, too; else `treeline daemon status` and `treeline status` tell what there is.
+ */
+export class SettingNotApplied extends Schema.TaggedError<SettingNotApplied>()("SettingNotApplied", {
+  key: Schema.String,
+  problem: Schema.String,
+  restored: Schema.Boolean
+}) {
+  override get message(): string {
+    const left = this.restored ? "and what runs is as before" : "but what runs is not: see \"treeline daemon status\""
+    return `${this.key} could not be applied: ${this.problem}\nThe old settings are back, ${left}`
+  }
+}
+
 /** The command line can't be used. Nothing was started. */
 export class UsageError extends Schema.TaggedError<UsageError>()("UsageError", {
   problem: Schema.String
@@ -116,6 +131,7 @@ export const FailureReason = Schema.Union([
   AlreadyRunning,
   ListenError,
   OperationFailed,
+  SettingNotApplied,
   IntensityExceeded,
   ControlUnavailable,
   ControlDenied,
@@ -159,6 +175,7 @@ export type Failure = typeof Failure.Type
 export const exitCodeOf = (error: FailureReason): number => {
   switch (error._tag) {
     case "OperationFailed":
+    case "SettingNotApplied":
     case "IntensityExceeded":
     case "NotRunning":
     case "ChildFailed":

@@ -31,6 +31,7 @@ import { guard } from "./Guard.ts"
 import * as Help from "./Help.ts"
 import { run } from "./Run.ts"
 import * as ServiceCommands from "./ServiceCommands.ts"
+import * as SettingCommands from "./SettingCommands.ts"
 
 const version: string = JSON.parse(fs.readFileSync(new URL("../../package.json", import.meta.url), "utf8")).version
 
@@ -201,7 +202,8 @@ them at once.`),
   ).pipe(
     Command.withShortDescription("Check the configuration and show what holds"),
     Command.withDescription(`Reads treeline.config.ts, treeline.json or a Procfile, checks it, and shows what
-holds: defaults < file < environment < --set. Secrets are not shown.
+holds: defaults < file < settings < environment < --set, where settings are what
+"treeline set" has kept. Secrets are not shown.
 
 A variable overrides a value by its path, with __ between the parts:
   TREELINE_SERVICES__WEB__RESTART__MODE=transient
@@ -244,6 +246,7 @@ Exit codes:
       DaemonCommands.make({ ended, version }),
       runCommand,
       configCommand,
+      SettingCommands.make({ ended }),
       initCommand,
       doctorCommand,
       guardCommand,

@@ -1,0 +1,274 @@
+/** What `treeline set` does. */
+import * as ConfigMerge from "@treeline/core/daemon/ConfigMerge"
+import * as ConfigOrigin from "@treeline/core/daemon/ConfigOrigin"
+import * as ConfigPath from "@treeline/core/daemon/ConfigPath"
+import * as ConfigSource from "@treeline/core/daemon/ConfigSource"
+import * as Daemon from "@treeline/core/daemon/Daemon"
+import * as Settings from "@treeline/core/daemon/Settings"
+import type { InvalidConfig } from "@treeline/core/Errors"
+import * as NodeStateFolder from "@treeline/platform-node/NodeStateFolder"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
+import * as Stream from "effect/Stream"
+import * as Reports from "../CommandReport.ts"
+import * as ConfigFile from "../ConfigFile.ts"
+import * as Connection from "./Connection.ts"
+import * as DaemonPlace from "./DaemonPlace.ts"
+import { daemonOf, onPlatform, print, sayWaiting, seconds } from "./DaemonVerbs.ts"
+import * as Ending from "./Ending.ts"
+import { OperationFailed, SettingNotApplied, UsageError } from "./Failure.ts"
+
+export interface Options {
+  readonly file: string | undefined
+  readonly key: string | undefined
+  readonly value: string | undefined
+  /** A key. */
+  readonly remove: string | undefined
+  readonly noRestart: boolean
+  readonly json: boolean
+}
+
+// ---------------------------------------------------------------------------------------------- what is asked
+
+/** A setting without its secrets: everything that a service's variables and headers may hold is one. */
+export const shown = (key: string, value: Schema.Json): Schema.Json => {
+  const path = ConfigSource.pathOf(key) ?? [key]
+  const isFree = (name: string | number | undefined) => name === "env" || name === "headers"
+  const hide = (at: ConfigPath.Path, inner: Schema.Json): Schema.Json => {
+    if (inner !== null && isFree(at.at(-2))) return "<redacted>"
+    if (Array.isArray(inner)) return inner.map((item: Schema.Json, index) => hide([...at, index], item))
+    if (!ConfigPath.isTree(inner)) return inner
+    const fields = Object.entries(inner as Readonly<Record<string, Schema.Json>>)
+    return Object.fromEntries(fields.map(([name, item]) => [name, hide([...at, name], item)]))
+  }
+  return ConfigMerge.shown(path, hide(path, value))
+}
+
+/** What a change of this path touches. */
+export interface Touched {
+  /** Services, groups, pools: by a reload. */
+  readonly services: boolean
+  /** What a daemon takes when it starts. */
+  readonly daemon: boolean
+  readonly updater: boolean
+}
+
+export const touchedBy = (path: ConfigPath.Path): Touched => {
+  const [section, field, part] = path
+  if (section === "supervisor") return { services: false, daemon: true, updater: false }
+  if (section !== "daemon") return { services: true, daemon: false, updater: false }
+  const updater = field === undefined || field === "update" || field === "install"
+  const daemon = field !== "update" && !(field === "install" && part === "fetch")
+  return { services: false, daemon, updater }
+}
+
+interface Change {
+  readonly key: string
+  readonly path: ConfigPath.Path
+  readonly apply: (settings: Settings.Settings) => Settings.Settings
+  readonly removes: boolean
+}
+
+/** What the arguments ask for; undefined for the list. */
+const changeOf = (options: Options): Effect.Effect<Change | undefined, InvalidConfig | UsageError> =>
+  Effect.gen(function*() {
+    const { key, remove, value } = options
+    if (remove !== undefined) {
+      if (key !== undefined) return yield* new UsageError({ problem: "--remove KEY takes no other argument" })
+      // Also one that could not be set: somebody may have written it by hand.
+      const path = ConfigSource.pathOf(remove) ?? [remove]
+      return { key: remove, path, apply: (settings) => Settings.remove(settings, remove), removes: true }
+    }
+    if (key === undefined) return undefined
+    if (value === undefined) {
+      return yield* new UsageError({ problem: `a value for ${key} is missing; to take it away: --remove ${key}` })
+    }
+    const path = ConfigSource.pathOf(key) ?? []
+    const read = ConfigSource.override(path, value, ConfigOrigin.Origin.cases.Setting.make({ file: key, key }))
+    if (Result.isFailure(read)) return yield* new UsageError({ problem: `${key}: ${read.failure.problem}` })
+    const json = read.success.value as Schema.Json
+    const problem = Settings.problemOf(key, json)
+    if (problem !== undefined) return yield* new UsageError({ problem: `${key} ${problem}` })
+    return { key, path, apply: (settings) => Settings.put(settings, key, json), removes: false }
+  })
+
+// ---------------------------------------------------------------------------------------------- what is told
+
+const list = (words: ReadonlyArray<string>): string => words.join(", ")
+
+/** What became of it, for people. No value is in it. */
+export const render = (change: Reports.SettingChange): string => {
+  const { daemon, key, milliseconds, needsRestart, overriddenBy, running, services, status, updater } = change
+  switch (status) {
+    case "alreadySet":
+      return `${key} is set to this already; nothing was restarted`
+    case "notSet":
+      return `${key} is not set; nothing was changed`
+    case "set":
+    case "removed": {
+      const restarted = [
+        ...daemon === null ? [] : [`the daemon, now process ${daemon}`],
+        ...updater === null ? [] : [`the updater, now process ${updater}`],
+        ...services
+      ]
+      const what = restarted.length > 0
+        ? `restarted ${list(restarted)} (${seconds(milliseconds)})`
+        : needsRestart.length > 0
+        ? `nothing was restarted`
+        : running
+        ? "it touches nothing that runs"
+        : "nothing runs, it holds from the next start"
+      return [
+        `${status} ${key}; ${what}`,
+        ...needsRestart.length === 0 ? [] : [`a restart is needed for ${list(needsRestart)}`],
+        ...overriddenBy === null ? [] : [`${overriddenBy} wins over it`]
+      ].join("; ")
+    }
+  }
+}
+
+const answer = (options: Options, change: Reports.SettingChange) =>
+  Effect.as(
+    print(
+      options.json ? Schema.encodeSync(Schema.fromJsonString(Reports.SettingChange))(change) : render(change)
+    ),
+    Ending.code(0)
+  )
+
+const tellAll = (options: Options, file: string, settings: Settings.Settings) => {
+  const all = [...settings].map(([key, value]) => ({ key, value: shown(key, value) }))
+  const text = options.json
+    ? Schema.encodeSync(Schema.fromJsonString(Reports.Settings))({ file, settings: all })
+    : all.length === 0
+    ? "nothing is set"
+    : all.map(({ key, value }) => `${key} = ${JSON.stringify(value)}`).join("\n")
+  return Effect.as(print(text), Ending.code(0))
+}
+
+// ---------------------------------------------------------------------------------------------- what is done
+
+/** What was restarted. */
+type Applied = Pick<Reports.SettingChange, "running" | "services" | "daemon" | "updater" | "needsRestart">
+
+const nothing: Applied = { running: false, services: [], daemon: null, updater: null, needsRestart: [] }
+
+/** Has who runs the services, daemon or not, read the configuration anew. */
+const reload = (file: string) =>
+  Effect.scoped(Effect.gen(function*() {
+    const opened = yield* Connection.open({ file, flags: [] }).pipe(
+      Effect.asSome,
+      Effect.catchTag(["NothingRuns", "OtherConfiguration"], () => Effect.succeedNone)
+    )
+    if (Option.isNone(opened)) return nothing
+    const last = yield* Stream.runLast(
+      Stream.filter(opened.value.client.reload, (progress) => progress._tag === "Done")
+    )
+    const done = Option.isSome(last) && last.value._tag === "Done" ? last.value : undefined
+    const outcomes = done?.outcomes ?? []
+    if (outcomes.some(({ problem }) => problem !== null)) {
+      return yield* new OperationFailed({ operation: "reload", outcomes })
+    }
+    return {
+      ...nothing,
+      running: true,
+      services: outcomes.map(({ service }) => service),
+      needsRestart: done?.report?.needsRestart ?? []
+    }
+  }))
+
+/** Whether something other than a setting holds at the path. */
+const overriding = (path: ConfigPath.Path, explained: ConfigFile.Loaded["explained"]): string | null => {
+  const at = ConfigPath.format(path)
+  const found = explained.find((value) =>
+    (value.path === at || value.path.startsWith(`${at}.`) || value.path.startsWith(`${at}[`)) &&
+    (value.origin._tag === "Variable" || value.origin._tag === "Flag")
+  )
+  return found === undefined ? null : ConfigOrigin.describe(found.origin)
+}
+
+const change = (options: Options, asked: Change) =>
+  Effect.gen(function*() {
+    const startedAt = performance.now()
+    const { daemon, file } = yield* daemonOf({ file: options.file, flags: [] })
+    const { folder } = daemon
+    const answerWith = (status: Reports.SettingChange["status"], applied: Applied, overriddenBy: string | null) =>
+      answer(options, {
+        status,
+        key: asked.key,
+        file: `${folder.path}/${Settings.name}`,
+        ...applied,
+        overriddenBy,
+        milliseconds: Math.round(performance.now() - startedAt)
+      })
+
+    const withTurn = (turn: Daemon.Turn) =>
+      Effect.gen(function*() {
+        const before = yield* Settings.read(folder)
+        const after = asked.apply(before)
+        if (after === before) return yield* answerWith(asked.removes ? "notSet" : "alreadySet", nothing, null)
+        const loaded = yield* Effect.result(ConfigFile.load({ file, settings: after }))
+        if (Result.isFailure(loaded)) {
+          // Of two that can't be used one has to be the first to go.
+          const usable = yield* Effect.result(ConfigFile.load({ file, settings: before }))
+          if (!asked.removes || Result.isSuccess(usable)) return yield* loaded.failure
+          yield* Settings.write(folder, after)
+          return yield* answerWith("removed", { ...nothing, needsRestart: ["services"] }, null)
+        }
+        const status = asked.removes ? "removed" : "set"
+        const overriddenBy = asked.removes ? null : overriding(asked.path, loaded.success.explained)
+        if (options.noRestart) {
+          yield* Settings.write(folder, after)
+          return yield* answerWith(status, { ...nothing, needsRestart: [asked.key] }, overriddenBy)
+        }
+        const failed = (error: { readonly message: string }, restored: boolean) =>
+          new SettingNotApplied({ key: asked.key, problem: error.message, restored })
+
+        const touched = touchedBy(asked.path)
+        if (touched.daemon) {
+          // Saved only when the old one has ended: a stop that fails leaves all as it is.
+          const stopped = yield* turn.stop({ onWaiting: sayWaiting() }).pipe(
+            Effect.map(({ status }) => status === "stopped" ? "stopped" as const : "notRunning" as const),
+            Effect.catchTag("Unmanaged", () => Effect.succeed("unmanaged" as const))
+          )
+          if (stopped !== "stopped") {
+            yield* Settings.write(folder, after)
+            const running = stopped === "unmanaged"
+            return yield* answerWith(
+              status,
+              { ...nothing, running, needsRestart: running ? [String(asked.path[0])] : [] },
+              overriddenBy
+            )
+          }
+          const started = yield* Effect.result(Effect.andThen(Settings.write(folder, after), turn.start()))
+          if (Result.isSuccess(started)) {
+            return yield* answerWith(
+              status,
+              { ...nothing, running: true, daemon: started.success.pid },
+              overriddenBy
+            )
+          }
+          yield* Settings.write(folder, before)
+          const restored = Result.isSuccess(yield* Effect.result(turn.start()))
+          return yield* failed(started.failure, restored)
+        }
+        yield* Settings.write(folder, after)
+        const applied = yield* Effect.result(reload(file))
+        if (Result.isSuccess(applied)) return yield* answerWith(status, applied.success, overriddenBy)
+        yield* Settings.write(folder, before)
+        const restored = Result.isSuccess(yield* Effect.result(reload(file)))
+        return yield* failed(applied.failure, restored)
+      })
+    return yield* Daemon.exclusively(daemon, "set", withTurn)
+  })
+
+export const set = Effect.fn("treeline set")((options: Options) =>
+  onPlatform(Effect.gen(function*() {
+    const asked = yield* changeOf(options)
+    if (asked !== undefined) return yield* change(options, asked)
+    const { directory } = yield* DaemonPlace.locate({ file: options.file, flags: [] })
+    const folder = NodeStateFolder.make(directory)
+    return yield* tellAll(options, `${folder.path}/${Settings.name}`, yield* Settings.read(folder))
+  }))
+)
