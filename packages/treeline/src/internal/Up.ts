@@ -1,6 +1,5 @@
 /** `treeline up`: the services of a configuration in the foreground. */
 import type { HostEvent, HostStatus, Progress } from "@treeline/core/daemon/HostStatus"
-import type { Entry } from "@treeline/core/daemon/LogLine"
 import type { ServiceHost } from "@treeline/core/daemon/ServiceHost"
 import type * as Cause from "effect/Cause"
 import * as Deferred from "effect/Deferred"
@@ -14,12 +13,11 @@ import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { Up } from "../CommandReport.ts"
 import * as Console from "./Console.ts"
-import * as Display from "./Display.ts"
 import * as Ending from "./Ending.ts"
 import { OperationFailed } from "./Failure.ts"
 import * as Incoming from "./Incoming.ts"
-import * as Keys from "./Keys.ts"
-import * as Screen from "./Screen.ts"
+import type * as Keys from "./Keys.ts"
+import * as UpTerminal from "./UpTerminal.ts"
 import * as Words from "./Words.ts"
 
 export interface Options {
@@ -67,6 +65,58 @@ const survivorsOf = ({ services }: HostStatus) =>
     problem: state._tag === "Failed" && state.error.survivors.length > 0 ? state.error.message : null
   }))
 
+/** Says now and then what is waited for, where no table shows it. */
+const remind = (host: ServiceHost, terminal: UpTerminal.UpTerminal) =>
+  Effect.gen(function*() {
+    for (let seconds = 1;; seconds++) {
+      yield* Effect.sleep("1 second")
+      const status = yield* host.status
+      const due = seconds % (status.phase === "running" ? reminders.start : reminders.end) === 0
+      if (due && !terminal.hasTable()) yield* terminal.say(Words.progress(waiting(status)))
+    }
+  })
+
+/** Does what signals and keys ask for, while the scope is open. */
+const listen = Effect.fnUntraced(function*(
+  incoming: Queue.Dequeue<NodeJS.Signals>,
+  terminal: UpTerminal.UpTerminal,
+  { reload, stop }: {
+    readonly stop: (signal: Stop) => Effect.Effect<void, never, Scope.Scope>
+    readonly reload: Effect.Effect<void, never, Scope.Scope>
+  }
+) {
+  const inTerminal = Console.inTerminal()
+  const onSignal = (signal: NodeJS.Signals) => {
+    switch (signal) {
+      case "SIGCONT":
+        return terminal.resume
+      case "SIGHUP":
+        // What a closed terminal sends is no wish for another configuration.
+        return process.platform === "win32" || (inTerminal && !Console.inTerminal())
+          ? stop("SIGHUP")
+          : Effect.forkScoped(reload)
+      default:
+        return stop(signal as Stop)
+    }
+  }
+  const onKey = (key: Keys.Key) => {
+    switch (key) {
+      case "interrupt":
+        return stop("SIGINT")
+      case "quit":
+        return stop("SIGQUIT")
+      case "suspend":
+        return process.platform === "win32" ? Effect.void : terminal.suspend
+      case "enter":
+        return Effect.forkScoped(terminal.newLine)
+    }
+  }
+  yield* Effect.forkScoped(Effect.forever(Effect.flatMap(Queue.take(incoming), onSignal)))
+  if (terminal.keys !== undefined) {
+    yield* Effect.forkScoped(Effect.forever(Effect.flatMap(Queue.take(terminal.keys), onKey)))
+  }
+})
+
 /**
  * Shows services while they run, and ends them when it is asked to. `start` runs them in a scope, `serve` lets others ask
  * for them until after they have ended; `file` is their configuration.
@@ -84,57 +134,38 @@ export const up = Effect.fnUntraced(function*<E, R, E2, R2>(
   // Closed after the services: who follows their logs sees the end of them, and who asked for the end hears of it.
   yield* serve(host)
 
-  const fd = options.json ? 2 : 1
-  const terminal = Console.isTerminal(fd)
-  const canDraw = fd === 1 && terminal && !options.plain && process.env["TERM"] !== "dumb"
-  const colors = Console.canColor(fd)
-  const first = yield* host.status
-  const prefix = Screen.prefixOf(first.services.map(({ name }) => name))
-
   let stoppedBy: Stop | undefined = undefined
   let forced = false
-  let table = canDraw && Console.isForeground()
-  const display = yield* Display.make({
-    fd,
-    table: canDraw,
+  const first = yield* host.status
+  const terminal = yield* UpTerminal.make({
+    fd: options.json ? 2 : 1,
+    plain: options.plain,
+    names: first.services.map(({ name }) => name),
     status: host.status,
     interrupt: () => forced ? "none" : stoppedBy === undefined ? "stops" : "kills"
   })
-  yield* display.enter(table)
-  const keyboard = canDraw ? yield* Keys.make : undefined
-  if (keyboard !== undefined && table) yield* keyboard.set(true)
-  const say = (text: string | undefined) =>
-    text === undefined ? Effect.void : display.print(Screen.ownLine(text, prefix, colors))
 
   // ---------------------------------------------------------------------------------------------- what happens
 
   const over = yield* Deferred.make<HostStatus>()
   const onEvent = (event: HostEvent) =>
     Effect.gen(function*() {
-      yield* display.touch
+      yield* terminal.touch
       const status = yield* host.status
       if (stoppedBy === undefined && status.phase === "running" && isOver(status)) yield* Deferred.succeed(over, status)
       // An end that was asked for here has been told already.
       const known = stoppedBy !== undefined && event._tag === "Supervisor" && event.event._tag === "Stopping"
-      if (!known) yield* say(Words.event(event))
+      if (!known) yield* terminal.say(Words.event(event))
     })
   const events = yield* Effect.forkScoped(Stream.runForEach(host.events, onEvent))
-  const onEntry = (entry: Entry) => display.print(Screen.logLine(entry, prefix, { colors, terminal }))
   const entries = options.quiet ? Stream.empty : host.logs.follow()
-  const logs = yield* Effect.forkScoped(Effect.ignore(Stream.runForEach(entries, onEntry)))
-  let seconds = 0
-  yield* Effect.forkScoped(Effect.forever(Effect.gen(function*() {
-    yield* Effect.sleep("1 second")
-    seconds++
-    const status = yield* host.status
-    const due = seconds % (status.phase === "running" ? reminders.start : reminders.end) === 0
-    if (due && !table) yield* say(Words.progress(waiting(status)))
-  })))
+  const logs = yield* Effect.forkScoped(Effect.ignore(Stream.runForEach(entries, terminal.log)))
+  yield* Effect.forkScoped(remind(host, terminal))
 
   // ---------------------------------------------------------------------------------------------- what is asked
 
   /** In a fiber of its own: a terminal that takes nothing must not hold up the end. */
-  const tell = (text: string | undefined) => Effect.forkScoped(say(text))
+  const tell = (text: string | undefined) => Effect.forkScoped(terminal.say(text))
 
   const stop = (signal: Stop) =>
     Effect.gen(function*() {
@@ -144,7 +175,7 @@ export const up = Effect.fnUntraced(function*<E, R, E2, R2>(
       forced = again || signal === "SIGQUIT"
       yield* Effect.forkScoped(Stream.runDrain(host.shutdown({ force: forced })))
       yield* tell(forced ? `${signal}: all are killed` : `${signal}: all are being ended; once more kills them`)
-      yield* display.touch
+      yield* terminal.touch
     })
 
   const reload = Effect.gen(function*() {
@@ -153,47 +184,7 @@ export const up = Effect.fnUntraced(function*<E, R, E2, R2>(
     yield* Stream.runDrain(host.reload).pipe(Effect.catch(({ message }) => tell(`nothing was changed: ${message}`)))
   })
 
-  const resume = Effect.gen(function*() {
-    table = canDraw && Console.isForeground()
-    if (keyboard !== undefined && table) yield* keyboard.set(true)
-    yield* display.enter(table)
-  })
-
-  const suspend = Effect.gen(function*() {
-    yield* display.leave
-    if (keyboard !== undefined) yield* keyboard.set(false)
-    // The whole job, as the terminal would do it. The services go on.
-    yield* Effect.sync(() => process.kill(0, "SIGTSTP"))
-  })
-
-  const inTerminal = Console.inTerminal()
-  const onSignal = (signal: NodeJS.Signals) => {
-    switch (signal) {
-      case "SIGCONT":
-        return resume
-      case "SIGHUP":
-        // What a closed terminal sends is no wish for another configuration.
-        return process.platform === "win32" || (inTerminal && !Console.inTerminal())
-          ? stop("SIGHUP")
-          : Effect.forkScoped(reload)
-      default:
-        return stop(signal as Stop)
-    }
-  }
-  const onKey = (key: Keys.Key) => {
-    switch (key) {
-      case "interrupt":
-        return stop("SIGINT")
-      case "quit":
-        return stop("SIGQUIT")
-      case "suspend":
-        return process.platform === "win32" ? Effect.void : suspend
-      case "enter":
-        return Effect.forkScoped(display.print(""))
-    }
-  }
-  yield* Effect.forkScoped(Effect.forever(Effect.flatMap(Queue.take(incoming), onSignal)))
-  if (keyboard !== undefined) yield* Effect.forkScoped(Effect.forever(Effect.flatMap(Queue.take(keyboard.keys), onKey)))
+  yield* listen(incoming, terminal, { stop, reload })
 
   // ---------------------------------------------------------------------------------------------- the end
 
