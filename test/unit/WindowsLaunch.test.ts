@@ -1,4 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
+import * as SecurityDescriptor from "../../packages/platform-node/src/internal/SecurityDescriptor.ts"
 import * as EnvironmentBlock from "../../packages/platform-windows/src/internal/EnvironmentBlock.ts"
 import * as Executable from "../../packages/platform-windows/src/internal/Executable.ts"
 import * as ExitCode from "../../packages/platform-windows/src/internal/ExitCode.ts"
@@ -179,9 +180,9 @@ describe("Structs", () => {
     for (const [index, part] of [21, 1, 2, 3, 1001].entries()) sid.writeUInt32LE(part, 8 + 4 * index)
     const user = Buffer.alloc(256)
     sid.copy(user, 16)
-    assert.deepStrictEqual(Structs.userSid(user), sid)
+    assert.deepStrictEqual(SecurityDescriptor.userSid(user), sid)
 
-    const descriptor = Structs.onlyFor(sid)
+    const descriptor = SecurityDescriptor.onlyFor(sid)
     assert.strictEqual(descriptor.readUInt8(0), 1, "revision")
     assert.strictEqual(descriptor.readUInt16LE(2), 0x9004, "self-relative, protected, with a list")
     assert.deepStrictEqual([4, 8, 12, 16].map((at) => descriptor.readUInt32LE(at)), [0, 0, 0, 20])
@@ -192,7 +193,7 @@ describe("Structs", () => {
     assert.strictEqual(entry.readUInt32LE(4), 0x1f_01ff)
     assert.deepStrictEqual(entry.subarray(8), sid)
 
-    const attributes = Structs.securityAttributes(0x1234n)
+    const attributes = SecurityDescriptor.securityAttributes(0x1234n)
     assert.deepStrictEqual(
       [attributes.readUInt32LE(0), attributes.readBigUInt64LE(8), attributes.readUInt32LE(16)],
       [24, 0x1234n, 0]

@@ -28,6 +28,7 @@ import { createHash, randomBytes } from "node:crypto"
 import * as fs from "node:fs"
 import * as path from "node:path"
 import * as StartClaim from "./internal/StartClaim.ts"
+import * as WindowsAccess from "./internal/WindowsAccess.ts"
 import { type ControlAddress, longestSocketPath, make as makeFolder } from "./StateDirectory.ts"
 
 /** An address that is listened at. Connections wait until they are served: 64, then the oldest is closed. */
@@ -321,16 +322,20 @@ const PortFile = Schema.Struct({
   pid: Schema.Int.check(Schema.isGreaterThan(0))
 })
 
+/** A new file, made here and by nobody else, that only its user may read from the beginning. */
+const writeSecret = (file: string, text: string): void =>
+  fs.writeFileSync(file, text, WindowsAccess.makeFile(file) ? { flag: "r+" } : { mode: 0o600, flag: "wx" })
+
 /** A larger one is none, in bytes. */
 const largestPortFile = 4096
 
 const decodePortFile = Schema.decodeUnknownOption(Schema.fromJsonString(PortFile))
 
 /** Why a file with a secret is not to be trusted, or undefined. */
-const exposed = (stat: fs.Stats): string | undefined => {
+const exposed = (file: string, stat: fs.Stats): string | undefined => {
   if (!stat.isFile()) return "is no regular file"
   const own = process.geteuid?.()
-  if (own === undefined) return undefined
+  if (own === undefined) return WindowsAccess.problemOf(file)
   if (stat.uid !== own && own !== 0) return `belongs to another user (uid ${stat.uid})`
   return (stat.mode & 0o077) === 0 ? undefined : `may be read by others (mode ${(stat.mode & 0o777).toString(8)})`
 }
@@ -353,7 +358,7 @@ const readPortFile = (file: string): Effect.Effect<Known | undefined, ControlUna
         fs.constants.O_RDONLY | (fs.constants.O_NOFOLLOW ?? 0) | (fs.constants.O_NONBLOCK ?? 0)
       )
       const stat = fs.fstatSync(descriptor)
-      const problem = exposed(stat)
+      const problem = exposed(file, stat)
       if (problem !== undefined) return foreign(`${file} ${problem}`)
       const text = Buffer.alloc(Math.min(stat.size, largestPortFile))
       fs.readSync(descriptor, text, 0, text.length, 0)
@@ -392,11 +397,7 @@ const listenPort = Effect.fnUntraced(function*(
     const own = yield* Effect.try({
       try: () => {
         const temporary = path.join(won.room, path.basename(file))
-        // "wx": made here and by nobody else, with its mode from the beginning.
-        fs.writeFileSync(temporary, JSON.stringify({ port: chosen, token, pid: process.pid }), {
-          mode: 0o600,
-          flag: "wx"
-        })
+        writeSecret(temporary, JSON.stringify({ port: chosen, token, pid: process.pid }))
         fs.renameSync(temporary, file)
         return statOf(file)!
       },

@@ -1,13 +1,24 @@
 /** A folder that only its user may enter: what is in it was put there by nobody else, and is read by nobody else. */
 import * as fs from "node:fs"
+import * as path from "node:path"
+import * as WindowsAccess from "./WindowsAccess.ts"
 
 const codeOf = (error: unknown): string => (error as NodeJS.ErrnoException).code ?? String(error)
 
-/** Why a folder is not safe to keep a secret in, or to be believed, or undefined. Systems without user ids are not judged. */
-const unsafe = (stat: fs.Stats): string | undefined => {
+/** The same for Windows, where a mode says nothing. */
+const unsafeOnWindows = (directory: string): string | undefined => {
+  const problem = WindowsAccess.problemOf(directory)
+  return problem === undefined
+    ? undefined
+    : `${problem}: icacls "${directory}" /inheritance:r /grant:r "%USERNAME%:(OI)(CI)F" makes it yours alone`
+}
+
+/** Why a folder is not safe to keep a secret in, or to be believed, or undefined. */
+const unsafe = (directory: string): string | undefined => {
+  const stat = fs.lstatSync(directory)
   if (!stat.isDirectory()) return stat.isSymbolicLink() ? "is a symbolic link" : "is no folder"
   const own = process.geteuid?.()
-  if (own === undefined) return undefined
+  if (own === undefined) return unsafeOnWindows(directory)
   if (stat.uid !== own) return `belongs to another user (uid ${stat.uid})`
   return (stat.mode & 0o077) === 0
     ? undefined
@@ -17,7 +28,7 @@ const unsafe = (stat: fs.Stats): string | undefined => {
 /** What is wrong with the folder at a path, or undefined; nothing is where there is none. */
 export const problemOf = (directory: string): string | undefined => {
   try {
-    return unsafe(fs.lstatSync(directory))
+    return unsafe(directory)
   } catch (error) {
     const code = codeOf(error)
     return code === "ENOENT" || code === "ENOTDIR" ? undefined : `can't be looked at: ${code}`
@@ -26,12 +37,16 @@ export const problemOf = (directory: string): string | undefined => {
 
 /**
  * Makes a folder and those above it that are missing, with the mode 0700 from the beginning, and checks it. One that is
- * there is never changed. Returns what is wrong with it, or undefined.
+ * there is never changed. Returns what is wrong with it, or undefined. On Windows those above have the rights that the
+ * system gives them, and the folder itself is for its user.
  */
 export const make = (directory: string): string | undefined => {
   try {
-    fs.mkdirSync(directory, { recursive: true, mode: 0o700 })
-    return unsafe(fs.lstatSync(directory))
+    fs.mkdirSync(process.platform === "win32" ? path.dirname(directory) : directory, { recursive: true, mode: 0o700 })
+    if (process.platform === "win32" && !WindowsAccess.makeFolder(directory)) {
+      fs.mkdirSync(directory, { recursive: true })
+    }
+    return unsafe(directory)
   } catch (error) {
     return problemOf(directory) ?? `can't be made: ${codeOf(error)}`
   }

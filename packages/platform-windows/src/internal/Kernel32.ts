@@ -122,8 +122,6 @@ export interface Kernel32 {
   readonly onWait: (listener: (context: number | bigint) => void) => bigint
   /** Functions for windows on the screen. */
   readonly user32: () => User32
-  /** Functions for accounts. */
-  readonly advapi32: () => Advapi32
 }
 
 export interface User32 {
@@ -134,11 +132,6 @@ export interface User32 {
   readonly PostMessageW: (window: Handle, message: number, w: Handle, l: Handle) => number
 }
 
-export interface Advapi32 {
-  readonly OpenProcessToken: (process: Handle, access: number, out: BigUint64Array) => number
-  readonly GetTokenInformation: (token: Handle, what: number, info: Buffer, length: number, out: Uint32Array) => number
-}
-
 export const INFINITE = 0xffff_ffff
 export const HANDLE_FLAG_INHERIT = 1
 export const DUPLICATE_SAME_ACCESS = 2
@@ -146,6 +139,10 @@ export const FILE_TYPE_DISK = 1
 export const FILE_TYPE_CHAR = 2
 export const GENERIC_READ_WRITE = 0xc000_0000
 export const FILE_SHARE_READ_WRITE = 3
+export const FILE_SHARE_ALL = 7
+/** FILE_GENERIC_WRITE without FILE_WRITE_DATA: what is written goes to the end. */
+export const FILE_APPEND = 0x12_0114
+export const CREATE_ALWAYS = 2
 export const OPEN_EXISTING = 3
 export const PIPE_ACCESS_INBOUND = 1
 export const PIPE_ACCESS_OUTBOUND = 2
@@ -165,6 +162,7 @@ export const DETACHED_PROCESS = 0x8
 export const CREATE_UNICODE_ENVIRONMENT = 0x400
 export const EXTENDED_STARTUPINFO_PRESENT = 0x8_0000
 export const CREATE_NO_WINDOW = 0x800_0000
+export const CREATE_BREAKAWAY_FROM_JOB = 0x100_0000
 export const PROCESS_TERMINATE = 0x1
 export const PROCESS_QUERY_LIMITED_INFORMATION = 0x1000
 /** IsProcessInJob needs it under Wine. */
@@ -178,8 +176,6 @@ export const FILE_ATTRIBUTE_DIRECTORY = 0x10
 export const SNAP_PROCESS = 2
 /** ONLYONCE | EXECUTEINWAITTHREAD: one callback of a wait thread at a time, so no more than koffi can queue. */
 export const WAIT_FLAGS = 0x8 | 0x4
-export const TOKEN_QUERY = 8
-export const TokenUser = 1
 export const WM_CLOSE = 0x10
 export const GW_OWNER = 4
 
@@ -273,15 +269,6 @@ const open = (): Kernel32 => {
       const name = `TreelineWait${process.hrtime.bigint()}`
       const type = koffi.proto(`void __stdcall ${name}(uintptr_t context, uint8_t fired)`)
       return koffi.register(listener, koffi.pointer(type))
-    },
-    advapi32: () => {
-      const library = koffi.load("advapi32.dll")
-      return {
-        OpenProcessToken: library.func("int __stdcall OpenProcessToken(uintptr_t process, uint32_t access, void *out)"),
-        GetTokenInformation: library.func(
-          "int __stdcall GetTokenInformation(uintptr_t token, int what, void *info, uint32_t length, void *out)"
-        )
-      }
     },
     user32: () => {
       if (user !== undefined) return user

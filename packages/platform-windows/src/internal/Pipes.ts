@@ -4,6 +4,8 @@
  * at all.
  */
 import type { Descriptor, Pipe } from "@treeline/core/Engine"
+import * as SecurityDescriptor from "@treeline/platform-node/internal/SecurityDescriptor"
+import * as WindowsAccess from "@treeline/platform-node/internal/WindowsAccess"
 import * as NodePipes from "@treeline/platform-node/NodePipes"
 import { randomBytes } from "node:crypto"
 import * as net from "node:net"
@@ -38,18 +40,6 @@ export class EndProblem {
   }
 }
 
-/** The account that this process runs under; undefined where it can't be told. */
-const ownSid = (kernel: Kernel32.Kernel32): Buffer | undefined => {
-  const { GetTokenInformation, OpenProcessToken } = kernel.advapi32()
-  const out = new BigUint64Array(1)
-  if (OpenProcessToken(kernel.GetCurrentProcess(), Kernel32.TOKEN_QUERY, out) === 0) return undefined
-  const token = out[0]!
-  const user = Buffer.alloc(256)
-  const read = GetTokenInformation(token, Kernel32.TokenUser, user, user.length, new Uint32Array(1))
-  kernel.CloseHandle(token)
-  return read === 0 ? undefined : Structs.userSid(user)
-}
-
 const bufferSize = 64 * 1024
 const prefix = `\\\\.\\pipe\\treeline-${process.pid}-`
 
@@ -74,11 +64,11 @@ export class Ends {
 
   constructor(kernel: Kernel32.Kernel32) {
     this.kernel = kernel
-    const sid = ownSid(kernel)
-    this.descriptor = sid === undefined ? undefined : Structs.onlyFor(sid)
+    const sid = WindowsAccess.ownSid()
+    this.descriptor = sid === undefined ? undefined : SecurityDescriptor.onlyFor(sid)
     this.security = this.descriptor === undefined
       ? null
-      : Structs.securityAttributes(kernel.address(this.descriptor))
+      : SecurityDescriptor.securityAttributes(kernel.address(this.descriptor))
   }
 
   private pipe(direction: "read" | "write" | "duplex"): End | EndProblem {
@@ -97,6 +87,41 @@ export class Ends {
     // Node opens the pipe in this very call; only its event comes later.
     const socket = net.connect({ path: name, allowHalfOpen: true })
     return { handle, owned: true, flags: Structs.descriptorFlags.pipe, socket }
+  }
+
+  /** A file that is written at its end, whoever else writes there. */
+  private file(name: string, disposition: number): End | EndProblem {
+    const handle = this.kernel.CreateFileW(
+      Structs.utf16(name),
+      Kernel32.FILE_APPEND,
+      Kernel32.FILE_SHARE_ALL,
+      null,
+      disposition,
+      0,
+      0
+    )
+    return Kernel32.isInvalid(handle)
+      ? new EndProblem(this.kernel.lastError())
+      : { handle, owned: true, flags: Structs.descriptorFlags.file, socket: undefined }
+  }
+
+  /** Nothing to read, and a new file for both outputs: a handle of its own for each, as no list may name one twice. */
+  openOutput(name: string): ReadonlyArray<End> | EndProblem {
+    const ends: Array<End> = []
+    const opens = [
+      () => this.nothing(),
+      () => this.file(name, Kernel32.CREATE_ALWAYS),
+      () => this.file(name, Kernel32.OPEN_EXISTING)
+    ]
+    for (const open of opens) {
+      const end = open()
+      if (end instanceof EndProblem) {
+        this.close(ends, true)
+        return end
+      }
+      ends.push(end)
+    }
+    return ends
   }
 
   private nothing(): End | EndProblem {

@@ -57,48 +57,6 @@ export const descriptorTable = (
   return buffer
 }
 
-/** The account in a TOKEN_USER: its SID, which stands behind a pointer and attributes. */
-export const userSid = (tokenUser: Buffer): Buffer => {
-  const start = 16
-  const subAuthorities = tokenUser.readUInt8(start + 1)
-  return Buffer.from(tokenUser.subarray(start, start + 8 + 4 * subAuthorities))
-}
-
-/**
- * A self-relative SECURITY_DESCRIPTOR whose protected list of one entry gives one account everything, and nobody else
- * anything.
- */
-export const onlyFor = (sid: Buffer): Buffer => {
-  const SE_DACL_PRESENT = 0x4
-  const SE_DACL_PROTECTED = 0x1000
-  const SE_SELF_RELATIVE = 0x8000
-  const FILE_ALL_ACCESS = 0x1f_01ff
-  const list = 20
-  const entry = list + 8
-  const buffer = Buffer.alloc(entry + 8 + sid.length)
-  buffer.writeUInt8(1, 0)
-  buffer.writeUInt16LE(SE_DACL_PRESENT | SE_DACL_PROTECTED | SE_SELF_RELATIVE, 2)
-  buffer.writeUInt32LE(list, 16)
-  // ACL_REVISION, its size, one entry
-  buffer.writeUInt8(2, list)
-  buffer.writeUInt16LE(buffer.length - list, list + 2)
-  buffer.writeUInt16LE(1, list + 4)
-  // ACCESS_ALLOWED_ACE
-  buffer.writeUInt16LE(buffer.length - entry, entry + 2)
-  buffer.writeUInt32LE(FILE_ALL_ACCESS, entry + 4)
-  sid.copy(buffer, entry + 8)
-  return buffer
-}
-
-/** SECURITY_ATTRIBUTES of something that no child inherits. The address must stay valid. */
-export const securityAttributes = (descriptor: bigint): Buffer => {
-  const size = 24
-  const buffer = Buffer.alloc(size)
-  buffer.writeUInt32LE(size, 0)
-  buffer.writeBigUInt64LE(descriptor, 8)
-  return buffer
-}
-
 export const processInformationSize = 24
 
 export const processInformation = (buffer: Buffer) => ({
@@ -110,7 +68,9 @@ export const processInformation = (buffer: Buffer) => ({
 const LIMIT_ACTIVE_PROCESS = 0x8
 const LIMIT_JOB_MEMORY = 0x200
 const LIMIT_DIE_ON_UNHANDLED_EXCEPTION = 0x400
-const LIMIT_KILL_ON_JOB_CLOSE = 0x2000
+export const LIMIT_BREAKAWAY_OK = 0x800
+export const LIMIT_SILENT_BREAKAWAY_OK = 0x1000
+export const LIMIT_KILL_ON_JOB_CLOSE = 0x2000
 
 export const extendedLimitsSize = 144
 
