@@ -19,7 +19,7 @@ const fixture = (name: string) => fileURLToPath(new URL(`../fixtures/${name}`, i
 
 /** The host, bundled by `npm run test:windows`, because from its sources it takes seconds to start under Wine. */
 const hosts = process.env["TREELINE_HOSTS"]
-const treelineHost = hosts === undefined ? fixture("windowsHost.ts") : `${hosts}/bin/windowsHost.js`
+const treelineHost = hosts === undefined ? fixture("windowsHost.ts") : `${hosts}/dist/bin/windowsHost.js`
 const family = [process.execPath, fixture("windowsProgram.cjs"), "family"]
 
 interface Host {

@@ -48,6 +48,19 @@ export class ContainmentUnavailable extends Schema.TaggedError<ContainmentUnavai
   }
 }
 
+/**
+ * A process that should outlive the one that starts it would not: it would end with something that both are in, such as a
+ * job of Windows. Nothing was started. `command` is the program's name without its arguments.
+ */
+export class DetachUnavailable extends Schema.TaggedError<DetachUnavailable>()("DetachUnavailable", {
+  command: Schema.String,
+  reason: Schema.String
+}) {
+  override get message(): string {
+    return `${this.command} would not outlive what starts it: ${this.reason}`
+  }
+}
+
 /** A specification has a field that can't be used. Nothing was started. */
 export class InvalidSpec extends Schema.TaggedError<InvalidSpec>()("InvalidSpec", {
   field: Schema.String,

@@ -4,12 +4,11 @@ import { LaunchError } from "@treeline/core/Errors"
 import * as ExitStatus from "@treeline/core/ExitStatus"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
-import { Buffer } from "node:buffer"
 import * as child_process from "node:child_process"
 import * as fs from "node:fs"
 import * as os from "node:os"
-import * as path from "node:path"
 import * as Descriptors from "./Descriptors.ts"
+import * as DetachedOutput from "./internal/DetachedOutput.ts"
 
 export interface Options {
   readonly command: string
@@ -25,9 +24,6 @@ export interface Options {
   readonly output: string
 }
 
-/** How much of the end of the output is read, in bytes. */
-const tail = 8192
-
 const reasons: Readonly<Record<string, LaunchError["reason"]>> = {
   ENOENT: "NotFound",
   EACCES: "PermissionDenied",
@@ -38,32 +34,11 @@ const reasons: Readonly<Record<string, LaunchError["reason"]>> = {
   ENOMEM: "ResourceExhausted"
 }
 
-/** A new file at the place; what was there is set aside where that is possible (seed C27). */
+/** A new file at the place. */
 const openOutput = (file: string): number => {
-  fs.mkdirSync(path.dirname(file), { recursive: true, mode: 0o700 })
-  try {
-    fs.renameSync(file, `${file}.previous`)
-  } catch {
-    // there is none, or it can't be kept: a start does not fail for it
-  }
+  DetachedOutput.setAside(file)
   const { O_APPEND, O_CREAT, O_NOFOLLOW, O_TRUNC, O_WRONLY } = fs.constants
-  return fs.openSync(file, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_NOFOLLOW, 0o600)
-}
-
-const endOf = (file: string): { readonly bytes: Uint8Array; readonly complete: boolean } => {
-  try {
-    const fd = fs.openSync(file, "r")
-    try {
-      const { size } = fs.fstatSync(fd)
-      const bytes = Buffer.alloc(Math.min(size, tail))
-      const read = fs.readSync(fd, bytes, 0, bytes.length, size - bytes.length)
-      return { bytes: bytes.subarray(0, read), complete: size <= tail }
-    } finally {
-      fs.closeSync(fd)
-    }
-  } catch {
-    return { bytes: new Uint8Array(0), complete: true }
-  }
+  return fs.openSync(file, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | (O_NOFOLLOW ?? 0), 0o600)
 }
 
 /**
@@ -71,6 +46,9 @@ const endOf = (file: string): { readonly bytes: Uint8Array; readonly complete: b
  *
  * A process that is contained by Treeline passes its containment on: what is started here from within such a tree ends
  * with that tree.
+ *
+ * On Windows `WindowsDetached` of `@treeline/platform-windows` does the same, looks first whether a job of this process
+ * would end the new one, and keeps Ctrl+C working for what that one starts.
  */
 export const launch = Effect.fn("NodeDetached.launch")(
   (options: Options): Effect.Effect<Launched, LaunchError> =>
@@ -117,7 +95,7 @@ export const launch = Effect.fn("NodeDetached.launch")(
           const launched: Launched = {
             pid,
             ended: Deferred.await(ended),
-            errors: Effect.sync(() => endOf(options.output))
+            errors: Effect.sync(() => DetachedOutput.endOf(options.output))
           }
           resume(Effect.succeed(launched))
         }

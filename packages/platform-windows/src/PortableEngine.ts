@@ -17,13 +17,9 @@ import * as child_process from "node:child_process"
 import type { Socket } from "node:net"
 import { win32 as path } from "node:path"
 import * as Commands from "./internal/Commands.ts"
-import * as EnvironmentBlock from "./internal/EnvironmentBlock.ts"
 import * as ExitCode from "./internal/ExitCode.ts"
 import type { Options } from "./internal/Options.ts"
 import * as Pipes from "./internal/Pipes.ts"
-
-const systemDirectory = (): string =>
-  path.join(EnvironmentBlock.get(process.env, "SystemRoot") ?? "C:\\Windows", "System32")
 
 const clock = Clock.Clock.defaultValue()
 
@@ -35,7 +31,7 @@ const taskkillLimit = 5_000
 /** Ends a process and what its living descendants are; otherwise why taskkill did not. */
 const taskkill = (pid: number): Promise<string | undefined> =>
   new Promise((resolve) => {
-    const program = path.join(systemDirectory(), "taskkill.exe")
+    const program = path.join(Commands.systemDirectory(), "taskkill.exe")
     const options = { windowsHide: true, timeout: taskkillLimit }
     child_process.execFile(
       program,
@@ -163,7 +159,7 @@ export const make = (options: Options, reason: string): Engine => {
       const command = yield* Effect.fromResult(Commands.resolve(request, {
         env: process.env,
         directory: process.cwd(),
-        systemDirectory: systemDirectory()
+        systemDirectory: Commands.systemDirectory()
       }))
       return yield* Effect.callback<EngineTree, LaunchError>((resume) => {
         const fail = (error: NodeJS.ErrnoException) =>

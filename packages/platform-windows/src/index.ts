@@ -1,1 +1,2 @@
+export * as WindowsDetached from "./WindowsDetached.ts"
 export * as WindowsPlatform from "./WindowsPlatform.ts"

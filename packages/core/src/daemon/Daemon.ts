@@ -16,6 +16,7 @@ import {
   ClaimUndecided,
   DaemonNotReady,
   DaemonNotStopped,
+  type DetachUnavailable,
   InvalidSpec,
   type LaunchError,
   type OperationBusy,
@@ -57,7 +58,7 @@ export interface Daemon {
    */
   readonly launch: (
     variables: Readonly<Record<string, string>>
-  ) => Effect.Effect<Launched, LaunchError | StateFolderError>
+  ) => Effect.Effect<Launched, DetachUnavailable | LaunchError | StateFolderError>
   /** Who answers at the control address; bounded, and none when nobody does. */
   readonly ask: Effect.Effect<Option.Option<Answer>>
   /** What an orderly end waits for, in words; bounded. Default: nothing is known. */
@@ -248,7 +249,7 @@ const outcomeOf = (
   ...more
 })
 
-type StartError = ClaimUndecided | DaemonNotReady | LaunchError | StateFolderError
+type StartError = ClaimUndecided | DaemonNotReady | DetachUnavailable | LaunchError | StateFolderError
 
 /** Waits until the record says that a daemon runs and control answers as it. `launched` is the one that should. */
 const awaitReady = (

@@ -15,6 +15,10 @@ export interface Command {
   readonly cwd: string | undefined
 }
 
+/** The folder of the system's own programs, as the environment has it. */
+export const systemDirectory = (): string =>
+  path.join(EnvironmentBlock.get(process.env, "SystemRoot") ?? "C:\\Windows", "System32")
+
 /** The environment of the child. */
 export const environmentOf = (request: LaunchRequest, host: EnvironmentBlock.Environment): Record<string, string> =>
   EnvironmentBlock.withRequired(EnvironmentBlock.merge(request.extendEnv ? host : {}, request.env), host, request.env)

@@ -20,6 +20,8 @@ export interface Program {
   readonly console: Console
   /** Never runs, but can be ended. */
   readonly suspended?: boolean
+  /** Leaves the jobs that this host is in, as far as they allow it; where the nearest one does not nothing is started. */
+  readonly breaksAway?: boolean
 }
 
 /** `own`: a console of its own without a window; `visible`: with one; `shared`: the host's; `none`. */
@@ -75,8 +77,7 @@ export class Launcher {
       }
       ends.push(end)
     }
-    const started = this.create(program, job, ends)
-    this.ends.close(ends, started instanceof LaunchFailed)
+    const started = this.start(program, job, ends)
     if (started instanceof LaunchFailed) return started
     const pipes = new Map<number, Pipe>()
     const sockets: Array<net.Socket> = []
@@ -89,21 +90,34 @@ export class Launcher {
     return { ...started, pipes, sockets }
   }
 
+  /** Starts it on these descriptors and gives back the child's ends; in no job but those of this host without one. */
+  start(
+    program: Omit<Program, "stdio">,
+    job: Job | undefined,
+    ends: ReadonlyArray<Pipes.End>
+  ): Pick<Launched, "pid" | "process"> | LaunchFailed {
+    const started = this.create(program, job, ends)
+    this.ends.close(ends, started instanceof LaunchFailed)
+    return started
+  }
+
   private create(
-    program: Program,
-    job: Job,
+    program: Omit<Program, "stdio">,
+    job: Job | undefined,
     ends: ReadonlyArray<Pipes.End>
   ): Pick<Launched, "pid" | "process"> | LaunchFailed {
     const { kernel } = this
     const handles = Structs.handleArray(ends.map(({ handle }) => handle))
-    const jobs = Structs.handleArray([job.handle])
+    const jobs = Structs.handleArray(job === undefined ? [] : [job.handle])
     const list = Buffer.alloc(Number(this.listSize[0]))
     if (kernel.InitializeProcThreadAttributeList(list, attributeCount, 0, this.listSize) === 0) {
       return new LaunchFailed(kernel.lastError())
     }
     try {
       if (
-        kernel.UpdateProcThreadAttribute(list, 0, Kernel32.ATTRIBUTE_JOB_LIST, jobs, jobs.length, null, null) === 0 ||
+        (job !== undefined &&
+          kernel.UpdateProcThreadAttribute(list, 0, Kernel32.ATTRIBUTE_JOB_LIST, jobs, jobs.length, null, null) ===
+            0) ||
         kernel.UpdateProcThreadAttribute(
             list,
             0,
@@ -136,7 +150,8 @@ export class Launcher {
         null,
         1,
         Kernel32.EXTENDED_STARTUPINFO_PRESENT | Kernel32.CREATE_UNICODE_ENVIRONMENT | consoleFlags[program.console] |
-          (program.suspended === true ? Kernel32.CREATE_SUSPENDED : 0),
+          (program.suspended === true ? Kernel32.CREATE_SUSPENDED : 0) |
+          (program.breaksAway === true ? Kernel32.CREATE_BREAKAWAY_FROM_JOB : 0),
         program.environment,
         directory,
         startup,

@@ -4,6 +4,7 @@ import * as NodePath from "@effect/platform-node/NodePath"
 import * as LogFile from "@treeline/core/daemon/LogFile"
 import * as PidRecord from "@treeline/core/daemon/PidRecord"
 import * as ServiceHost from "@treeline/core/daemon/ServiceHost"
+import { DetachUnavailable } from "@treeline/core/Errors"
 import { ProcessPlatform } from "@treeline/core/ProcessPlatform"
 import * as NodeControl from "@treeline/platform-node/NodeControl"
 import * as NodeStateFolder from "@treeline/platform-node/NodeStateFolder"
@@ -21,6 +22,7 @@ import * as ConfigFile from "../ConfigFile.ts"
 import * as Treeline from "../Treeline.ts"
 import * as DaemonPlace from "./DaemonPlace.ts"
 import { self } from "./DaemonVerbs.ts"
+import * as Detached from "./Detached.ts"
 import * as Ending from "./Ending.ts"
 import * as Incoming from "./Incoming.ts"
 import * as Words from "./Words.ts"
@@ -77,6 +79,9 @@ const takeStarter = (): string | undefined => {
 const daemon = Effect.fnUntraced(function*(options: Options) {
   const incoming = yield* Incoming.signals(["SIGHUP", "SIGINT", "SIGTERM"])
   const starter = takeStarter()
+  // Of the jobs around its starter only this process can know the outer ones.
+  const confined = starter === undefined ? undefined : yield* Detached.unavailable
+  if (confined !== undefined) return yield* new DetachUnavailable({ command: "the daemon", reason: confined })
   const notify = yield* makeNotifier
   const platform = yield* ProcessPlatform
   const loaded = yield* ConfigFile.load(options)

@@ -3,7 +3,6 @@ import * as ControlClient from "@treeline/core/daemon/ControlClient"
 import * as Daemon from "@treeline/core/daemon/Daemon"
 import { ProcessPlatform } from "@treeline/core/ProcessPlatform"
 import * as NodeControl from "@treeline/platform-node/NodeControl"
-import * as NodeDetached from "@treeline/platform-node/NodeDetached"
 import * as NodeStateFolder from "@treeline/platform-node/NodeStateFolder"
 import type * as StateDirectory from "@treeline/platform-node/StateDirectory"
 import * as Effect from "effect/Effect"
@@ -16,6 +15,7 @@ import * as ConfigFile from "../ConfigFile.ts"
 import * as Treeline from "../Treeline.ts"
 import * as Console from "./Console.ts"
 import * as DaemonPlace from "./DaemonPlace.ts"
+import * as Detached from "./Detached.ts"
 import * as Ending from "./Ending.ts"
 import { InternalError } from "./Failure.ts"
 
@@ -98,7 +98,7 @@ export const daemonOf = (options: Pick<Options, "file" | "flags">) =>
       folder,
       self: yield* self,
       launch: (variables) =>
-        NodeDetached.launch({
+        Detached.launch({
           command: process.execPath,
           args: [
             ...process.execArgv,

@@ -10,6 +10,7 @@ import {
   ControlUnavailable,
   DaemonNotReady,
   DaemonNotStopped,
+  DetachUnavailable,
   IntensityExceeded,
   InvalidConfig,
   InvalidSpec,
@@ -122,6 +123,7 @@ export class InternalError extends Schema.TaggedError<InternalError>()("Internal
 export const FailureReason = Schema.Union([
   LaunchError,
   ContainmentUnavailable,
+  DetachUnavailable,
   InvalidSpec,
   InvalidConfig,
   UsageError,
@@ -208,6 +210,7 @@ export const exitCodeOf = (error: FailureReason): number => {
     case "SubscriberDropped":
       return 5
     case "ContainmentUnavailable":
+    case "DetachUnavailable":
     case "ListenError":
     case "ClaimLost":
     case "StateFolderError":
