@@ -9,18 +9,17 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import * as Result from "effect/Result"
-import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
 import * as Child from "./Child.ts"
 import type { ChildEnd } from "./ChildEnd.ts"
 import * as ChildSpec from "./ChildSpec.ts"
-import { ChildEvent, ChildStatus } from "./ChildStatus.ts"
+import type { ChildStatus } from "./ChildStatus.ts"
 import {
   type ChildClosed,
   type ChildFailed,
   type ChildStopped,
-  IntensityExceeded,
+  type IntensityExceeded,
   InvalidSpec,
   type Overtaken,
   type UnknownChild
@@ -30,6 +29,9 @@ import * as Dependencies from "./internal/Dependencies.ts"
 import { type Settings, SupervisorActor } from "./internal/SupervisorActor.ts"
 import { millis } from "./internal/Time.ts"
 import * as ShutdownPlan from "./ShutdownPlan.ts"
+import type { Blocking, SupervisorEnd, SupervisorEvent, SupervisorStatus } from "./SupervisorStatus.ts"
+
+export { Blocking, SupervisorEnd, SupervisorEvent, SupervisorStatus } from "./SupervisorStatus.ts"
 
 /**
  * Which children are restarted when one has ended and is restarted.
@@ -58,44 +60,6 @@ export interface Options {
   /** Called with each event as it happens, before anything else follows from it. What it throws is logged. */
   readonly onEvent?: ((event: SupervisorEvent) => void) | undefined
 }
-
-/** How a supervisor ended, unless by `IntensityExceeded`: stopped, or by the end of a significant child. */
-export const SupervisorEnd = Schema.TaggedUnion({ Stopped: {}, Shutdown: { child: Schema.String } })
-export type SupervisorEnd = typeof SupervisorEnd.Type
-
-/**
- * - `Child`: something happened to a child; in a nested supervisor its name is a path, `inner/db`.
- * - `Round`: `children`, `origin` among them, are stopped, to be started again, because `origin` has ended.
- * - `RoundOver`: they are stopped, and start again.
- * - `Stopping`: all children are being stopped; `error` when the restarts were too many.
- * - `Ended`: all are stopped.
- */
-export const SupervisorEvent = Schema.TaggedUnion({
-  Child: { event: ChildEvent },
-  Round: { origin: Schema.String, children: Schema.Array(Schema.String) },
-  RoundOver: { children: Schema.Array(Schema.String) },
-  Stopping: { error: Schema.NullOr(IntensityExceeded) },
-  Ended: {}
-})
-export type SupervisorEvent = typeof SupervisorEvent.Type
-
-/** A child that is being ended: which step of its plan, since when (ms, wall clock). */
-export const Blocking = Schema.Struct({
-  child: Schema.String,
-  pid: Schema.NullOr(Schema.Int),
-  step: Schema.String,
-  since: Schema.Number
-})
-export type Blocking = typeof Blocking.Type
-
-/** A supervisor at one moment; `blocking` says what a stop or a round of restarts is waiting for. */
-export const SupervisorStatus = Schema.Struct({
-  phase: Schema.Literals(["running", "restarting", "stopping", "ended"]),
-  restartsInWindow: Schema.Int,
-  children: Schema.Array(ChildStatus),
-  blocking: Schema.Array(Blocking)
-})
-export type SupervisorStatus = typeof SupervisorStatus.Type
 
 /** How a child is added. */
 export interface Adding {

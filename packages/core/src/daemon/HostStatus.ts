@@ -7,9 +7,9 @@ import { ChildState } from "../ChildState.ts"
 import { ChildStatus } from "../ChildStatus.ts"
 import { Usage } from "../Limits.ts"
 import { PoolEvent, PoolStatus } from "../PoolStatus.ts"
-import { Blocking, SupervisorEvent } from "../Supervisor.ts"
-import { LogStatus } from "./Logs.ts"
-import { Report } from "./Services.ts"
+import { Blocking, SupervisorEvent } from "../SupervisorStatus.ts"
+import { LogStatus } from "./LogStatus.ts"
+import { Report } from "./ReloadReport.ts"
 
 /**
  * One service. `since` is when its state began, `readySince` when it became ready (ms, wall clock; null when it is not).

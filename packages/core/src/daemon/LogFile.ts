@@ -26,6 +26,9 @@ import { InvalidSpec, type ReopenFailed } from "../Errors.ts"
 import { LogWriter, oldName, undefinedIfMissing } from "../internal/LogWriter.ts"
 import { millis } from "../internal/Time.ts"
 import * as Web from "../internal/Web.ts"
+import type { LogFileStatus } from "./LogStatus.ts"
+
+export { LogFileStatus } from "./LogStatus.ts"
 
 /** When a file is rotated, and how much is kept. All of it is at most `maxBytes * (keep + 1)` on disk. */
 export interface Rotation {
@@ -89,19 +92,6 @@ export const LogFileEvent = Schema.TaggedUnion({
   Reopened: { at: Schema.Number, path: Schema.String, cause: Schema.Literals(["asked", "moved"]) }
 })
 export type LogFileEvent = typeof LogFileEvent.Type
-
-/** A snapshot. `failing` is the reason, null when all is well; `lost` and `written` count since it was opened. */
-export const LogFileStatus = Schema.Struct({
-  path: Schema.String,
-  size: Schema.Int,
-  written: Schema.Int,
-  waiting: Schema.Int,
-  rotations: Schema.Int,
-  failing: Schema.NullOr(Schema.String),
-  lostLines: Schema.Int,
-  lostBytes: Schema.Int
-})
-export type LogFileStatus = typeof LogFileStatus.Type
 
 export interface LogFile {
   readonly path: string

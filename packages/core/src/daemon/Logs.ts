@@ -20,7 +20,6 @@ import type * as FileSystem from "effect/FileSystem"
 import * as Path from "effect/Path"
 import type * as PlatformError from "effect/PlatformError"
 import * as Result from "effect/Result"
-import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { Child, Outputs } from "../Child.ts"
@@ -30,6 +29,9 @@ import * as Web from "../internal/Web.ts"
 import type { Output, Piece } from "../Output.ts"
 import * as LogFile from "./LogFile.ts"
 import * as LogLine from "./LogLine.ts"
+import type { LogStatus } from "./LogStatus.ts"
+
+export { LogStatus } from "./LogStatus.ts"
 
 /** Where the lines of one child go, and how they look there. */
 export interface Sink {
@@ -66,21 +68,6 @@ export interface Query {
   /** Default: `start`. */
   readonly from?: From | undefined
 }
-
-/** The log of one child. Counts are since it was added; `open` is false when the child is closed. */
-export const LogStatus = Schema.Struct({
-  child: Schema.String,
-  open: Schema.Boolean,
-  lines: Schema.Int,
-  bytes: Schema.Int,
-  kept: Schema.Struct({ lines: Schema.Int, bytes: Schema.Int }),
-  /** Bytes that nobody read in time. */
-  missing: Schema.Int,
-  /** Bytes that were left out of lines that are too long. */
-  leftOut: Schema.Int,
-  file: Schema.NullOr(LogFile.LogFileStatus)
-})
-export type LogStatus = typeof LogStatus.Type
 
 export interface Logs {
   /**

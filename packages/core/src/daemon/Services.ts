@@ -4,7 +4,6 @@
 import * as Effect from "effect/Effect"
 import * as Equal from "effect/Equal"
 import * as Result from "effect/Result"
-import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
 import type { Child } from "../Child.ts"
@@ -14,27 +13,11 @@ import * as Dependencies from "../internal/Dependencies.ts"
 import type { ProcessPlatform } from "../ProcessPlatform.ts"
 import * as Supervisor from "../Supervisor.ts"
 import * as ConfigDiff from "./ConfigDiff.ts"
+import type { Applied, Report } from "./ReloadReport.ts"
 import * as ServiceChild from "./ServiceChild.ts"
 import type { Config } from "./ServiceConfig.ts"
 
-/** What a reload did with one service. `problem` is null when all went well. */
-export const Applied = Schema.Struct({
-  service: Schema.String,
-  change: Schema.Literals(["changed", "added", "removed"]),
-  /** The fields that differ; empty for one that was added or removed. */
-  fields: Schema.Array(Schema.String),
-  problem: Schema.NullOr(Schema.String)
-})
-export type Applied = typeof Applied.Type
-
-/** What a reload did. A start is not awaited: see the status for what became of it. */
-export const Report = Schema.Struct({
-  unchanged: Schema.Array(Schema.String),
-  applied: Schema.Array(Applied),
-  /** What holds only after a restart of the whole: `supervisor`. */
-  needsRestart: Schema.Array(Schema.String)
-})
-export type Report = typeof Report.Type
+export { Applied, Report } from "./ReloadReport.ts"
 
 /** Services that run. */
 export interface Services {
