@@ -2,8 +2,10 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Daemon, PidRecord } from "@treeline/core/daemon"
 import type { ExitStatus } from "@treeline/core/ExitStatus"
+import type { ProcessInfo } from "@treeline/core/ProcessIdentity"
 import { ProcessPlatform } from "@treeline/core/ProcessPlatform"
-import { Clock, Effect } from "effect"
+import { Clock, Effect, Fiber } from "effect"
+import { TestClock } from "effect/testing"
 import { MemoryFolder, Table } from "../support/MemoryFolder.ts"
 
 const facts: PidRecord.Facts = { version: "1.0.0", program: "/bin/treeline", control: null, config: null, grace: 5000 }
@@ -18,6 +20,7 @@ const make = (allowed: ReadonlyArray<string>) =>
       {
         ...table.platform,
         clock: Effect.succeed(clock),
+        leftoversOf: () => Effect.sync(() => [...left]),
         signalProcess: (identity, signal) =>
           Effect.sync(() => {
             signals.push(`${signal} ${identity.pid}`)
@@ -27,6 +30,8 @@ const make = (allowed: ReadonlyArray<string>) =>
           })
       } as Partial<ProcessPlatform["Service"]> as ProcessPlatform["Service"]
     )
+    // What hosts that have died have left.
+    const left: Array<ProcessInfo> = []
     const files = new MemoryFolder()
     const daemon: Daemon.Daemon = {
       folder: files.asSeen(() => Promise.resolve()),
@@ -35,8 +40,19 @@ const make = (allowed: ReadonlyArray<string>) =>
       ask: Effect.succeedNone
     }
     const provide = Effect.provideService(ProcessPlatform, platform)
-    return { table, signals, daemon, platform, provide }
+    return { table, signals, daemon, platform, provide, left }
   })
+
+const service: ProcessInfo = {
+  pid: 30,
+  parent: 1,
+  group: 30,
+  session: 30,
+  startTime: "1",
+  state: "S",
+  alive: true,
+  command: "sh"
+}
 
 describe("a stop", () => {
   it.effect("kills at once where no other signal is allowed, as on Windows", () =>
@@ -54,6 +70,62 @@ describe("a stop", () => {
       yield* PidRecord.take({ folder: daemon.folder, platform }, table.start(20), facts)
       const error = yield* Effect.flip(provide(Daemon.stop(daemon)))
       assert.deepStrictEqual([error._tag, "reason" in error && error.reason], ["DaemonNotStopped", "Denied"])
+    }))
+})
+
+describe("what a daemon that died had started", () => {
+  it.effect("peer 49: is waited for by a stop that had to kill it, and by one that finds it dead", () =>
+    Effect.gen(function*() {
+      for (const forced of [true, false]) {
+        const { daemon, left, platform, provide, table } = yield* make(["SIGKILL"])
+        const identity = table.start(20)
+        yield* PidRecord.take({ folder: daemon.folder, platform }, identity, facts)
+        if (!forced) table.end(identity)
+        left.push(service)
+        const stop = yield* Effect.forkChild(provide(Daemon.stop(daemon, { grace: 0 })), { startImmediately: true })
+        yield* TestClock.adjust(5000)
+        assert.isUndefined(stop.pollUnsafe())
+        left.pop()
+        yield* TestClock.adjust(50)
+        assert.strictEqual((yield* Fiber.join(stop)).status, forced ? "stopped" : "notRunning")
+      }
+    }))
+
+  it.effect("peer 49: is told when it does not end, and the record is kept", () =>
+    Effect.gen(function*() {
+      const { daemon, left, platform, provide, table } = yield* make(["SIGKILL"])
+      yield* PidRecord.take({ folder: daemon.folder, platform }, table.start(20), facts)
+      left.push(service)
+      const stop = yield* Effect.forkChild(Effect.flip(provide(Daemon.restart(daemon))), { startImmediately: true })
+      yield* TestClock.adjust("11 seconds")
+      const error = yield* Fiber.join(stop)
+      assert.deepStrictEqual([error._tag, "reason" in error && error.reason], ["DaemonNotStopped", "Survived"])
+      assert.include(error.message, "sh (pid 30)")
+      const state = yield* PidRecord.read({ folder: daemon.folder, platform })
+      assert.strictEqual(state._tag, "Stale")
+    }))
+
+  it.effect("peer 49: is waited for by the next one before it begins, which gives up when it does not end", () =>
+    Effect.gen(function*() {
+      const { daemon, left, platform, table } = yield* make([])
+      const place = { folder: daemon.folder, platform }
+      for (const ends of [true, false]) {
+        const identity = table.start(20)
+        yield* PidRecord.take(place, identity, facts)
+        table.end(identity)
+        left.push(service)
+        const next = yield* Effect.forkChild(
+          Effect.result(Effect.scoped(PidRecord.take(place, table.start(21), facts))),
+          { startImmediately: true }
+        )
+        yield* TestClock.adjust(5000)
+        assert.isUndefined(next.pollUnsafe())
+        if (ends) left.pop()
+        yield* TestClock.adjust(5000)
+        const outcome = yield* Fiber.join(next)
+        assert.strictEqual(outcome._tag, ends ? "Success" : "Failure")
+        if (outcome._tag === "Failure") assert.strictEqual(outcome.failure._tag, "Unkillable")
+      }
     }))
 })
 

@@ -145,6 +145,8 @@ export interface Engine {
   readonly processes: Effect.Effect<ReadonlyArray<ProcessInfo>>
   /** See `ProcessPlatform.endLeftovers`. */
   readonly endLeftovers?: ((pids: ReadonlyArray<number>) => Effect.Effect<ReadonlyArray<number>>) | undefined
+  /** See `ProcessPlatform.leftoversOf`. */
+  readonly leftoversOf?: ((host: ProcessIdentity) => Effect.Effect<ReadonlyArray<ProcessInfo>>) | undefined
   /** What probes connect through; a platform without one has no `tcp` and `http` probes. */
   readonly network?: Network | undefined
 }

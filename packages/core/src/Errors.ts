@@ -578,14 +578,18 @@ export class DaemonNotReady extends Schema.TaggedError<DaemonNotReady>()("Daemon
 
 /**
  * A daemon was not ended. `Denied`: the system does not let this user signal it. `TimedOut`: it outlived even the kill.
- * `Replaced`: each time it had ended another one was there. `blocking` is what its end waited for, as far as it has told.
+ * `Replaced`: each time it had ended another one was there. `Survived`: it has ended, but not all that it had started, which
+ * is then in `blocking`. Otherwise `blocking` is what its end waited for, as far as it has told.
  */
 export class DaemonNotStopped extends Schema.TaggedError<DaemonNotStopped>()("DaemonNotStopped", {
   pid: Schema.Int,
-  reason: Schema.Literals(["Denied", "TimedOut", "Replaced"]),
+  reason: Schema.Literals(["Denied", "TimedOut", "Replaced", "Survived"]),
   blocking: Schema.Array(Schema.String)
 }) {
   override get message(): string {
+    if (this.reason === "Survived") {
+      return `the daemon, process ${this.pid}, has ended, but not what it had started: ${this.blocking.join(", ")}`
+    }
     const why = {
       Denied: "this user may not signal it",
       TimedOut: "it outlived the kill",

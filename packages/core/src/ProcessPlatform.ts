@@ -87,6 +87,13 @@ export class ProcessPlatform extends Context.Service<ProcessPlatform, {
   readonly endLeftovers?:
     | ((pids: ReadonlyArray<number>) => Effect.Effect<ReadonlyArray<number>>)
     | undefined
+  /**
+   * What a host that has died has left and that lives now, with its guardian while that is at it; none when all is over.
+   * Undefined where the system itself leaves nothing, or does not tell.
+   */
+  readonly leftoversOf?:
+    | ((host: ProcessIdentity) => Effect.Effect<ReadonlyArray<ProcessInfo>>)
+    | undefined
   /** The identity of the process that has this pid now, for a record; none when there is none or it can't be told. */
   readonly identify: (pid: number) => Effect.Effect<Option.Option<ProcessIdentity>>
   /** Whether a remembered process still lives; `Unsure` where the system does not tell enough. */
@@ -223,6 +230,7 @@ export const make = (engine: Engine): ProcessPlatform["Service"] => {
     containment: engine.report,
     find: engine.find,
     endLeftovers: engine.endLeftovers,
+    leftoversOf: engine.leftoversOf,
     identify: engine.identify,
     standing: engine.standing,
     signalProcess: engine.signalProcess,

@@ -24,6 +24,7 @@ import {
   Unmanaged
 } from "../Errors.ts"
 import type { ExitStatus } from "../ExitStatus.ts"
+import * as Leftovers from "../internal/Leftovers.ts"
 import * as Tail from "../internal/Tail.ts"
 import { millis, monotonic } from "../internal/Time.ts"
 import type { ProcessIdentity } from "../ProcessIdentity.ts"
@@ -126,7 +127,7 @@ export interface StopOptions {
 /** A look again, in ms. */
 const poll = 50
 
-/** How long a killed process may take to be gone, in ms. */
+/** How long a killed process may take to be gone, and then what it had started, in ms. */
 const killWithin = 10_000
 
 /** The longest grace, in ms. */
@@ -190,9 +191,18 @@ interface Ended {
   readonly blocking: ReadonlyArray<string>
 }
 
+/** Waits for the end of what one that died had started: a killed daemon's guardian needs a moment for it (peer case 49). */
+const awaitLeftovers = (identity: ProcessIdentity): Effect.Effect<void, DaemonNotStopped, ProcessPlatform> =>
+  Effect.gen(function*() {
+    const left = yield* Leftovers.awaitGone(yield* ProcessPlatform, identity, killWithin)
+    if (left.length === 0) return
+    const blocking = left.map(({ command, pid }) => `${command} (pid ${pid})`)
+    return yield* new DaemonNotStopped({ pid: identity.pid, reason: "Survived", blocking })
+  })
+
 /**
  * TERM, the grace, KILL; each signal only after the identity was compared. Where nothing could ask it to end in order (on
- * Windows there is no such signal) it is killed at once.
+ * Windows there is no such signal) it is killed at once. Done when nothing is left of what it had started, either.
  */
 const end = (
   identity: ProcessIdentity,
@@ -215,12 +225,18 @@ const end = (
           blocking = yield* daemon.blocking
           if (onWaiting !== undefined) yield* onWaiting(blocking)
         }))
-      if (gone) return { forced: false, blocking }
+      if (gone) {
+        yield* awaitLeftovers(identity)
+        return { forced: false, blocking }
+      }
     }
     if ((yield* platform.signalProcess(identity, "SIGKILL")) === "Denied") {
       return yield* new DaemonNotStopped({ pid: identity.pid, reason: "Denied", blocking })
     }
-    if (yield* awaitGone(identity, killWithin)) return { forced: true, blocking }
+    if (yield* awaitGone(identity, killWithin)) {
+      yield* awaitLeftovers(identity)
+      return { forced: true, blocking }
+    }
     return yield* new DaemonNotStopped({ pid: identity.pid, reason: "TimedOut", blocking })
   })
 
@@ -389,6 +405,7 @@ const stopLocked = (
         return yield* new DaemonNotStopped({ pid, reason: "Replaced", blocking: [] })
       }
       if (state._tag === "Stale") {
+        if (state.record !== null) yield* awaitLeftovers(state.record.identity)
         yield* PidRecord.clean(at)
         continue
       }
@@ -463,7 +480,8 @@ export const start = Effect.fn("Daemon.start")(
 
 /**
  * Ends the daemon: an orderly end, and the kill when that takes longer than the grace. Needs nothing but the record, so it
- * works with settings that can't be read (seed C31). Returns when nothing of its process is left and the record is gone.
+ * works with settings that can't be read (seed C31). Returns when nothing of its process is left, nor of what it had started,
+ * and the record is gone.
  */
 export const stop = Effect.fn("Daemon.stop")(
   (daemon: Daemon, options: StopOptions = {}): Effect.Effect<Outcome, StopError | OperationBusy, ProcessPlatform> =>

@@ -14,8 +14,10 @@ import {
   type ClaimLost,
   type ClaimUndecided,
   StartAbandoned,
-  type StateFolderError
+  type StateFolderError,
+  Unkillable
 } from "../Errors.ts"
+import * as Leftovers from "../internal/Leftovers.ts"
 import { ProcessIdentity } from "../ProcessIdentity.ts"
 import * as Claim from "./Claim.ts"
 
@@ -99,6 +101,9 @@ export const read = (place: Place): Effect.Effect<State, StateFolderError> =>
 /** Removes the record of a daemon that has ended; any other is left as it is. */
 export const clean = (place: Place): Effect.Effect<void, StateFolderError> => Claim.clean(claimOf(place))
 
+/** How long what a dead daemon had started may take to end before the next one gives up, in ms. */
+const leftoversWithin = 8000
+
 /** The record of this process. */
 export interface Held {
   /** From now on it is `Running`. `control` is where it can be talked to, if that was not known before. */
@@ -117,15 +122,22 @@ export const encodeStarter: (self: ProcessIdentity) => string = Schema.encodeSyn
  * Takes the record for this process, `self`, until the scope closes. Of two at once only one succeeds; the other is told
  * who did (peer case 105).
  *
+ * What the one before has left, if it died, is ended first: there are never two copies of a service (peer case 49).
+ *
  * `starter` is the value of `starterVariable`, where there is one. When that process has died before the record was taken,
  * the start was given up: somebody may have been told since that nothing runs, so nothing may begin to.
  */
 export const take = Effect.fn("PidRecord.take")(function*(
-  place: Place,
+  place: Place & { readonly platform: Partial<Leftovers.Platform> },
   self: ProcessIdentity,
   facts: Facts,
   starter?: string
-): Effect.fn.Return<Held, AlreadyRunning | ClaimUndecided | StartAbandoned | StateFolderError, Scope.Scope> {
+): Effect.fn.Return<
+  Held,
+  AlreadyRunning | ClaimUndecided | StartAbandoned | StateFolderError | Unkillable,
+  Scope.Scope
+> {
+  const before = yield* read(place)
   const outcome = yield* Claim.take(claimOf(place), self, { ...facts, readyAt: null })
   if (Result.isFailure(outcome)) {
     return yield* new AlreadyRunning({ address: place.folder.path, pid: outcome.failure.holder.pid, file: null })
@@ -134,6 +146,11 @@ export const take = Effect.fn("PidRecord.take")(function*(
   const known = Option.flatMap(Option.fromUndefinedOr(starter), Schema.decodeOption(Starter))
   if (Option.isSome(known) && (yield* place.platform.standing(known.value)) === "Gone") {
     return yield* new StartAbandoned({ starter: known.value.pid })
+  }
+  if (before._tag === "Stale" && before.record !== null) {
+    const { clock = Clock.Clock } = place.platform
+    const left = yield* Leftovers.awaitGone({ ...place.platform, clock }, before.record.identity, leftoversWithin)
+    if (left.length > 0) return yield* new Unkillable({ command: "the daemon that died", survivors: left })
   }
   return {
     ready: (control) =>

@@ -1,9 +1,34 @@
 /** What hosts that have died have left in the way of a child. */
 import * as Effect from "effect/Effect"
+import type { Entry } from "./Entry.ts"
 import { sweepOrphaned } from "./Guardian.ts"
 import * as HostRecord from "./HostRecord.ts"
 import { RemainsAttribution } from "./Membership.ts"
 import * as ProcTable from "./ProcTable.ts"
+import type { TagHost } from "./Tag.ts"
+
+const attributionOf = ({ host, ledger: { kept, trees } }: HostRecord.Dead): RemainsAttribution => {
+  const groups = new Map([...trees.values()].filter(({ pid }) => pid > 1).map(({ pid, start }) => [pid, start]))
+  return new RemainsAttribution({ host, groups, kept, only: undefined })
+}
+
+/** See `Engine.leftoversOf`. Only a host with a record counts; its guardian is one of what is left while it lives. */
+export const of = (host: TagHost): ReadonlyArray<Entry> => {
+  const records = HostRecord.ofDead().filter((record) =>
+    record.host.pid === host.pid && record.host.start === host.start
+  )
+  return records.flatMap((record) => {
+    const { guardian } = record.ledger
+    const attribution = attributionOf(record)
+    const found: Array<Entry> = []
+    ProcTable.scan({ since: host.start, foreign: new Set() }, (entry) => {
+      const guards = entry.pid === guardian?.pid && entry.start === guardian.start
+      if (entry.alive && (guards || attribution.isMember(entry))) found.push(entry)
+      return true
+    })
+    return found
+  })
+}
 
 /** What the processes of a dead host have between SIGTERM and SIGKILL, in ms. */
 const grace = 500
@@ -17,9 +42,7 @@ export const end = (pids: ReadonlyArray<number>): Effect.Effect<ReadonlyArray<nu
   Effect.gen(function*() {
     const entries = pids.flatMap((pid) => ProcTable.find(pid) ?? [])
     const found = HostRecord.ofDead().map((record) => {
-      const { host, ledger: { kept, trees } } = record
-      const groups = new Map([...trees.values()].filter(({ pid }) => pid > 1).map(({ pid, start }) => [pid, start]))
-      const attribution = new RemainsAttribution({ host, groups, kept, only: undefined })
+      const attribution = attributionOf(record)
       return { record, pids: entries.filter((entry) => attribution.isMember(entry)).map(({ pid }) => pid) }
     }).filter(({ pids }) => pids.length > 0)
     const orphaned = found.map(({ record }) => record).filter(({ guarded }) => !guarded)

@@ -331,6 +331,8 @@ export const make = (parts: Parts): Engine => {
         : Option.none()
     })
 
+  const hostOf = ({ pid, startTime }: ProcessIdentity) => ({ pid, start: Number(startTime) })
+
   const identityOf = ({ pid, start }: Entry): ProcessIdentity => ({ pid, startTime: String(start), boot })
 
   /** A table that can't be read says nothing. */
@@ -369,6 +371,9 @@ export const make = (parts: Parts): Engine => {
       }),
     processes,
     endLeftovers: ProcTable.isAvailable() ? Leftovers.end : undefined,
+    leftoversOf: ProcTable.isAvailable()
+      ? (host) => Effect.sync(() => host.boot === boot ? Leftovers.of(hostOf(host)).map(toInfo) : [])
+      : undefined,
     network: NodeNetwork.make(Listeners.make())
   }
 }
