@@ -67,15 +67,18 @@ const stateAt = (directory: string) =>
 /**
  * Where things are. First where they are unless the configuration says otherwise: when a daemon has its record there the
  * configuration need not be read at all. When it can't be read, where the daemon was started last (seed C31).
+ * `loaded` is what it says, where it has been read.
  */
-export const locate = (options: Options) =>
+export const locate = (options: Options, loaded?: ConfigFile.Loaded) =>
   Effect.gen(function*() {
-    const file = yield* ConfigFile.locate(options)
+    const file = loaded?.file ?? (yield* ConfigFile.locate(options))
     const usual = options.flags.length > 0 || hasVariables() ? undefined : yield* StateDirectory.locate({ file })
     const state = usual === undefined ? undefined : yield* stateAt(usual.directory)
     const isDead = state?._tag === "Missing" || state?._tag === "Stale"
     if (usual !== undefined && !isDead) return { file, ...usual }
-    const found = yield* Effect.result(ConfigFile.place({ ...options, file }))
+    const found = loaded === undefined
+      ? yield* Effect.result(ConfigFile.place({ ...options, file }))
+      : Result.succeed(loaded.config.daemon)
     if (Result.isSuccess(found)) return { file, ...yield* StateDirectory.locate({ file, daemon: found.success }) }
     if (usual !== undefined && state?._tag === "Stale") return { file, ...usual }
     const directory = yield* remembered(file)

@@ -82,9 +82,9 @@ const requestStop = (control: StateDirectory.ControlAddress): Effect.Effect<bool
   })).pipe(Effect.as(true), Effect.timeout(askWithin), Effect.orElseSucceed(() => false))
 
 /** The daemon of a configuration, for the commands that begin and end it. */
-export const daemonOf = (options: Pick<Options, "file" | "flags">) =>
+export const daemonOf = (options: DaemonPlace.Options, loaded?: ConfigFile.Loaded) =>
   Effect.gen(function*() {
-    const { control: configured, directory, file } = yield* DaemonPlace.locate(options)
+    const { control: configured, directory, file } = yield* DaemonPlace.locate(options, loaded)
     const folder = NodeStateFolder.make(directory)
     const platform = yield* ProcessPlatform
     /** Looked up each time: a daemon that is replaced meanwhile may be talked to elsewhere. */
@@ -147,12 +147,12 @@ const tell = (options: Options, outcome: Daemon.Outcome) =>
     Ending.code(0)
   )
 
-/** What a stop waits for, said when it is something else than before. */
-export const sayWaiting = () => {
+/** What a stop waits for, said when it is something else than before; nothing where one object is wanted. */
+export const sayWaiting = ({ json }: Pick<Options, "json">) => {
   let last = ""
   return (blocking: ReadonlyArray<string>) => {
     const text = blocking.join(", ")
-    if (text === last || text === "") return Effect.void
+    if (json || text === last || text === "") return Effect.void
     last = text
     return note(`waits for the end of ${text}`)
   }
@@ -169,8 +169,7 @@ export interface StopOptions extends Options {
 export const start = Effect.fn("treeline daemon start")((options: StartOptions) =>
   onPlatform(Effect.gen(function*() {
     // What is wrong in it is told here, and not by a daemon that does not come up.
-    yield* ConfigFile.load(options)
-    const { daemon } = yield* daemonOf(options)
+    const { daemon } = yield* daemonOf(options, yield* ConfigFile.load(options))
     return yield* tell(options, yield* Daemon.start(daemon, options))
   }))
 )
@@ -178,16 +177,15 @@ export const start = Effect.fn("treeline daemon start")((options: StartOptions) 
 export const stop = Effect.fn("treeline daemon stop")((options: StopOptions) =>
   onPlatform(Effect.gen(function*() {
     const { daemon } = yield* daemonOf(options)
-    return yield* tell(options, yield* Daemon.stop(daemon, { grace: options.grace, onWaiting: sayWaiting() }))
+    return yield* tell(options, yield* Daemon.stop(daemon, { grace: options.grace, onWaiting: sayWaiting(options) }))
   }))
 )
 
 export const restart = Effect.fn("treeline daemon restart")((options: StartOptions & StopOptions) =>
   onPlatform(Effect.gen(function*() {
-    yield* ConfigFile.load(options)
-    const { daemon } = yield* daemonOf(options)
+    const { daemon } = yield* daemonOf(options, yield* ConfigFile.load(options))
     const { grace, readyWithin } = options
-    return yield* tell(options, yield* Daemon.restart(daemon, { grace, readyWithin, onWaiting: sayWaiting() }))
+    return yield* tell(options, yield* Daemon.restart(daemon, { grace, readyWithin, onWaiting: sayWaiting(options) }))
   }))
 )
 
