@@ -9,8 +9,9 @@ import * as net from "node:net"
 import * as path from "node:path"
 import { ProcessPlatform } from "treeline"
 import * as Daemons from "../support/Daemons.ts"
+import * as DyingFolder from "../support/DyingFolder.ts"
 import { eventually } from "../support/Eventually.ts"
-import { identify, isAlive, killIfAlive, signalIfAlive } from "../support/Processes.ts"
+import { identify, isAlive, killIfAlive, signalIfAlive, stateOf as processState } from "../support/Processes.ts"
 import { program } from "../support/Programs.ts"
 import * as Random from "../support/Random.ts"
 import * as Scratch from "../support/Scratch.ts"
@@ -18,6 +19,15 @@ import * as Scratch from "../support/Scratch.ts"
 /** Deaths at random instants; rounds of two starts at once. */
 const deaths = Number(process.env["TREELINE_DAEMON_DEATHS"] ?? 2)
 const rounds = Number(process.env["TREELINE_DAEMON_ROUNDS"] ?? 1)
+
+/** In the short form only in the middle of a write; of what has no middle it is after it. */
+const manners: ReadonlyArray<DyingFolder.Death["when"]> = process.env["TREELINE_DAEMON_DEATHS"] === undefined
+  ? ["Half"]
+  : ["Half", "After"]
+
+/** How many changes a daemon makes in its state folder until it is ready, and a restart, at the least. */
+const changesOfDaemon = 8
+const changesOfCommand = 6
 
 const real = (
   name: string,
@@ -31,10 +41,10 @@ const real = (
   )
 
 /** A command as a process of its own. */
-const command = (scratch: Scratch.Scratch, verb: string, behaviour = "well") =>
+const command = (scratch: Scratch.Scratch, verb: string, behaviour = "well", dies = "") =>
   Effect.acquireRelease(
     Effect.sync(() => {
-      const args = [program("daemonCommand"), verb, scratch.directory, behaviour]
+      const args = [program("daemonCommand"), verb, scratch.directory, behaviour, dies]
       const child = child_process.spawn(process.execPath, args, {
         stdio: ["ignore", "pipe", "inherit"],
         env: Daemons.environment(scratch)
@@ -47,6 +57,7 @@ const command = (scratch: Scratch.Scratch, verb: string, behaviour = "well") =>
       return {
         identity,
         ended: eventually(`the ${verb} ends`, () => closed, { within: 20_000 }),
+        wasKilled: () => child.signalCode === "SIGKILL",
         said: () => said.trim()
       }
     }),
@@ -58,6 +69,10 @@ const stateOf = (scratch: Scratch.Scratch) =>
     ProcessPlatform.ProcessPlatform,
     (platform) => PidRecord.read({ folder: NodeStateFolder.make(Daemons.folderOf(scratch)), platform })
   )
+
+/** What is in the state folder beside what may always be there. */
+const leftIn = (scratch: Scratch.Scratch): ReadonlyArray<string> =>
+  fs.readdirSync(Daemons.folderOf(scratch)).filter((name) => !name.startsWith("daemon.err") && name !== "control.sock")
 
 describe("a daemon", () => {
   real(
@@ -270,6 +285,88 @@ describe("a daemon", () => {
       }
     }), 60_000 + 5000 * rounds)
 
+  real("C3: a stop ends one that is still starting, whose starter has died", (scratch) =>
+    Effect.gen(function*() {
+      const daemon = yield* Daemons.make(scratch)
+      const starter = yield* command(scratch, "start", "hangs")
+      yield* eventually("it has its record", () => fs.existsSync(path.join(Daemons.folderOf(scratch), "daemon")), {
+        within: 20_000
+      })
+      killIfAlive(starter.identity)
+      yield* eventually("its starter is dead", () => !isAlive(starter.identity))
+      const state = yield* stateOf(scratch)
+      assert.strictEqual(state._tag, "Starting")
+      const stopped = yield* Daemon.stop(daemon, { grace: 200 })
+      assert.deepStrictEqual(
+        [stopped.status, stopped.pid, stopped.forced],
+        ["stopped", state._tag === "Starting" ? state.record.identity.pid : 0, true]
+      )
+      yield* scratch.awaitNoneLiving(0)
+      assert.deepStrictEqual(leftIn(scratch), [])
+    }))
+
+  real(
+    "C23: one that this process has started and forgotten is no zombie when it has died",
+    (scratch) =>
+      Effect.gen(function*() {
+        const daemon = yield* Daemons.make(scratch)
+        const { pid } = yield* Daemon.start(daemon)
+        killIfAlive(identify(pid!)!)
+        assert.strictEqual((yield* Daemon.stop(daemon)).status, "notRunning")
+        yield* eventually("it was reaped", () => processState(pid!) === undefined)
+        yield* scratch.awaitNoneLiving(0)
+      })
+  )
+
+  for (const when of manners) {
+    real(
+      `peer 114: SIGKILL of the daemon at each change of its folder: ${when.toLowerCase()} a write`,
+      (scratch) =>
+        Effect.gen(function*() {
+          const daemon = yield* Daemons.make(scratch)
+          for (let at = 1;; at++) {
+            const dying = yield* Daemons.make(scratch, DyingFolder.encode({ at, when }))
+            const first = yield* Effect.result(Daemon.start(dying))
+            if (first._tag === "Success") {
+              assert.isAtLeast(at, changesOfDaemon, "it has met them")
+              break
+            }
+            const detail = `change ${at}`
+            assert.strictEqual(first.failure._tag, "DaemonNotReady", detail)
+            assert.strictEqual((yield* Daemon.start(daemon)).status, "started", detail)
+            assert.strictEqual((yield* Daemon.stop(daemon)).status, "stopped", detail)
+            yield* scratch.awaitNoneLiving(0)
+            assert.deepStrictEqual(leftIn(scratch), [], detail)
+          }
+          yield* Daemon.stop(daemon)
+          yield* scratch.awaitNoneLiving(0)
+          assert.deepStrictEqual(leftIn(scratch), [])
+        }),
+      120_000
+    )
+
+    real(
+      `peer 114: SIGKILL of a command at each change of its folder: ${when.toLowerCase()} a write`,
+      (scratch) =>
+        Effect.gen(function*() {
+          const daemon = yield* Daemons.make(scratch)
+          for (let at = 1;; at++) {
+            const dying = yield* command(scratch, "restart", "well", DyingFolder.encode({ at, when }))
+            yield* dying.ended
+            if (!dying.wasKilled()) {
+              assert.isAtLeast(at, changesOfCommand, "it has met them")
+              break
+            }
+            assert.include(["started", "alreadyRunning"], (yield* Daemon.start(daemon)).status, `change ${at}`)
+          }
+          assert.strictEqual((yield* Daemon.stop(daemon)).status, "stopped")
+          yield* scratch.awaitNoneLiving(0)
+          assert.deepStrictEqual(leftIn(scratch), [])
+        }),
+      120_000
+    )
+  }
+
   real(
     `peer 114: SIGKILL at random instants of daemon, starter or both; ${deaths} deaths`,
     (scratch) =>
@@ -300,8 +397,7 @@ describe("a daemon", () => {
           assert.strictEqual(state._tag, "Running", detail)
           assert.strictEqual((yield* Daemon.stop(daemon)).status, "stopped", detail)
           yield* scratch.awaitNoneLiving()
-          const left = fs.readdirSync(Daemons.folderOf(scratch)).filter((name) => !name.startsWith("daemon.err"))
-          assert.deepStrictEqual(left.filter((name) => name !== "control.sock"), [], detail)
+          assert.deepStrictEqual(leftIn(scratch), [], detail)
         }
       }),
     30_000 + 10_000 * deaths

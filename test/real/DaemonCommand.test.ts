@@ -1,77 +1,18 @@
 /** `treeline daemon`: the commands as processes of their own, on a daemon with real services. */
-import { assert, describe, it } from "@effect/vitest"
-import { Effect, Schema, type Scope } from "effect"
+import { assert, describe } from "@effect/vitest"
+import { Effect } from "effect"
 import * as fs from "node:fs"
 import * as path from "node:path"
 import { CommandReport } from "treeline"
+import { asked, changed, log, real, realWith, recorded, stateFolder, statusOf } from "../support/DaemonCommand.ts"
 import { eventually } from "../support/Eventually.ts"
 import { hasReaper, isNative } from "../support/Host.ts"
 import { identify, killIfAlive, signalIfAlive } from "../support/Processes.ts"
 import * as Random from "../support/Random.ts"
-import * as Scratch from "../support/Scratch.ts"
 import * as Command from "../support/TreelineCommand.ts"
 import * as Up from "../support/Up.ts"
 
-type Test = (scratch: Scratch.Scratch) => Effect.Effect<void, unknown, Scope.Scope>
-
-const bodyOf = (test: Test) => () =>
-  Effect.gen(function*() {
-    const scratch = yield* Scratch.make
-    yield* Effect.addFinalizer(() =>
-      Effect.sync(() => {
-        const pid = recorded(scratch)
-        const daemon = pid === undefined ? undefined : identify(pid)
-        if (daemon !== undefined) killIfAlive(daemon)
-      })
-    )
-    yield* test(scratch)
-  }).pipe(Effect.scoped)
-
-const real = (name: string, test: Test, limit = 60_000) => it.live(name, bodyOf(test), limit)
-
 const deaths = Number(process.env["TREELINE_DAEMON_DEATHS"] ?? 1)
-
-/** Only where the test has what it needs. */
-const realWith = (missing: boolean) => (name: string, test: Test) => it.live.skipIf(missing)(name, bodyOf(test), 60_000)
-
-const stateFolder = (scratch: Scratch.Scratch): string => scratch.file(".treeline")
-
-/** The pid in the record. */
-const recorded = (scratch: Scratch.Scratch): number | undefined => {
-  try {
-    const folder = path.join(stateFolder(scratch), "daemon")
-    return Number(/^(\d+)-/.exec(fs.readdirSync(folder)[0]!)?.[1])
-  } catch {
-    return undefined
-  }
-}
-
-const log = (scratch: Scratch.Scratch): string => {
-  const file = path.join(stateFolder(scratch), "daemon.log")
-  return fs.existsSync(file) ? fs.readFileSync(file, "utf8") : ""
-}
-
-/** A command with `--json`: its one object, checked against the published schema. */
-const asked = <S extends Schema.Codec<unknown, unknown>>(
-  scratch: Scratch.Scratch,
-  argv: ReadonlyArray<string>,
-  kind: keyof typeof CommandReport,
-  schema: S,
-  code = 0
-): Effect.Effect<S["Type"]> =>
-  Effect.map(Command.run(["daemon", ...argv, "--json"], { scratch }), (outcome) => {
-    assert.strictEqual(outcome.code, code, outcome.stdout + outcome.stderr)
-    const text = code === 0 || kind !== "Failure" ? outcome.stdout : outcome.stderr
-    assert.match(text, /^\{.*\}\n$/, "exactly one line")
-    if (kind !== "Failure") assert.isUndefined(Up.whyNot(kind, JSON.parse(text)))
-    return Schema.decodeUnknownSync(Schema.fromJsonString(schema))(text)
-  })
-
-const changed = (scratch: Scratch.Scratch, ...argv: ReadonlyArray<string>) =>
-  asked(scratch, argv, "DaemonOutcome", CommandReport.DaemonOutcome)
-
-const statusOf = (scratch: Scratch.Scratch, code: number) =>
-  asked(scratch, ["status"], "DaemonStatus", CommandReport.DaemonStatus, code)
 
 describe("treeline daemon", () => {
   real(

@@ -215,8 +215,7 @@ export const awaitGuardian = (host: Host, scratch: Scratch): Effect.Effect<Ident
   eventually("the host has a guardian", () => recordOf(host, scratch)?.guardian)
 
 /** The guardian by the kernel's list of the host's children, for a host without a record. */
-export const guardianAmongChildren = (host: Host): Identity | undefined => {
-  const { pid } = host.identity
+export const guardianAmongChildren = ({ identity: { pid } }: Pick<Host, "identity">): Identity | undefined => {
   return fs.readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").trim().split(" ").map(Number)
     .filter((child) => child > 1 && fs.readFileSync(`/proc/${child}/cmdline`, "utf8").includes("treeline-guardian"))
     .map(identify)[0]
