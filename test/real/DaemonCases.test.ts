@@ -94,7 +94,7 @@ describe("treeline daemon", () => {
         Up.configure(scratch, { services: { web: Up.role(scratch, "plain") } })
         const first = yield* changedWith(scratch, { LC_ALL: "C", TZ: "Asia/Tokyo" }, "start")
         const elsewhere = { LC_ALL: "tr_TR.UTF-8", LANG: "de_DE.UTF-8", TZ: "America/St_Johns" }
-        const status = yield* statusOf(scratch, 0, { env: elsewhere })
+        const status = yield* statusOf(scratch, 0, elsewhere)
         assert.deepStrictEqual([status.status, status.pid], ["running", first.pid])
         const again = yield* changedWith(scratch, elsewhere, "start")
         assert.deepStrictEqual([again.status, again.pid], ["alreadyRunning", first.pid])
@@ -136,7 +136,7 @@ describe("treeline daemon", () => {
       const target = fs.realpathSync(program("treeline"))
       fs.symlinkSync(target, link)
       const linked = { program: [process.execPath, "--conditions=source", link] }
-      const started = yield* asked(scratch, ["start"], "DaemonOutcome", CommandReport.DaemonOutcome, 0, linked)
+      const started = yield* asked(scratch, ["start"], "DaemonOutcome", CommandReport.DaemonOutcome, linked)
       fs.rmSync(link)
       fs.symlinkSync(scratch.file("nothing.js"), link)
       const status = yield* statusOf(scratch, 0)
@@ -216,7 +216,7 @@ describe("treeline daemon", () => {
         }
         const started = yield* changedWith(scratch, env("one"), "start")
         const other = env("other")
-        const status = yield* statusOf(scratch, 0, { env: other })
+        const status = yield* statusOf(scratch, 0, other)
         assert.deepStrictEqual([status.status, status.pid, status.answers], ["running", started.pid, true])
         assert.isBelow(Buffer.byteLength(status.control!), 104)
         const again = yield* changedWith(scratch, other, "start")

@@ -4,7 +4,17 @@ import { Effect } from "effect"
 import * as fs from "node:fs"
 import * as path from "node:path"
 import { CommandReport } from "treeline"
-import { asked, changed, log, real, realWith, recorded, stateFolder, statusOf } from "../support/DaemonCommand.ts"
+import {
+  asked,
+  changed,
+  log,
+  real,
+  realWith,
+  recorded,
+  refused,
+  stateFolder,
+  statusOf
+} from "../support/DaemonCommand.ts"
 import { eventually } from "../support/Eventually.ts"
 import { hasReaper, isNative } from "../support/Host.ts"
 import { identify, killIfAlive, signalIfAlive } from "../support/Processes.ts"
@@ -44,7 +54,7 @@ describe("treeline daemon", () => {
           "daemon.err.previous",
           "daemon.log"
         ])
-        const failure = yield* asked(scratch, ["start"], "Failure", CommandReport.Failure, 2)
+        const failure = yield* refused(scratch, ["start"], 2)
         assert.strictEqual(failure.error._tag, "InvalidConfig")
       })
   )
@@ -75,7 +85,7 @@ describe("treeline daemon", () => {
         yield* scratch.awaitNamed("plain")
         const found = yield* changed(scratch, "start")
         assert.deepStrictEqual([found.status, found.managed, found.pid], ["alreadyRunning", false, up.identity.pid])
-        const failure = yield* asked(scratch, ["stop"], "Failure", CommandReport.Failure, 4)
+        const failure = yield* refused(scratch, ["stop"], 4)
         assert.deepStrictEqual(failure.error._tag === "Unmanaged" && failure.error.pid, up.identity.pid)
         assert.strictEqual((yield* statusOf(scratch, 4)).status, "unmanaged")
         up.signal("SIGTERM")
@@ -202,7 +212,7 @@ describe("treeline daemon", () => {
       // Something else is where its socket should be.
       fs.mkdirSync(stateFolder(scratch), { mode: 0o700 })
       fs.writeFileSync(path.join(stateFolder(scratch), "control.sock"), "")
-      const failure = yield* asked(scratch, ["start"], "Failure", CommandReport.Failure, 1)
+      const failure = yield* refused(scratch, ["start"], 1)
       assert.strictEqual(failure.error._tag, "DaemonNotReady")
       assert.include(failure.message, "is no socket")
       yield* scratch.awaitNoneLiving(0)

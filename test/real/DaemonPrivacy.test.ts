@@ -144,20 +144,16 @@ const processesOf = (pid: number): Effect.Effect<Places> =>
 const placesWith = (secret: string, places: Places): ReadonlyArray<string> =>
   [...places].filter(([, text]) => text.includes(secret)).map(([place]) => place)
 
-/** A command's streams as a person and a program get them. */
-const streamsOf = (scratch: Scratch.Scratch, commands: ReadonlyArray<string>) =>
-  Effect.gen(function*() {
-    const places = new Map<string, string>()
-    for (const words of commands) {
-      const argv = words.split(" ")
-      const outcomes = [argv, [...argv, "--json"]].map((argv) => Command.run(argv, { scratch, sparesOthers: true }))
-      const [plain, json] = yield* Effect.all(outcomes, { concurrency: 2 })
-      places.set(`treeline ${words}`, plain!.stdout + plain!.stderr)
-      places.set(`treeline ${words} --json`, json!.stdout + json!.stderr)
-      assert.notStrictEqual(plain!.code, null)
-    }
-    return places
-  })
+/** What commands say, on both streams. */
+const streamsOf = (scratch: Scratch.Scratch, commands: ReadonlyArray<string>): Effect.Effect<Places> =>
+  Effect.map(
+    Effect.forEach(commands, (words) =>
+      Effect.map(
+        Command.run(words.split(" "), { scratch, sparesOthers: true }),
+        ({ stderr, stdout }) => [`treeline ${words}`, stdout + stderr] as const
+      ), { concurrency: 2 }),
+    (said) => new Map(said)
+  )
 
 /** What anybody on the machine gets from the port who shows no token, or another one. */
 const answersOf = (port: number): Effect.Effect<Places> =>
@@ -179,23 +175,19 @@ const answersOf = (port: number): Effect.Effect<Places> =>
     (answers) => new Map(answers)
   )
 
+/** What tells something is asked for both forms. */
 const commands = [
-  "daemon status",
-  "daemon version",
-  "daemon start",
+  ...["daemon status", "daemon version", "status", "logs", "events", "config --explain", "start nobody"]
+    .flatMap((words) => [words, `${words} --json`]),
+  "daemon start --json",
   "daemon install --dry-run",
-  "status",
-  "logs",
-  "events",
   "config",
-  "config --explain",
-  "pause",
+  "pause --json",
   "resume",
-  "restart web",
+  "restart web --json",
   "signal web CONT",
   "stop web",
-  "start web",
-  "start nobody",
+  "start web --json",
   "reload"
 ]
 
@@ -239,7 +231,7 @@ describe("the token of a port", () => {
         ) {
           fs.writeFileSync(file, text)
           fs.chmodSync(file, mode)
-          for (const [place, said] of yield* streamsOf(scratch, ["status", "daemon status"])) {
+          for (const [place, said] of yield* streamsOf(scratch, ["status", "status --json", "daemon status"])) {
             failures.set(`${place}: ${name}`, said)
             assert.notInclude(said, other)
           }

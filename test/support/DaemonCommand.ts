@@ -1,15 +1,14 @@
 /** `treeline daemon` on a configuration in a scratch folder: its verbs as processes of their own, and what they leave. */
-import { assert, it } from "@effect/vitest"
+import { it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
-import * as Schema from "effect/Schema"
+import type * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as fs from "node:fs"
 import * as path from "node:path"
 import { CommandReport } from "treeline"
+import * as Answers from "./Answers.ts"
 import { identify, killIfAlive } from "./Processes.ts"
 import * as Scratch from "./Scratch.ts"
-import * as Command from "./TreelineCommand.ts"
-import * as Up from "./Up.ts"
 
 export type Test = (scratch: Scratch.Scratch) => Effect.Effect<void, unknown, Scope.Scope>
 
@@ -51,24 +50,14 @@ export const log = (scratch: Scratch.Scratch): string => {
   return fs.existsSync(file) ? fs.readFileSync(file, "utf8") : ""
 }
 
-type Options = Omit<Command.Options, "scratch">
-
-/** A command with `--json`: its one object, checked against the published schema. */
+/** A command with `--json` that does what it is asked. */
 export const asked = <S extends Schema.Codec<unknown, unknown>>(
   scratch: Scratch.Scratch,
   argv: ReadonlyArray<string>,
   kind: keyof typeof CommandReport,
   schema: S,
-  code = 0,
-  options: Options = {}
-): Effect.Effect<S["Type"]> =>
-  Effect.map(Command.run(["daemon", ...argv, "--json"], { ...options, scratch, sparesOthers: true }), (outcome) => {
-    assert.strictEqual(outcome.code, code, outcome.stdout + outcome.stderr)
-    const text = code === 0 || kind !== "Failure" ? outcome.stdout : outcome.stderr
-    assert.match(text, /^\{.*\}\n$/, "exactly one line")
-    if (kind !== "Failure") assert.isUndefined(Up.whyNot(kind, JSON.parse(text)))
-    return Schema.decodeUnknownSync(Schema.fromJsonString(schema))(text)
-  })
+  options: NonNullable<Parameters<typeof Answers.answer>[4]> = {}
+): Effect.Effect<S["Type"]> => Answers.answer(scratch, ["daemon", ...argv], kind, schema, options)
 
 /** `start`, `stop` or `restart` that succeeds. */
 export const changed = (scratch: Scratch.Scratch, ...argv: ReadonlyArray<string>) =>
@@ -76,11 +65,11 @@ export const changed = (scratch: Scratch.Scratch, ...argv: ReadonlyArray<string>
 
 /** The same with other variables. */
 export const changedWith = (scratch: Scratch.Scratch, env: Readonly<Record<string, string>>, verb: string) =>
-  asked(scratch, [verb], "DaemonOutcome", CommandReport.DaemonOutcome, 0, { env })
+  asked(scratch, [verb], "DaemonOutcome", CommandReport.DaemonOutcome, { env })
 
 /** Any of them that fails with this exit code. */
 export const refused = (scratch: Scratch.Scratch, argv: ReadonlyArray<string>, code: number) =>
-  asked(scratch, argv, "Failure", CommandReport.Failure, code)
+  Answers.failure(scratch, ["daemon", ...argv], code)
 
-export const statusOf = (scratch: Scratch.Scratch, code: number, options: Options = {}) =>
-  asked(scratch, ["status"], "DaemonStatus", CommandReport.DaemonStatus, code, options)
+export const statusOf = (scratch: Scratch.Scratch, code: number, env: Readonly<Record<string, string>> = {}) =>
+  asked(scratch, ["status"], "DaemonStatus", CommandReport.DaemonStatus, { code, env })

@@ -76,9 +76,8 @@ export const locate = (options: Options, loaded?: ConfigFile.Loaded) =>
     const state = usual === undefined ? undefined : yield* stateAt(usual.directory)
     const isDead = state?._tag === "Missing" || state?._tag === "Stale"
     if (usual !== undefined && !isDead) return { file, ...usual }
-    const found = loaded === undefined
-      ? yield* Effect.result(ConfigFile.place({ ...options, file }))
-      : Result.succeed(loaded.config.daemon)
+    if (loaded !== undefined) return { file, ...yield* StateDirectory.locate({ file, daemon: loaded.config.daemon }) }
+    const found = yield* Effect.result(ConfigFile.place({ ...options, file }))
     if (Result.isSuccess(found)) return { file, ...yield* StateDirectory.locate({ file, daemon: found.success }) }
     if (usual !== undefined && state?._tag === "Stale") return { file, ...usual }
     const directory = yield* remembered(file)
