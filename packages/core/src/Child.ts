@@ -14,6 +14,7 @@ import * as Stream from "effect/Stream"
 import * as ChildSpec from "./ChildSpec.ts"
 import type { ChildState } from "./ChildState.ts"
 import type { ChildEvent, ChildStatus } from "./ChildStatus.ts"
+import type { Keeper } from "./daemon/Keeper.ts"
 import type { SignalReport } from "./Engine.ts"
 import {
   type ChildClosed,
@@ -62,6 +63,11 @@ export interface Options extends Policies, Pick<LaunchOptions, "require" | "limi
    * a host that has died has left there is ended first; nobody else is touched.
    */
   readonly ports?: ReadonlyArray<Port> | undefined
+  /**
+   * Who hosts its tree instead of this process, so that it can go on when this process ends. An `output` that holds the
+   * child back holds the reading here only.
+   */
+  readonly keeper?: Keeper | undefined
 }
 
 const policiesOf = (policies: Policies): Omit<ChildSpec.ChildSpec, "id" | "body"> => ({
@@ -115,12 +121,12 @@ export const custom = <R>(id: string, body: ChildSpec.Body<R>, policies: Policie
  * ```
  */
 export const make = (id: string, options: Options): ChildSpec.ChildSpec<ProcessPlatform> => {
-  const { command, drain, limits, output, ports = [], require } = options
+  const { command, drain, keeper, limits, output, ports = [], require } = options
   const policies = policiesOf(options)
   const { readiness, shutdown } = policies
   return {
     id,
-    body: ProcessBody.make(command, { require, limits, output, drain }, shutdown, readiness?.probe, ports),
+    body: ProcessBody.make(command, { require, limits, output, drain }, shutdown, readiness?.probe, ports, keeper),
     ...policies
   }
 }

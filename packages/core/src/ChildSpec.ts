@@ -44,6 +44,11 @@ export interface Running {
   readonly stop: (plan: ShutdownPlan.Validated, asked: boolean) => Effect.Effect<Remainder>
   /** What is still left of what `stop` could not end. */
   readonly remains: Effect.Effect<Remainder>
+  /**
+   * Of processes that may be older than this one: whether an earlier process has seen them ready, so that an announcement
+   * is not awaited again, and what tells the next one.
+   */
+  readonly kept?: { readonly wasReady: boolean; readonly ready: Effect.Effect<void> } | undefined
   /** The children of a nested supervisor. */
   readonly children: Effect.Effect<ReadonlyArray<ChildStatus>>
 }

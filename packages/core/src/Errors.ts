@@ -619,3 +619,24 @@ export class StartAbandoned extends Schema.TaggedError<StartAbandoned>()("StartA
     return `the start was given up: process ${this.starter}, which wanted it, has ended`
   }
 }
+
+/**
+ * A process that keeps a service did not do what it should. `NotStarted`: it did not come up. `NoAnswer`: it did not
+ * answer. `NotEnded`: it, or what it hosted, could not be ended, so nothing else was started in its place.
+ */
+export class KeeperFailed extends Schema.TaggedError<KeeperFailed>()("KeeperFailed", {
+  service: Schema.String,
+  reason: Schema.Literals(["NotStarted", "NoAnswer", "NotEnded"]),
+  pid: Schema.NullOr(Schema.Int),
+  detail: Schema.String
+}) {
+  override get message(): string {
+    const who = this.pid === null ? "" : ` (process ${this.pid})`
+    const what = {
+      NotStarted: "did not start",
+      NoAnswer: "does not answer",
+      NotEnded: "could not be ended"
+    }[this.reason]
+    return `what keeps ${this.service}${who} ${what}: ${this.detail}`
+  }
+}

@@ -30,7 +30,8 @@ import * as ShutdownPlan from "./ShutdownPlan.ts"
 
 export type { TeardownState }
 
-const TypeId = "~treeline/ProcessTree"
+/** What every tree carries. */
+export const TypeId = "~treeline/ProcessTree"
 
 /**
  * A running tree. It lives in the scope it was launched in; closing that scope runs its shutdown plan.

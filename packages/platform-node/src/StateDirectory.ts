@@ -118,6 +118,19 @@ const decide = (
     : Result.fail(new InvalidSpec({ field: "daemon.socket", problem: `${problem}, and so is ${short}` }))
 }
 
+/** The address of something else in a state folder that listens: a socket of this name, or a port that its file tells. */
+export const addressIn = (
+  directory: string,
+  name: string,
+  { environment = process.env, platform = process.platform }: Pick<Options, "environment" | "platform"> = {}
+): ControlAddress => {
+  if (platform === "win32") return { _tag: "Port", port: null, file: path.join(directory, `${name}.json`) }
+  const wanted = path.join(directory, `${name}.sock`)
+  return fits(wanted, longestSocketPath(platform))
+    ? { _tag: "Socket", path: wanted, link: null }
+    : { _tag: "Socket", path: shortPath(wanted, environment), link: wanted }
+}
+
 const fits = (file: string, limit: number): boolean => Buffer.byteLength(file) <= limit
 
 /**

@@ -1,6 +1,7 @@
 export * as Descriptors from "./Descriptors.ts"
 export * as NodeControl from "./NodeControl.ts"
 export * as NodeDetached from "./NodeDetached.ts"
+export * as NodeKeeper from "./NodeKeeper.ts"
 export * as NodeNetwork from "./NodeNetwork.ts"
 export * as NodePipes from "./NodePipes.ts"
 export * as NodeStateFolder from "./NodeStateFolder.ts"

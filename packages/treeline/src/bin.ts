@@ -20,5 +20,8 @@ const useCompileCache = (): void => {
 }
 
 useCompileCache()
+const [command, ...rest] = process.argv.slice(2)
+// Without the command line, which it does not need: one runs for each service that is kept.
+if (command === "shim") await (await import("./internal/Shim.ts")).main(rest)
 const { main } = await import("./internal/Main.ts")
 await main(process.argv.slice(2))

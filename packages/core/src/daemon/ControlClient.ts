@@ -55,7 +55,7 @@ import {
 } from "./Control.ts"
 import type { HostEvent, HostStatus, Progress } from "./HostStatus.ts"
 import type { Entry } from "./LogLine.ts"
-import type { Names } from "./ServiceHost.ts"
+import type { Names, ShutdownOptions } from "./ServiceHost.ts"
 
 /** Why a call was not served, whatever it asks for. */
 export type Unserved = ControlUnavailable | ControlDenied | VersionMismatch
@@ -116,8 +116,8 @@ export interface Client {
   ) => Effect.Effect<Signalled, UnknownChild | NotRunning | Unserved>
   readonly reload: Operation<InvalidConfig | InvalidSpec>
   readonly reopenLogs: Effect.Effect<void, ReopenFailed | Unserved>
-  /** Ends all, and the server with it; `force` kills. */
-  readonly shutdown: (options?: { readonly force?: boolean | undefined }) => Operation<never>
+  /** Ends all, and the server with it; `force` kills. With `keep`, the services that are to go on do. */
+  readonly shutdown: (options?: ShutdownOptions) => Operation<never>
   /** Brings the child of a key up. */
   readonly poolEnsure: (
     pool: string,
@@ -228,8 +228,8 @@ const readAhead = 512
 /** Nobody asks whether the other end of a local socket is still there: the system tells. */
 const never = "20 days"
 
-/** A connection as the calls of effect/rpc. */
-const connect = Effect.fnUntraced(function*({ socket, token }: Options) {
+/** A connection for the calls of a group that is behind the gate of `Control`. */
+export const connection = Effect.fnUntraced(function*({ socket, token }: Pick<Options, "socket" | "token">) {
   const headers = {
     [versionHeader]: String(protocol),
     ...(token === undefined ? {} : { [tokenHeader]: credentials(token) })
@@ -247,10 +247,12 @@ const connect = Effect.fnUntraced(function*({ socket, token }: Options) {
       ({ next, request }) => next({ ...request, headers: Headers.merge(request.headers, Headers.fromInput(headers)) })
     )
   )
-  return yield* RpcClient.make(Control).pipe(
-    Effect.provideService(RpcClient.Protocol, wire),
-    Effect.provideContext(gate)
-  )
+  return Context.add(gate, RpcClient.Protocol, wire)
+})
+
+/** A connection as the calls of effect/rpc. */
+const connect = Effect.fnUntraced(function*(options: Options) {
+  return yield* Effect.provideContext(RpcClient.make(Control), yield* connection(options))
 })
 
 /** A limit for a call, and the errors of the connection as ours. */
@@ -327,7 +329,8 @@ export const make = Effect.fn("ControlClient.make")(function*(
     signal: (name, signal, target = "tree") => soon(calls.Signal({ name, signal, target })),
     reload: streamed((calls) => calls.Reload()),
     reopenLogs: soon(calls.ReopenLogs()),
-    shutdown: ({ force = false } = {}) => streamed((calls) => calls.Shutdown({ force })),
+    shutdown: ({ force = false, keep } = {}) =>
+      streamed((calls) => calls.Shutdown(keep === undefined ? { force } : { force, keep })),
     poolEnsure: (pool, key) => late(calls.PoolEnsure({ pool, key })),
     poolShutdown: (pool, key) => late(calls.PoolShutdown({ pool, key }))
   }

@@ -15,6 +15,8 @@ import * as Latch from "effect/Latch"
 import * as Layer from "effect/Layer"
 import * as Queue from "effect/Queue"
 import type * as Redacted from "effect/Redacted"
+import type * as Rpc from "effect/rpc/Rpc"
+import type * as RpcGroup from "effect/rpc/RpcGroup"
 import type { FromClientEncoded, FromServerEncoded, RequestEncoded } from "effect/rpc/RpcMessage"
 import * as RpcSerialization from "effect/rpc/RpcSerialization"
 import * as RpcServer from "effect/rpc/RpcServer"
@@ -54,6 +56,8 @@ export interface Limits {
 export interface Options extends Limits {
   /** The token of the server, if it has one: nobody is let in without it. See `ControlServer.Options`. */
   readonly token?: Redacted.Redacted<string> | undefined
+  /** Another group behind the same gate. Default: `Control`. */
+  readonly group?: RpcGroup.RpcGroup<Rpc.Any> | undefined
 }
 
 const defaults = {
@@ -233,7 +237,11 @@ export const make = Effect.fn("ControlProtocol.make")(function*(
     takeWithin: options.takeWithin ?? defaults.takeWithin
   }
   const server = yield* SocketServer.SocketServer
-  const rules = ControlFrames.rulesOf(Control, { version, versionHeader, headers: [versionHeader, tokenHeader] })
+  const rules = ControlFrames.rulesOf(options.group ?? (Control as unknown as RpcGroup.RpcGroup<Rpc.Any>), {
+    version,
+    versionHeader,
+    headers: [versionHeader, tokenHeader]
+  })
   const disconnects = yield* Queue.make<number>()
   /** Those that have been let in. */
   const connections = new Map<number, Connection>()

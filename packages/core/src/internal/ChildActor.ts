@@ -601,7 +601,8 @@ export class ChildActor {
     if (running === undefined) return Effect.void
     const probes: Array<Effect.Effect<void, NotReady | InvalidSpec>> = []
     if (running.ready !== undefined) probes.push(running.ready)
-    if (this.child.readiness !== undefined) {
+    const announced = this.child.readiness?.probe._tag === "Line" || this.child.readiness?.probe._tag === "Fd"
+    if (this.child.readiness !== undefined && !(announced && running.kept?.wasReady === true)) {
       probes.push(Probe.awaitReady(this.child.readiness, { platform: this.platform, tree: running.tree }))
     }
     if (probes.length === 0) return this.onReady(incarnation)
@@ -641,7 +642,9 @@ export class ChildActor {
       incarnation.readiness = undefined
       if (!this.move("ready", { _tag: "Ready", ...incarnation.identity, since })) return Effect.void
       incarnation.readyAt = monotonic(this.clock)
-      return Effect.andThen(this.log("Debug", "ready"), this.watchLiveness(incarnation))
+      const kept = incarnation.running?.kept
+      const told = kept === undefined ? Effect.void : Effect.forkDetach(kept.ready)
+      return Effect.andThen(told, Effect.andThen(this.log("Debug", "ready"), this.watchLiveness(incarnation)))
     })
   }
 

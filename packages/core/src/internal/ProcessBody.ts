@@ -1,9 +1,11 @@
 /** A child whose body is a process tree. */
 import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
 import * as ChildProcess from "effect/process/ChildProcess"
 import * as Result from "effect/Result"
 import type { Port } from "../Child.ts"
 import { type Body, CurrentChild, type Remainder, type Running } from "../ChildSpec.ts"
+import type { Keeper, KeptTree } from "../daemon/Keeper.ts"
 import { InvalidSpec, Unkillable } from "../Errors.ts"
 import type { Probe } from "../Probe.ts"
 import type { ProcessInfo } from "../ProcessIdentity.ts"
@@ -33,17 +35,19 @@ const remainderOf = (command: string, survivors: ReadonlyArray<ProcessInfo>): Re
   survivors
 })
 
-const runningOf = (platform: ProcessPlatform["Service"], tree: ProcessTree): Running => {
+const runningOf = (platform: ProcessPlatform["Service"], tree: ProcessTree, leaving: () => boolean): Running => {
   let left: ReadonlyArray<ProcessInfo> = []
   return {
     tree,
     ended: Effect.map(tree.exited, (status) => ({ _tag: "Exited", status })),
     ready: undefined,
     stop: ({ cap, steps }) =>
-      Effect.map(Effect.orDie(tree.shutdown({ cap, steps })), (survivors) => {
-        left = survivors
-        return remainderOf(tree.command, survivors)
-      }),
+      leaving() ?
+        Effect.succeed(remainderOf(tree.command, [])) :
+        Effect.map(Effect.orDie(tree.shutdown({ cap, steps })), (survivors) => {
+          left = survivors
+          return remainderOf(tree.command, survivors)
+        }),
     remains: Effect.suspend(() =>
       left.length === 0 ?
         Effect.succeed(remainderOf(tree.command, [])) :
@@ -58,13 +62,19 @@ const runningOf = (platform: ProcessPlatform["Service"], tree: ProcessTree): Run
   }
 }
 
+const keptOf = (platform: ProcessPlatform["Service"], kept: KeptTree, { leaving }: Keeper): Running => ({
+  ...runningOf(platform, kept.tree, leaving),
+  kept
+})
+
 /** The body of a command whose readiness this probe asks for, and that is to listen at these ports. */
 export const make = (
   command: ChildProcess.StandardCommand,
   launch: LaunchOptions,
   shutdown: ShutdownPlan.ShutdownPlan,
   probe: Probe | undefined,
-  ports: ReadonlyArray<Port>
+  ports: ReadonlyArray<Port>,
+  keeper?: Keeper
 ): Body<ProcessPlatform> => {
   const prepared = prepare(command, probe)
   return {
@@ -82,12 +92,18 @@ export const make = (
     start: ({ onStep }) =>
       Effect.gen(function*() {
         const platform = yield* ProcessPlatform
+        const options = { ...launch, shutdown, onStep }
+        // One that lives already listens at its ports itself.
+        const found = keeper === undefined ? Option.none() : yield* keeper.find(prepared, options)
+        if (Option.isSome(found)) return keptOf(platform, found.value, keeper!)
         if (ports.length > 0) {
           const name = (yield* CurrentChild)?.child ?? command.command
           // Nothing is owned yet, so a stop need not wait for it.
           yield* Effect.interruptible(PortCheck.check(platform, name, ports))
         }
-        return runningOf(platform, yield* platform.launch(prepared, { ...launch, shutdown, onStep }))
+        return keeper === undefined
+          ? runningOf(platform, yield* platform.launch(prepared, options), () => false)
+          : keptOf(platform, yield* keeper.launch(prepared, options), keeper)
       })
   }
 }

@@ -135,6 +135,13 @@ export class Pump implements Output {
     for (const reader of this.readers) reader.wake?.()
   }
 
+  /** So many bytes were lost on the way here: readers see it from the offsets. */
+  skip(bytes: number): void {
+    this.ring.end += bytes
+    if (this.shared !== this.ring) this.shared.end += bytes
+    for (const reader of this.readers) if (reader.queue !== this.shared) reader.queue.end += bytes
+  }
+
   onEnd(error?: PlatformError.PlatformError): void {
     this.closed = true
     if (!this.ended) this.error = error
