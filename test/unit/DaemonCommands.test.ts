@@ -101,7 +101,8 @@ describe("treeline daemon", () => {
       folder: "/s",
       milliseconds: 1234,
       forced: true,
-      blocking: ["web (pid 8) in SIGTERM"]
+      blocking: ["web (pid 8) in SIGTERM"],
+      ended: []
     }
     assert.strictEqual(
       DaemonVerbs.render(outcome),

@@ -5,6 +5,7 @@
  * to launch. So arguments, variables and secrets are in no file and in no argument of a helper.
  */
 import * as Claim from "@treeline/core/daemon/Claim"
+import type { Launched } from "@treeline/core/daemon/Daemon"
 import type * as Keeper from "@treeline/core/daemon/Keeper"
 import * as Kept from "@treeline/core/daemon/Kept"
 import type * as Shim from "@treeline/core/daemon/Shim"
@@ -12,6 +13,7 @@ import * as ShimClient from "@treeline/core/daemon/ShimClient"
 import type { StateFolder } from "@treeline/core/daemon/StateFolder"
 import {
   type ClaimUndecided,
+  type DetachUnavailable,
   InvalidSpec,
   KeeperFailed,
   type LaunchError,
@@ -37,6 +39,10 @@ export interface Options {
   readonly folder: StateFolder
   /** The program of a shim and its arguments; the folder and the name of the service are put after them. */
   readonly shim: readonly [string, ...ReadonlyArray<string>]
+  /** Starts a process that outlives this one. Default: `NodeDetached.launch`. */
+  readonly launch?:
+    | ((options: NodeDetached.Options) => Effect.Effect<Launched, LaunchError | DetachUnavailable>)
+    | undefined
   /** How long a shim may take to come up, in ms. Default: 15,000. */
   readonly startWithin?: number | undefined
 }
@@ -152,7 +158,7 @@ const reasonOf = (cause: Cause.Cause<unknown>): string => {
  * ```
  */
 export const make = Effect.fn("NodeKeeper.make")(function*(
-  { folder, shim, startWithin = 15_000 }: Options
+  { folder, launch: detach = NodeDetached.launch, shim, startWithin = 15_000 }: Options
 ): Effect.fn.Return<Keeper.Keepers, never, ProcessPlatform> {
   const platform = yield* ProcessPlatform
   const clock = yield* platform.clock
@@ -257,10 +263,13 @@ export const make = Effect.fn("NodeKeeper.make")(function*(
   /** Starts a shim and waits until it listens. */
   const startShim = (
     service: string
-  ): Effect.Effect<ProcessIdentity, LaunchError | KeeperFailed | ClaimUndecided | StateFolderError> =>
+  ): Effect.Effect<
+    ProcessIdentity,
+    LaunchError | DetachUnavailable | KeeperFailed | ClaimUndecided | StateFolderError
+  > =>
     Effect.gen(function*() {
       const [program, ...args] = shim
-      const launched = yield* NodeDetached.launch({
+      const launched = yield* detach({
         command: program,
         args: [...args, folder.path, service],
         output: path.join(folder.path, `${Kept.nameOf(service)}.err`)

@@ -149,8 +149,12 @@ export class Control extends RpcGroup.make(
     stream: true
   }),
   Rpc.make("ReopenLogs", { error: ReopenFailed }),
-  /** The last that is heard is `Done`, then the connection is closed. */
-  Rpc.make("Shutdown", { payload: { force: Schema.Boolean }, success: Progress, stream: true }),
+  /** The last that is heard is `Done`, then the connection is closed. With `keep`, services that are to go on do. */
+  Rpc.make("Shutdown", {
+    payload: { force: Schema.Boolean, keep: Schema.optionalKey(Schema.Boolean) },
+    success: Progress,
+    stream: true
+  }),
   /** Brings the child of a key up; its incarnation. */
   Rpc.make("PoolEnsure", {
     payload: Key,

@@ -225,7 +225,7 @@ const answers = (host: ServiceHost, options: Options) => {
     Signal: ({ name, signal, target }) => host.signal(name, signal, target),
     Reload: () => host.reload,
     ReopenLogs: () => host.reopenLogs,
-    Shutdown: ({ force }) => host.shutdown({ force }),
+    Shutdown: ({ force, keep }) => host.shutdown({ force, keep }),
     PoolEnsure: ({ key, pool }) =>
       Effect.gen(function*() {
         const { child, incarnation } = yield* Effect.flatMap(poolOf(host, pool), ({ ensure }) => ensure(key))

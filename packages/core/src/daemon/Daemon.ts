@@ -18,6 +18,7 @@ import {
   DaemonNotStopped,
   type DetachUnavailable,
   InvalidSpec,
+  type KeeperFailed,
   type LaunchError,
   type OperationBusy,
   type StateFolderError,
@@ -29,6 +30,7 @@ import * as Tail from "../internal/Tail.ts"
 import { millis, monotonic } from "../internal/Time.ts"
 import type { ProcessIdentity } from "../ProcessIdentity.ts"
 import { ProcessPlatform } from "../ProcessPlatform.ts"
+import { Kept } from "./Kept.ts"
 import * as OperationLock from "./OperationLock.ts"
 import * as PidRecord from "./PidRecord.ts"
 import type { StateFolder } from "./StateFolder.ts"
@@ -66,6 +68,16 @@ export interface Daemon {
   readonly blocking?: Effect.Effect<ReadonlyArray<string>> | undefined
   /** Begins the orderly end where a signal can't; false when that failed. Default: SIGTERM. */
   readonly requestStop?: Effect.Effect<boolean> | undefined
+  /**
+   * Begins an end that leaves the services that are to go on; false when that failed, as when control does not answer.
+   * A restart then ends them, too. Default: there are none.
+   */
+  readonly requestLeave?: Effect.Effect<boolean> | undefined
+  /** The services that processes of their own keep, and the end of all of them. Default: there are none. */
+  readonly kept?: {
+    readonly list: Effect.Effect<ReadonlyArray<Kept>, StateFolderError>
+    readonly end: Effect.Effect<ReadonlyArray<string>, KeeperFailed | ClaimUndecided | StateFolderError>
+  } | undefined
 }
 
 /** How a command went. */
@@ -83,7 +95,9 @@ export const Outcome = Schema.Struct({
   /** It had to be killed. */
   forced: Schema.Boolean,
   /** What its end waited for, as it was told last. */
-  blocking: Schema.Array(Schema.String)
+  blocking: Schema.Array(Schema.String),
+  /** Services that no daemon had any more, and that were ended. */
+  ended: Schema.Array(Schema.String)
 })
 export type Outcome = typeof Outcome.Type
 
@@ -103,6 +117,8 @@ export const Status = Schema.Struct({
   startedAt: Schema.NullOr(Schema.Number),
   readyAt: Schema.NullOr(Schema.Number),
   folder: Schema.String,
+  /** The services that processes of their own keep, also where no daemon runs. */
+  kept: Schema.Array(Kept),
   /** Empty when all is well. */
   detail: Schema.String
 })
@@ -262,6 +278,7 @@ const outcomeOf = (
   milliseconds: Math.round(milliseconds),
   forced: false,
   blocking: [],
+  ended: [],
   ...more
 })
 
@@ -385,12 +402,13 @@ const startLocked = (
     }
   })
 
-type StopError = ClaimUndecided | DaemonNotStopped | InvalidSpec | StateFolderError | Unmanaged
+type StopError = ClaimUndecided | DaemonNotStopped | InvalidSpec | KeeperFailed | StateFolderError | Unmanaged
 
 const stopLocked = (
   daemon: Daemon,
   options: StopOptions,
-  elapsed: () => number
+  elapsed: () => number,
+  leave: boolean
 ): Effect.Effect<Outcome, StopError, ProcessPlatform> =>
   Effect.gen(function*() {
     const given = options.grace === undefined ? undefined : yield* grace(options.grace)
@@ -411,16 +429,31 @@ const stopLocked = (
       }
       const { record } = state
       const { identity } = record
-      const ended: Ended = yield* end(identity, given ?? record.grace, daemon, options.onWaiting)
+      // What can't be left so is ended by the signal, as every other service is.
+      const asks = leave && daemon.requestLeave !== undefined
+        ? {
+          ...daemon,
+          requestStop: Effect.flatMap(
+            daemon.requestLeave,
+            (left) => left ? Effect.succeed(true) : daemon.requestStop ?? Effect.succeed(false)
+          )
+        }
+        : daemon
+      const ended: Ended = yield* end(identity, given ?? record.grace, asks, options.onWaiting)
       stopped = outcomeOf(daemon, "stopped", elapsed(), record, {
         forced: ended.forced || (stopped?.forced ?? false),
         blocking: ended.blocking
       })
     }
-    if (stopped !== undefined) return { ...stopped, milliseconds: Math.round(elapsed()) }
-    const answer = yield* daemon.ask
-    if (Option.isSome(answer)) return yield* new Unmanaged({ pid: answer.value.pid, folder: daemon.folder.path })
-    return outcomeOf(daemon, "notRunning", elapsed(), undefined)
+    if (stopped === undefined) {
+      const answer = yield* daemon.ask
+      if (Option.isSome(answer)) return yield* new Unmanaged({ pid: answer.value.pid, folder: daemon.folder.path })
+    }
+    // Of those that a daemon had, nothing is left now; others were left by one that died.
+    const ended = leave || daemon.kept === undefined ? [] : yield* daemon.kept.end
+    return stopped === undefined
+      ? outcomeOf(daemon, "notRunning", elapsed(), undefined, { ended })
+      : { ...stopped, ended, milliseconds: Math.round(elapsed()) }
   })
 
 /** One command at a time. */
@@ -442,9 +475,9 @@ export interface Turn {
   readonly start: (
     options?: Pick<StartOptions, "readyWithin">
   ) => Effect.Effect<Outcome, StartError | InvalidSpec, ProcessPlatform>
-  /** See `stop`. */
+  /** See `stop`. With `leave`, services that are kept go on, as in a restart. */
   readonly stop: (
-    options?: Pick<StopOptions, "grace" | "onWaiting">
+    options?: Pick<StopOptions, "grace" | "onWaiting"> & { readonly leave?: boolean | undefined }
   ) => Effect.Effect<Outcome, StopError, ProcessPlatform>
 }
 
@@ -462,7 +495,7 @@ export const exclusively = Effect.fn("Daemon.exclusively")(
     locked(daemon, operation, options.lockWithin, (elapsed) =>
       use({
         start: (options = {}) => startLocked(daemon, options, elapsed),
-        stop: (options = {}) => stopLocked(daemon, options, elapsed)
+        stop: ({ leave = false, ...options } = {}) => stopLocked(daemon, options, elapsed, leave)
       }))
 )
 
@@ -482,13 +515,17 @@ export const start = Effect.fn("Daemon.start")(
  * Ends the daemon: an orderly end, and the kill when that takes longer than the grace. Needs nothing but the record, so it
  * works with settings that can't be read (seed C31). Returns when nothing of its process is left, nor of what it had started,
  * and the record is gone.
+ * Services that are kept end, too, also those that a daemon has left that died.
  */
 export const stop = Effect.fn("Daemon.stop")(
   (daemon: Daemon, options: StopOptions = {}): Effect.Effect<Outcome, StopError | OperationBusy, ProcessPlatform> =>
-    locked(daemon, "stop", options.lockWithin, (elapsed) => stopLocked(daemon, options, elapsed))
+    locked(daemon, "stop", options.lockWithin, (elapsed) => stopLocked(daemon, options, elapsed, false))
 )
 
-/** Stops it and starts it, with no other command in between. One that is not running is started. */
+/**
+ * Stops it and starts it, with no other command in between. One that is not running is started. Services that are kept go
+ * on, and the new one finds them.
+ */
 export const restart = Effect.fn("Daemon.restart")(
   (
     daemon: Daemon,
@@ -496,7 +533,7 @@ export const restart = Effect.fn("Daemon.restart")(
   ): Effect.Effect<Outcome, StartError | StopError | OperationBusy, ProcessPlatform> =>
     locked(daemon, "restart", options.lockWithin, (elapsed) =>
       Effect.gen(function*() {
-        const stopped = yield* stopLocked(daemon, options, elapsed)
+        const stopped = yield* stopLocked(daemon, options, elapsed, true)
         const started = yield* startLocked(daemon, options, elapsed)
         if (stopped.status === "notRunning") return started
         return { ...started, status: "restarted", forced: stopped.forced, blocking: stopped.blocking }
@@ -512,11 +549,19 @@ const nothing: Omit<Status, "status" | "folder"> = {
   control: null,
   startedAt: null,
   readyAt: null,
+  kept: [],
   detail: ""
 }
 
 /** What is known, from the record and from who answers. */
-export const statusOf = (folder: string, state: PidRecord.State, answer: Option.Option<Answer>): Status => {
+export const statusOf = (
+  folder: string,
+  state: PidRecord.State,
+  answer: Option.Option<Answer>,
+  kept: ReadonlyArray<Kept> = []
+): Status => ({ ...withoutKept(folder, state, answer), kept })
+
+const withoutKept = (folder: string, state: PidRecord.State, answer: Option.Option<Answer>): Status => {
   const answers = Option.isSome(answer)
   const of = (record: PidRecord.PidRecord): Omit<Status, "status"> => ({
     pid: record.identity.pid,
@@ -528,6 +573,7 @@ export const statusOf = (folder: string, state: PidRecord.State, answer: Option.
     startedAt: record.startedAt,
     readyAt: record.readyAt,
     folder,
+    kept: [],
     detail: ""
   })
   const other = (status: "notRunning" | "stale", detail: string): Status =>
@@ -565,10 +611,11 @@ export const statusOf = (folder: string, state: PidRecord.State, answer: Option.
 /** Looks, and changes nothing; never waits for another command. */
 export const status = Effect.fn("Daemon.status")(
   function*(
-    daemon: Pick<Daemon, "folder" | "ask">
+    daemon: Pick<Daemon, "folder" | "ask" | "kept">
   ): Effect.fn.Return<Status, StateFolderError, ProcessPlatform> {
     const platform = yield* ProcessPlatform
     const state = yield* PidRecord.read({ folder: daemon.folder, platform })
-    return statusOf(daemon.folder.path, state, yield* daemon.ask)
+    const kept = daemon.kept === undefined ? [] : yield* daemon.kept.list
+    return statusOf(daemon.folder.path, state, yield* daemon.ask, kept)
   }
 )

@@ -6,13 +6,13 @@ import type * as Effect from "effect/Effect"
 import type * as Option from "effect/Option"
 import type * as ChildProcess from "effect/process/ChildProcess"
 import type * as Scope from "effect/Scope"
-import type { ClaimUndecided, KeeperFailed, StateFolderError } from "../Errors.ts"
+import type { ClaimUndecided, DetachUnavailable, KeeperFailed, StateFolderError } from "../Errors.ts"
 import type { LaunchFailure, LaunchOptions } from "../ProcessPlatform.ts"
 import type { ProcessTree } from "../ProcessTree.ts"
 import type { Kept } from "./Kept.ts"
 
 /** Why a kept tree could not be found or launched. */
-export type Failure = LaunchFailure | KeeperFailed | ClaimUndecided | StateFolderError
+export type Failure = LaunchFailure | DetachUnavailable | KeeperFailed | ClaimUndecided | StateFolderError
 
 /** A tree, and what an earlier process knew of it. */
 export interface KeptTree {

@@ -11,6 +11,7 @@ import * as Probe from "../Probe.ts"
 import type { ProcessPlatform } from "../ProcessPlatform.ts"
 import * as Restart from "../Restart.ts"
 import * as ShutdownPlan from "../ShutdownPlan.ts"
+import type { Keepers } from "./Keeper.ts"
 import type { Config, Liveness, Pool, Readiness, Service, Value } from "./ServiceConfig.ts"
 
 type Common = Pick<Service, keyof Service & keyof Pool>
@@ -140,15 +141,20 @@ const attempt = <A>(make: () => A): Result.Result<A, InvalidSpec> => {
   }
 }
 
-/** A service as a child; what is left to be checked is checked when it is started. */
+/**
+ * A service as a child; what is left to be checked is checked when it is started. `keepers` keep those that are to go on
+ * when the daemon ends; without them these end with it, too.
+ */
 export const make = (
   name: string,
   service: Service,
-  groups: Config["groups"] = {}
+  groups: Config["groups"] = {},
+  keepers?: Keepers
 ): Result.Result<ChildSpec<ProcessPlatform>, InvalidSpec> =>
   attempt(() =>
     Child.make(name, {
       ...optionsOf(service),
+      keeper: service.whenDaemonEnds === "keep" ? keepers?.keeper(name) : undefined,
       dependsOn: dependenciesOf(name, service, groups),
       significant: service.significant
     })

@@ -330,7 +330,13 @@ const fields = {
 export const Service = Schema.Struct({
   ...fields,
   dependsOn: Schema.Array(Dependency).pipe(or([], "The services that have to come first")),
-  significant: Schema.Boolean.pipe(or(false, "Whether its end by itself counts for supervisor.autoShutdown"))
+  significant: Schema.Boolean.pipe(or(false, "Whether its end by itself counts for supervisor.autoShutdown")),
+  whenDaemonEnds: Schema.Literals(["end", "keep"]).pipe(
+    or(
+      "end",
+      "Whether it ends with the daemon, or goes on when the daemon is restarted or dies and is found again by the next one; \"stop\" and \"down\" end it"
+    )
+  )
 })
 export type Service = typeof Service.Type
 

@@ -43,6 +43,7 @@ import type { SupervisorEnd, SupervisorEvent } from "../Supervisor.ts"
 import * as ConfigDiff from "./ConfigDiff.ts"
 import type * as ConfigLoad from "./ConfigLoad.ts"
 import type { HostEvent, HostStatus, Progress } from "./HostStatus.ts"
+import type { Keepers } from "./Keeper.ts"
 import * as LogLine from "./LogLine.ts"
 import * as Logs from "./Logs.ts"
 import type { Config } from "./ServiceConfig.ts"
@@ -89,10 +90,18 @@ export interface ServiceHost {
   readonly reload: Stream.Stream<Progress, InvalidConfig | InvalidSpec>
   /** Opens the log files anew. */
   readonly reopenLogs: Effect.Effect<void, ReopenFailed>
-  /** Ends all services and pools, and the host with them; `force` kills, also while an orderly end is going on. */
-  readonly shutdown: (options?: { readonly force?: boolean | undefined }) => Stream.Stream<Progress>
+  /**
+   * Ends all services and pools, and the host with them; `force` kills, also while an orderly end is going on. With `keep`
+   * the services that are to go on do.
+   */
+  readonly shutdown: (options?: ShutdownOptions) => Stream.Stream<Progress>
   /** Waits for the end of all. */
   readonly awaitEnd: Effect.Effect<SupervisorEnd, IntensityExceeded>
+}
+
+export interface ShutdownOptions {
+  readonly force?: boolean | undefined
+  readonly keep?: boolean | undefined
 }
 
 export interface Options {
@@ -102,6 +111,8 @@ export interface Options {
   readonly loaded?: ConfigLoad.Loaded | undefined
   /** Where it is read, for the status. */
   readonly file?: string | undefined
+  /** Who keeps the services that are to go on when this process ends. Without them these end with it, too. */
+  readonly keepers?: Keepers | undefined
   /** The version of the program, and its process, for the status. */
   readonly version: string
   readonly pid: number
@@ -145,6 +156,22 @@ const sinkOf = (config: Config, child: string) => {
   const { file, keep, maxAge, maxSize, timestamps } = logs
   return Logs.fileAt(file, child, { maxBytes: maxSize, maxAge, keep, layout: { timestamps } })
 }
+
+/** What an earlier process kept, and this configuration does not want to go on. What can't be ended is told, and left. */
+const endUnwanted = (config: Config, keepers: Keepers | undefined): Effect.Effect<void> =>
+  keepers === undefined
+    ? Effect.void
+    : keepers.end((service) => config.services[service]?.whenDaemonEnds !== "keep").pipe(
+      Effect.flatMap((ended) =>
+        Effect.forEach(ended, (service) =>
+          Effect.logInfo(`${service} was kept, and is ended: it is not wanted any more`), {
+          discard: true
+        })
+      ),
+      Effect.catch((error) =>
+        Effect.logWarning(error.message)
+      )
+    )
 
 /**
  * Starts what a configuration says; all of it is ended when the scope closes, within `daemon.stopWithin`.
@@ -252,8 +279,9 @@ export const make = Effect.fn("ServiceHost.make")(function*(
   })
   yield* Effect.addFinalizer(() => pools.close)
   for (const [name, pool] of Object.entries(first.pools)) yield* pools.add(name, pool)
+  yield* endUnwanted(first, options.keepers)
   const services = yield* Effect.provide(
-    Services.start(first, { onEvent, onChild: addLog, paused: Effect.sync(() => paused) }),
+    Services.start(first, { onEvent, onChild: addLog, paused: Effect.sync(() => paused), keepers: options.keepers }),
     redaction
   )
   const { supervisor } = services
@@ -589,11 +617,14 @@ export const make = Effect.fn("ServiceHost.make")(function*(
     ),
     reload,
     reopenLogs: logs.reopen,
-    shutdown: ({ force = false } = {}) =>
+    shutdown: ({ force = false, keep = false } = {}) =>
       operation(
         Effect.map(resolve([]).pipe(Effect.orDie), (of) => ({
           of: undefined,
-          begin: force ? Effect.all([killAll, endAll], { concurrency: "unbounded", discard: true }) : endAll,
+          begin: Effect.andThen(
+            keep && !force && options.keepers !== undefined ? options.keepers.leave : Effect.void,
+            force ? Effect.all([killAll, endAll], { concurrency: "unbounded", discard: true }) : endAll
+          ),
           finish: Effect.map(
             supervisor.children,
             (children) => ({ outcomes: Operation.ended(of, children), report: null })

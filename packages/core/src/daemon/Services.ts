@@ -13,6 +13,7 @@ import * as Dependencies from "../internal/Dependencies.ts"
 import type { ProcessPlatform } from "../ProcessPlatform.ts"
 import * as Supervisor from "../Supervisor.ts"
 import * as ConfigDiff from "./ConfigDiff.ts"
+import type { Keepers } from "./Keeper.ts"
 import type { Applied, Report } from "./ReloadReport.ts"
 import * as ServiceChild from "./ServiceChild.ts"
 import type { Config } from "./ServiceConfig.ts"
@@ -42,17 +43,19 @@ export interface Options extends Pick<Supervisor.Options, "onEvent"> {
   readonly onChild?: ((child: Child) => Effect.Effect<void>) | undefined
   /** Whether what a reload starts waits until it is resumed. Default: no. */
   readonly paused?: Effect.Effect<boolean> | undefined
+  /** Who keeps the services that are to go on when this process ends. Without them these end with it, too. */
+  readonly keepers?: Keepers | undefined
 }
 
 type Spec = ChildSpec.ChildSpec<ProcessPlatform>
 
 /** All services as children, checked, before anything runs. */
-const specsOf = (config: Config): Result.Result<ReadonlyMap<string, Spec>, InvalidSpec> =>
+const specsOf = (config: Config, keepers: Keepers | undefined): Result.Result<ReadonlyMap<string, Spec>, InvalidSpec> =>
   Result.gen(function*() {
     const specs = new Map<string, Spec>()
     for (const [name, service] of Object.entries(config.services)) {
       const spec = yield* Result.mapError(
-        ServiceChild.make(name, service, config.groups),
+        ServiceChild.make(name, service, config.groups, keepers),
         ({ field, problem }) => new InvalidSpec({ field: `${name}.${field}`, problem })
       )
       yield* ChildSpec.validate(spec)
@@ -98,9 +101,9 @@ const outcome = <A, R>(
  */
 export const start = Effect.fn("Services.start")(function*(
   first: Config,
-  { onChild = () => Effect.void, onEvent, paused = Effect.succeed(false) }: Options = {}
+  { keepers, onChild = () => Effect.void, onEvent, paused = Effect.succeed(false) }: Options = {}
 ): Effect.fn.Return<Services, InvalidSpec, ProcessPlatform | Scope.Scope> {
-  const specs = yield* Effect.fromResult(specsOf(first))
+  const specs = yield* Effect.fromResult(specsOf(first, keepers))
   const supervisor = yield* Supervisor.start([...specs.values()], { ...first.supervisor, onEvent })
   for (const id of specs.keys()) {
     // A temporary one may have come and gone.
@@ -178,7 +181,7 @@ export const start = Effect.fn("Services.start")(function*(
     config: Effect.sync(() => config),
     reload: Effect.fn("Services.reload")(function*(next) {
       const specs = yield* Effect.fromResult(
-        specsOf({ ...next, supervisor: { ...next.supervisor, order: first.supervisor.order } })
+        specsOf({ ...next, supervisor: { ...next.supervisor, order: first.supervisor.order } }, keepers)
       )
       return yield* Semaphore.withPermits(reloading, 1)(
         Effect.uninterruptible(Effect.provide(apply(next, specs), context))

@@ -19,6 +19,7 @@ import type { Level } from "../Containment.ts"
 import type { PipeReader } from "../Engine.ts"
 import { ContainmentUnavailable, type ControlUnavailable, type InvalidSpec, Unkillable } from "../Errors.ts"
 import * as ExitStatus from "../ExitStatus.ts"
+import * as Leftovers from "../internal/Leftovers.ts"
 import { Pump } from "../internal/Pump.ts"
 import * as ShimPlan from "../internal/ShimPlan.ts"
 import * as Siblings from "../internal/Siblings.ts"
@@ -91,17 +92,7 @@ export const awaitGone = (
       if (monotonic(clock) >= endsAt) return false
       yield* clock.sleep(Duration.millis(poll / 5))
     }
-    const { endLeftovers, leftoversOf } = platform
-    if (leftoversOf === undefined) return true
-    const goneAt = monotonic(clock) + leftoversWithin
-    while (true) {
-      const left = yield* leftoversOf(shim)
-      if (left.length === 0) return true
-      if (monotonic(clock) >= goneAt) return false
-      // Where its guardian has died as well nobody else does it.
-      if (endLeftovers !== undefined) yield* endLeftovers(left.map(({ pid }) => pid))
-      yield* clock.sleep(Duration.millis(poll / 5))
-    }
+    return (yield* Leftovers.awaitGone(platform, shim, leftoversWithin)).length === 0
   })
 
 /** Kills a shim and waits until all that it hosted has gone, for 20 s at most. */

@@ -25,6 +25,7 @@ import { self } from "./DaemonVerbs.ts"
 import * as Detached from "./Detached.ts"
 import * as Ending from "./Ending.ts"
 import * as Incoming from "./Incoming.ts"
+import { keepersOf } from "./Keeping.ts"
 import * as Words from "./Words.ts"
 
 export interface Options {
@@ -110,7 +111,9 @@ const daemon = Effect.fnUntraced(function*(options: Options) {
       yield* Effect.logWarning(`with a broken configuration it won't be found: ${remembered.failure.message}`)
     }
     const listener = yield* NodeControl.listen(control)
+    const keepers = yield* keepersOf(NodeStateFolder.make(directory))
     const host = yield* ServiceHost.make({
+      keepers,
       // A reload reads the same file, also when there is another one nearer by then.
       load: ConfigFile.load({ ...options, file }),
       loaded,

@@ -18,6 +18,7 @@ import * as DaemonPlace from "./DaemonPlace.ts"
 import * as Detached from "./Detached.ts"
 import * as Ending from "./Ending.ts"
 import { InternalError } from "./Failure.ts"
+import { keepersOf } from "./Keeping.ts"
 
 /** What all of them take. */
 export interface Options {
@@ -74,11 +75,11 @@ const blocking = (control: StateDirectory.ControlAddress): Effect.Effect<Readonl
     Effect.orElseSucceed(() => [])
   )
 
-/** Where a signal would kill it at once: the daemon is asked, and what it tells is not awaited. */
-const requestStop = (control: StateDirectory.ControlAddress): Effect.Effect<boolean> =>
+/** The daemon is asked to end, and what it tells is not awaited: where a signal would kill it, or says too little. */
+const requestEnd = (control: StateDirectory.ControlAddress, keep: boolean): Effect.Effect<boolean> =>
   Effect.scoped(Effect.gen(function*() {
     const client = yield* NodeControl.connect(control, { within: askWithin })
-    yield* Stream.runDrain(Stream.take(client.shutdown(), 1))
+    yield* Stream.runDrain(Stream.take(client.shutdown({ keep }), 1))
   })).pipe(Effect.as(true), Effect.timeout(askWithin), Effect.orElseSucceed(() => false))
 
 /** The daemon of a configuration, for the commands that begin and end it. */
@@ -86,6 +87,7 @@ export const daemonOf = (options: DaemonPlace.Options, loaded?: ConfigFile.Loade
   Effect.gen(function*() {
     const { control: configured, directory, file } = yield* DaemonPlace.locate(options, loaded)
     const folder = NodeStateFolder.make(directory)
+    const keepers = yield* keepersOf(folder)
     const platform = yield* ProcessPlatform
     /** Looked up each time: a daemon that is replaced meanwhile may be talked to elsewhere. */
     const at = <A>(use: (control: StateDirectory.ControlAddress) => Effect.Effect<A>) =>
@@ -115,7 +117,9 @@ export const daemonOf = (options: DaemonPlace.Options, loaded?: ConfigFile.Loade
         }),
       ask: at(ask),
       blocking: at(blocking),
-      requestStop: process.platform === "win32" ? at(requestStop) : undefined
+      requestStop: process.platform === "win32" ? at((control) => requestEnd(control, false)) : undefined,
+      requestLeave: at((control) => requestEnd(control, true)),
+      kept: { list: keepers.kept, end: keepers.end(() => true) }
     }
     return { daemon, directory, file }
   })
@@ -124,9 +128,10 @@ export const seconds = (ms: number): string => `${(ms / 1000).toFixed(1)} s`
 
 /** An outcome for people. */
 export const render = (outcome: Daemon.Outcome): string => {
-  const { blocking, control, forced, managed, milliseconds, pid, status, version } = outcome
+  const { blocking, control, ended, forced, managed, milliseconds, pid, status, version } = outcome
   const who = `process ${pid ?? "unknown"}${version === null ? "" : ` (treeline ${version})`}`
   const killed = forced ? `, killed${blocking.length === 0 ? "" : `: it waited for ${blocking.join(", ")}`}` : ""
+  const left = ended.length === 0 ? "" : `; ended ${ended.join(", ")}, kept without a daemon`
   switch (status) {
     case "started":
       return `started ${who} in ${seconds(milliseconds)}${control === null ? "" : `; control is at ${control}`}`
@@ -135,9 +140,9 @@ export const render = (outcome: Daemon.Outcome): string => {
     case "alreadyRunning":
       return managed ? `runs already: ${who}` : `the services run already, not as a daemon: ${who}`
     case "stopped":
-      return `ended ${who} in ${seconds(milliseconds)}${killed}`
+      return `ended ${who} in ${seconds(milliseconds)}${killed}${left}`
     case "notRunning":
-      return "no daemon runs here"
+      return `no daemon runs here${left}`
   }
 }
 
@@ -202,7 +207,7 @@ export const statusCodes: Readonly<Record<Daemon.Status["status"], number>> = {
 
 /** A status for people. */
 export const renderStatus = (status: Daemon.Status): string => {
-  const { answers, control, detail, folder, pid, startedAt, version } = status
+  const { answers, control, detail, folder, kept, pid, startedAt, version } = status
   const words: Readonly<Record<Daemon.Status["status"], string>> = {
     running: "running",
     starting: "starting",
@@ -218,6 +223,9 @@ export const renderStatus = (status: Daemon.Status): string => {
     ["since", startedAt === null ? undefined : new Date(startedAt).toISOString()],
     ["control", control === null ? undefined : `${control}${answers ? "" : " (no answer)"}`],
     ["folder", folder],
+    ...kept.map(({ host, pid, service }, index) =>
+      [index === 0 ? "kept" : "", `${service}, process ${pid ?? "not launched yet"}, by ${host}`] as const
+    ),
     ["note", detail === "" ? undefined : detail]
   ] as const
   return [

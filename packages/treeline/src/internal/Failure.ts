@@ -14,6 +14,7 @@ import {
   IntensityExceeded,
   InvalidConfig,
   InvalidSpec,
+  KeeperFailed,
   LaunchError,
   ListenError,
   NotRunning,
@@ -152,6 +153,7 @@ export const FailureReason = Schema.Union([
   Unmanaged,
   OperationBusy,
   ClaimUndecided,
+  KeeperFailed,
   ClaimLost,
   StartAbandoned,
   StateFolderError,
@@ -190,6 +192,7 @@ export const exitCodeOf = (error: FailureReason): number => {
     case "DaemonNotReady":
     case "DaemonNotStopped":
     case "StartAbandoned":
+    case "KeeperFailed":
       return 1
     case "UsageError":
     case "UnknownName":

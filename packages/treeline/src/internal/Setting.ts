@@ -228,7 +228,7 @@ const change = (options: Options, asked: Change) =>
         const touched = touchedBy(asked.path)
         if (touched.daemon) {
           // Saved only when the old one has ended: a stop that fails leaves all as it is.
-          const stopped = yield* turn.stop({ onWaiting: sayWaiting(options) }).pipe(
+          const stopped = yield* turn.stop({ onWaiting: sayWaiting(options), leave: true }).pipe(
             Effect.map(({ status }) => status === "stopped" ? "stopped" as const : "notRunning" as const),
             Effect.catchTag("Unmanaged", () => Effect.succeed("unmanaged" as const))
           )

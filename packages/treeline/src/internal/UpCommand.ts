@@ -5,6 +5,7 @@ import type * as ConfigLoad from "@treeline/core/daemon/ConfigLoad"
 import * as ServiceHost from "@treeline/core/daemon/ServiceHost"
 import { InvalidConfig } from "@treeline/core/Errors"
 import * as NodeControl from "@treeline/platform-node/NodeControl"
+import * as NodeStateFolder from "@treeline/platform-node/NodeStateFolder"
 import * as StateDirectory from "@treeline/platform-node/StateDirectory"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
@@ -12,6 +13,7 @@ import * as ConfigFile from "../ConfigFile.ts"
 import * as ConfigPlace from "./ConfigPlace.ts"
 import * as Console from "./Console.ts"
 import { OtherConfiguration, UsageError } from "./Failure.ts"
+import { keepersOf } from "./Keeping.ts"
 import * as Selection from "./Selection.ts"
 import * as Up from "./Up.ts"
 
@@ -39,7 +41,7 @@ export const upCommand = Effect.fn("treeline up")(function*(options: Options) {
       ({ message }) => new InvalidConfig({ issues: [{ source: file, path: "services", problem: message }] })
     )
   )
-  const { control } = yield* StateDirectory.locate({ file, daemon: config.daemon })
+  const { control, directory } = yield* StateDirectory.locate({ file, daemon: config.daemon })
   const { ending, report } = yield* Effect.scoped(Effect.gen(function*() {
     // Before anything starts: two that run the same services would fight over their ports.
     const listener = yield* Effect.mapError(NodeControl.listen(control), (error) => {
@@ -49,6 +51,9 @@ export const upCommand = Effect.fn("treeline up")(function*(options: Options) {
         ? error
         : new OtherConfiguration({ file, other, pid, address })
     })
+    // A daemon that died may have left what is to run here now.
+    const keepers = yield* keepersOf(NodeStateFolder.make(directory))
+    yield* keepers.end((service) => Object.hasOwn(config.services, service))
     return yield* Up.up(
       { ...options, file },
       ServiceHost.make({ load, loaded, file, version: options.version, pid: process.pid }),
