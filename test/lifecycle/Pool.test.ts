@@ -115,7 +115,7 @@ const bugs: Readonly<Record<string, ReadonlyArray<Change>>> = {
     { file: actor, from: "      life.revoke()\n      const problem", to: "      const problem" }
   ],
   "the scope of an incarnation stays open": [
-    { file: actor, from: "life.saved = true\n      yield* Guest.close(life.scope)", to: "life.saved = true" }
+    { file: actor, from: "yield* Guest.close(life.scope, (fiber) => life.leaveBehind(\"release\", fiber))", to: "" }
   ]
 }
 

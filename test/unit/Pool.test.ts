@@ -1,7 +1,7 @@
 /** Pools of children on the simulated system, under the test clock. */
 import { assert, describe, it } from "@effect/vitest"
 import { Child, Errors, Pool, PoolState, PoolStatus, ProcessPlatform, ShutdownPlan } from "@treeline/core"
-import { Cause, Deferred, Effect, Exit, Fiber, Metric, Option, Schedule, Schema, Scope } from "effect"
+import { Cause, Deferred, Effect, Exit, Fiber, Latch, Metric, Option, Schedule, Schema, Scope } from "effect"
 import {
   advance,
   exits,
@@ -219,19 +219,44 @@ describe("one build for all who ask", () => {
     })
   )
 
-  it.effect(
-    "what takes no notice of its interruption is left behind after 5 s, and the key is free",
-    onSystem(function*() {
-      const pool = yield* Pool.make({
-        startWithin: 100,
-        build: () => Effect.uninterruptible(Effect.never)
+  for (const step of ["restore", "build", "release"] as const) {
+    it.effect(
+      `${step} that takes no notice of its interruption is left behind after 5 s, and blocks its key until it has ended`,
+      onSystem(function*() {
+        const held = yield* Latch.make(false)
+        const built: Array<number> = []
+        const first = (incarnation: number, at: typeof step): Effect.Effect<void> =>
+          incarnation === 1 && at === step ? Effect.uninterruptible(held.await) : Effect.void
+        const pool = yield* Pool.make({
+          startWithin: 100,
+          capacity: { max: 1, within: 1000 },
+          hooks: { restore: ({ incarnation }) => first(incarnation, "restore"), retire: () => Effect.void },
+          build: (_, { incarnation }) =>
+            Effect.gen(function*() {
+              built.push(incarnation)
+              yield* Effect.addFinalizer(() => first(incarnation, "release"))
+              yield* first(incarnation, "build")
+              return { child: process("a", lives) }
+            })
+        })
+        const asked = yield* asking(pool.ensure("a"))
+        yield* advance(200)
+        if (step === "release") yield* Effect.forkChild(pool.shutdown("a").pipe(Effect.ignore))
+        yield* advance(6000)
+        assert.strictEqual(Exit.isSuccess(exitOf(asked)), step === "release")
+        const before = [...built]
+        const { keys: [blocked] } = yield* pool.status
+        assert.strictEqual(blocked?.state._tag, "Blocked")
+        const error = yield* failing(pool.ensure("a"))
+        assert.deepInclude(error, { _tag: "Unfinished", key: "a", incarnation: 1, step })
+        assert.deepStrictEqual(built, before)
+        yield* held.open
+        yield* settle
+        yield* passing(pool.ensure("a"))
+        assert.deepStrictEqual(built, [...before, 2])
       })
-      const error = yield* failing(pool.ensure("a"))
-      assert.strictEqual(error._tag, "StartTimedOut")
-      yield* advance(6000)
-      assert.deepStrictEqual((yield* pool.status).keys, [])
-    })
-  )
+    )
+  }
 })
 
 describe("who goes away", () => {

@@ -371,6 +371,22 @@ export class UnsavedState extends Schema.TaggedError<UnsavedState>()("UnsavedSta
   }
 }
 
+/**
+ * A step of an earlier incarnation of a key takes no notice of its interruption. Nothing is built for the key until it has
+ * ended by itself, which each `ensure` looks at.
+ */
+export class Unfinished extends Schema.TaggedError<Unfinished>()("Unfinished", {
+  pool: Schema.String,
+  key: Schema.String,
+  incarnation: Schema.Int,
+  step: Schema.Literals(["restore", "build", "start", "retire", "release"])
+}) {
+  override get message(): string {
+    const { incarnation, key, pool, step } = this
+    return `${step} of ${key} in the pool ${pool}, incarnation ${incarnation}, was interrupted and has not ended yet`
+  }
+}
+
 /** The child of a key has ended, or is being ended, while somebody used it; `reason` says why. */
 export class ChildLost extends Schema.TaggedError<ChildLost>()("ChildLost", {
   pool: Schema.String,

@@ -24,6 +24,7 @@ import {
   type Overtaken,
   type PoolClosed,
   type StartTimedOut,
+  type Unfinished,
   type Unkillable,
   type UnsavedState
 } from "./Errors.ts"
@@ -174,10 +175,14 @@ export type EnsureError =
   | InvalidSpec
   | Overtaken
   | UnsavedState
+  | Unfinished
   | Unkillable
 
-/** What is left of a key that can't be built anew: processes that do not end, or state that could not be saved. */
-export type Blocked = Unkillable | UnsavedState
+/**
+ * What is left of a key that can't be built anew: processes that do not end, state that could not be saved, or an effect
+ * that takes no notice of its interruption.
+ */
+export type Blocked = Unkillable | UnsavedState | Unfinished
 
 /** A pool of children. */
 export interface Pool<out A = void, out E = never> {

@@ -34,6 +34,7 @@ import {
   Overtaken,
   PoolClosed,
   StartTimedOut,
+  Unfinished,
   Unkillable,
   UnsavedState
 } from "../Errors.ts"
@@ -71,6 +72,7 @@ const rpcs = <Endpoint extends Wire, Failure extends Wire>(endpoint: Endpoint, f
         InvalidSpec,
         Overtaken,
         UnsavedState,
+        Unfinished,
         Unkillable,
         KeyMoving,
         PersistenceError,
@@ -79,7 +81,10 @@ const rpcs = <Endpoint extends Wire, Failure extends Wire>(endpoint: Endpoint, f
     }).annotate(ClusterSchema.InterruptOnTermination, true),
     Rpc.make("Touch", { success: Schema.Boolean }),
     // In storage, so that it can't overtake the message that keeps the key.
-    Rpc.make("Shutdown", { error: Schema.Union([UnsavedState, Unkillable]) }).annotate(ClusterSchema.Persisted, true),
+    Rpc.make("Shutdown", { error: Schema.Union([UnsavedState, Unfinished, Unkillable]) }).annotate(
+      ClusterSchema.Persisted,
+      true
+    ),
     Rpc.make("Status", { success: Status })
   ] as const
 

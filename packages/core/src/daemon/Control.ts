@@ -21,6 +21,7 @@ import {
   ReopenFailed,
   StartTimedOut,
   SubscriberDropped,
+  Unfinished,
   Unkillable,
   UnknownChild,
   UnknownPool,
@@ -168,12 +169,13 @@ export class Control extends RpcGroup.make(
       Overtaken,
       StartTimedOut,
       Unkillable,
-      UnsavedState
+      UnsavedState,
+      Unfinished
     ])
   }),
   /** Ends the child of a key; nothing happens when there is none. */
   Rpc.make("PoolShutdown", {
     payload: Key,
-    error: Schema.Union([UnknownPool, UnsavedState, Unkillable])
+    error: Schema.Union([UnknownPool, UnsavedState, Unfinished, Unkillable])
   })
 ).middleware(Gate) {}

@@ -34,6 +34,7 @@ import {
   type ReopenFailed,
   type StartTimedOut,
   type SubscriberDropped,
+  type Unfinished,
   type Unkillable,
   type UnknownChild,
   type UnknownPool,
@@ -127,7 +128,7 @@ export interface Client {
   readonly poolShutdown: (
     pool: string,
     key: string
-  ) => Effect.Effect<void, UnknownPool | UnsavedState | Unkillable | Unserved>
+  ) => Effect.Effect<void, UnknownPool | UnsavedState | Unfinished | Unkillable | Unserved>
 }
 
 /** Why a key of a pool has no child. */
@@ -141,6 +142,7 @@ export type PoolFailure =
   | StartTimedOut
   | Unkillable
   | UnsavedState
+  | Unfinished
 
 /** The client as a service. */
 export class ControlClient extends Context.Service<ControlClient, Client>()("@treeline/core/daemon/ControlClient") {}

@@ -49,12 +49,16 @@ export const run = <A, E>(
   )
 
 /** Closes a scope with finalizers of somebody, which are left behind when they take too long. */
-export const close = (scope: Scope.Closeable): Effect.Effect<void> =>
+export const close = (
+  scope: Scope.Closeable,
+  onLeft: (fiber: Fiber.Fiber<unknown, unknown>) => void = () => {}
+): Effect.Effect<void> =>
   Effect.gen(function*() {
     const fiber = yield* Effect.forkDetach(Scope.close(scope, Exit.void), { startImmediately: true })
     yield* Effect.raceFirst(Effect.asVoid(Fiber.await(fiber)), Effect.sleep(patience))
     const exit = fiber.pollUnsafe()
     if (exit === undefined) {
+      onLeft(fiber)
       yield* Effect.logError(`finalizers do not end after ${patience} ms; they are left behind`)
     } else if (Exit.isFailure(exit)) {
       yield* Effect.logError("a finalizer has failed", exit.cause)

@@ -31,6 +31,7 @@ import {
   PoolClosed,
   type PoolStep,
   StartTimedOut,
+  Unfinished,
   Unkillable,
   UnsavedState
 } from "../Errors.ts"
@@ -734,9 +735,10 @@ export class PoolActor<A, E> {
       const token = life.token = Redacted.make(secret, { label: "token" })
       life.revoke = this.tokens.add(secret, life)
       const identity = { key, incarnation, token }
-      if (restore !== undefined) yield* Guest.run(life.scope, () => restore(identity))
+      const onLeft = (fiber: Fiber.Fiber<unknown, unknown>) => life.leaveBehind(life.step, fiber)
+      if (restore !== undefined) yield* Guest.run(life.scope, () => restore(identity), onLeft)
       this.step(life, "build")
-      const built = yield* Guest.run(life.scope, () => build(key, identity))
+      const built = yield* Guest.run(life.scope, () => build(key, identity), onLeft)
       this.step(life, "start")
       const idle = yield* Effect.fromResult(idleAfter(key))
       const actor = yield* this.startChild(life, built.child)
@@ -747,7 +749,7 @@ export class PoolActor<A, E> {
       const reached = endpoint === undefined ?
         // Without an endpoint the type of its value is void.
         Effect.succeed(undefined as A) :
-        Effect.tapError(Guest.run(life.scope, () => endpoint(child)), () => this.awaitEndOf(life))
+        Effect.tapError(Guest.run(life.scope, () => endpoint(child), onLeft), () => this.awaitEndOf(life))
       const [value] = yield* Effect.all([reached, ready], { concurrency: "unbounded" })
       const random = yield* Random.Random
       const limits = Policy.spread({ idle, age, uses }, jitter, () => random.nextDoubleUnsafe())
@@ -885,8 +887,14 @@ export class PoolActor<A, E> {
         return this.block(life, unsaved)
       }
       life.saved = true
-      yield* Guest.close(life.scope)
-      this.gone(entry)
+      yield* Guest.close(life.scope, (fiber) => life.leaveBehind("release", fiber))
+      const [step] = life.unfinished
+      if (step === undefined) return this.gone(entry)
+      // The next incarnation would be at work on the same things.
+      const { incarnation } = life
+      const unfinished = new Unfinished({ pool: this.settings.name, key: entry.key, incarnation, step })
+      yield* Effect.logError(unfinished.message)
+      this.block(life, unfinished)
     })
   }
 
@@ -898,13 +906,15 @@ export class PoolActor<A, E> {
     if (retire === undefined || handle === undefined) return Effect.succeed(undefined)
     return Effect.suspend(() => {
       // Also where the state was given up: what still saves could overwrite what the next life saves.
-      if (life.lingering !== undefined && life.lingering.pollUnsafe() === undefined) {
+      if (life.unfinished.includes("retire")) {
         return Effect.succeed("an earlier attempt to save it has not ended yet")
       }
       if (life.saved) return Effect.succeed(undefined)
       let attempt = 0
       let problem: string | undefined = undefined
-      const once = Effect.sandbox(Guest.run(life.scope, () => retire(handle, end), (fiber) => life.lingering = fiber))
+      const once = Effect.sandbox(
+        Guest.run(life.scope, () => retire(handle, end), (fiber) => life.leaveBehind("retire", fiber))
+      )
         .pipe(
           Effect.mapError((cause) => {
             problem = life.scrub(describe(cause))

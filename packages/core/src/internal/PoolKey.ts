@@ -4,7 +4,7 @@ import type * as Fiber from "effect/Fiber"
 import * as Redacted from "effect/Redacted"
 import * as Scope from "effect/Scope"
 import type { ChildEnd } from "../ChildEnd.ts"
-import type { PoolStep } from "../Errors.ts"
+import type { PoolStep, Unfinished } from "../Errors.ts"
 import type { Blocked, EnsureError, Handle } from "../Pool.ts"
 import type * as PoolState from "../PoolState.ts"
 import type * as ShutdownPlan from "../ShutdownPlan.ts"
@@ -64,8 +64,8 @@ export class Life<A, E> {
   wake = Deferred.makeUnsafe<void>()
   /** Its fiber waits for the end of all leases, and for no time. */
   parked = false
-  /** A saving that was given up and takes no notice of it. */
-  lingering: Fiber.Fiber<unknown, unknown> | undefined = undefined
+  /** What was given up and takes no notice of it. */
+  private readonly leftBehind: Array<readonly [step: Unfinished["step"], fiber: Fiber.Fiber<unknown, unknown>]> = []
 
   /** `startedAt`: monotonic ms. */
   constructor(entry: Entry<A, E>, incarnation: number, startedAt: number, step: PoolStep) {
@@ -73,6 +73,16 @@ export class Life<A, E> {
     this.incarnation = incarnation
     this.startedAt = startedAt
     this.step = step
+  }
+
+  /** A step was given up and goes on nevertheless. */
+  leaveBehind(step: Unfinished["step"], fiber: Fiber.Fiber<unknown, unknown>): void {
+    this.leftBehind.push([step, fiber])
+  }
+
+  /** Steps that were given up and have not ended. */
+  get unfinished(): ReadonlyArray<Unfinished["step"]> {
+    return this.leftBehind.flatMap(([step, fiber]) => fiber.pollUnsafe() === undefined ? [step] : [])
   }
 
   get isUsedUp(): boolean {

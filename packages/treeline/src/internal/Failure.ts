@@ -25,6 +25,7 @@ import {
   StartTimedOut,
   StateFolderError,
   SubscriberDropped,
+  Unfinished,
   Unkillable,
   Unmanaged,
   UnsavedState,
@@ -146,6 +147,7 @@ export const FailureReason = Schema.Union([
   PoolClosed,
   CapacityExceeded,
   StartTimedOut,
+  Unfinished,
   UnsavedState,
   Unkillable,
   DaemonNotReady,
@@ -187,6 +189,7 @@ export const exitCodeOf = (error: FailureReason): number => {
     case "PoolClosed":
     case "CapacityExceeded":
     case "StartTimedOut":
+    case "Unfinished":
     case "UnsavedState":
     case "Unkillable":
     case "DaemonNotReady":
