@@ -1,5 +1,5 @@
 /**
- * Other runtimes, and other versions of Node. They are no dependencies: `npm run bench -- --runtimes` installs them from
+ * Other runtimes, other versions of Node, and pm2. They are no dependencies: `npm run bench -- --runtimes` installs them from
  * the registry into `bench/.runtimes`, which git ignores; where they are not found, the questions about them are left
  * out. A path in TREELINE_BENCH_BUN, TREELINE_BENCH_DENO or TREELINE_BENCH_NODE goes before what is installed.
  */
@@ -16,6 +16,9 @@ export interface Runtime {
 }
 
 const directory = fileURLToPath(new URL(".runtimes", import.meta.url))
+
+/** What runs anywhere: pm2, with which the daemon is compared. */
+const everywhere: Readonly<Record<string, readonly [name: string, file: string]>> = { pm2: ["pm2@6", "bin/pm2"] }
 
 /** What is installed: the name in the folder, and the package with the file in it, by platform. */
 const packages: Readonly<Record<string, Readonly<Record<string, readonly [name: string, file: string]>>>> = {
@@ -35,24 +38,29 @@ const packages: Readonly<Record<string, Readonly<Record<string, readonly [name: 
   }
 }
 
-const here = packages[`${process.platform}-${process.arch}`] ?? {}
+const runtimes = packages[`${process.platform}-${process.arch}`] ?? {}
+const here = { ...runtimes, ...everywhere }
 
 /** Installs all of them; each alone, so that one that can't be had does not keep the others away. */
 export const install = (say: (text: string) => void): void => {
   const npm = process.env["npm_execpath"]
   if (npm === undefined) throw new Error("start it through npm: npm run bench -- --runtimes")
-  if (Object.keys(here).length === 0) say(`no packages are known for ${process.platform} ${process.arch}`)
+  if (Object.keys(runtimes).length === 0) say(`no packages are known for ${process.platform} ${process.arch}`)
   for (const [name, [spec]] of Object.entries(here)) {
-    const own = path.join(directory, name)
-    fs.mkdirSync(own, { recursive: true })
-    fs.writeFileSync(path.join(own, "package.json"), `{ "private": true }\n`)
+    const folder = path.join(directory, name)
+    fs.mkdirSync(folder, { recursive: true })
+    fs.writeFileSync(path.join(folder, "package.json"), `{ "private": true }\n`)
     try {
       const args = ["install", "--no-save", "--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund"]
       // In a folder of its own, or the settings of this workspace would be applied.
-      execFileSync(process.execPath, [npm, ...args, `--prefix=${own}`, "--workspaces=false", `runtime@npm:${spec}`], {
-        cwd: own,
-        stdio: ["ignore", "ignore", "inherit"]
-      })
+      execFileSync(
+        process.execPath,
+        [npm, ...args, `--prefix=${folder}`, "--workspaces=false", `runtime@npm:${spec}`],
+        {
+          cwd: folder,
+          stdio: ["ignore", "ignore", "inherit"]
+        }
+      )
     } catch {
       say(`${spec} can't be installed`)
     }
@@ -85,3 +93,6 @@ export const nodes = (): ReadonlyArray<Runtime> => {
   const given = process.env["TREELINE_BENCH_NODE"]?.split(path.delimiter)
   return (given ?? ["node22", "node24", "node26"].map(installed)).flatMap((file) => at("Node", file))
 }
+
+/** The script of pm2, where it was installed. */
+export const pm2 = (): ReadonlyArray<string> => [installed("pm2")].filter((file) => file !== "" && fs.existsSync(file))

@@ -2,7 +2,7 @@
  * `npm run bench`: Treeline beside Node's child_process, execa and Effect's own layer, in one run.
  *
  * `npm run bench -- --quick` repeats less; `npm run bench -- close scan` asks only these questions. `--runtimes` installs
- * Bun, Deno and other versions of Node into a folder that git ignores, to be asked as well. A run of all questions writes
+ * Bun, Deno, other versions of Node and pm2 into a folder that git ignores, to be asked as well. A run of all questions writes
  * its tables to docs/performance.md; with `--write` a run of some puts its tables in the place of theirs. `--ci` asks in
  * short what a change may spoil, and fails where a figure is far off.
  */
@@ -17,6 +17,7 @@ import { bounds, broken } from "./Bounds.ts"
 import { isCalm } from "./Calm.ts"
 import { close, lingering, orphans } from "./questions/Close.ts"
 import { control } from "./questions/Control.ts"
+import { daemon } from "./questions/Daemon.ts"
 import { guardian, hostDeath } from "./questions/Guardian.ts"
 import { launch } from "./questions/Launch.ts"
 import { live } from "./questions/Live.ts"
@@ -50,7 +51,8 @@ const questions = [
   scan,
   supervision,
   pool,
-  control
+  control,
+  daemon
 ]
 
 const say = (text: string): void => console.error(`... ${text}`)
