@@ -2,7 +2,11 @@
  * Configuration files: which one holds, and what is in it. `treeline.config.ts` (or `.mts`, `.js`, `.mjs`), `treeline.json`
  * or a `Procfile`, in a folder or in one above it.
  */
-import { ConfigLoad, ConfigMerge, ConfigPath, ConfigSource, Settings } from "@treeline/core/daemon"
+import * as ConfigLoad from "@treeline/core/daemon/ConfigLoad"
+import * as ConfigMerge from "@treeline/core/daemon/ConfigMerge"
+import * as ConfigPath from "@treeline/core/daemon/ConfigPath"
+import * as ConfigSource from "@treeline/core/daemon/ConfigSource"
+import * as Settings from "@treeline/core/daemon/Settings"
 import { InvalidConfig } from "@treeline/core/Errors"
 import * as NodeStateFolder from "@treeline/platform-node/NodeStateFolder"
 import * as StateDirectory from "@treeline/platform-node/StateDirectory"

@@ -140,8 +140,8 @@ export interface StopOptions {
   readonly onWaiting?: ((blocking: ReadonlyArray<string>) => Effect.Effect<void>) | undefined
 }
 
-/** A look again, in ms. */
-const poll = 50
+/** A look again, in ms: what a command takes longer than it has to, at the most. */
+const poll = 20
 
 /** How long a killed process may take to be gone, and then what it had started, in ms. */
 const killWithin = 10_000

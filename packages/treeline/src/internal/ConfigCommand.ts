@@ -1,5 +1,6 @@
 /** `treeline config` and `treeline init`. */
-import { ConfigMerge, ConfigOrigin } from "@treeline/core/daemon"
+import * as ConfigMerge from "@treeline/core/daemon/ConfigMerge"
+import * as ConfigOrigin from "@treeline/core/daemon/ConfigOrigin"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import * as fs from "node:fs"
