@@ -79,20 +79,27 @@ const find = (name: string): string | undefined =>
 
 const sshd = find("sshd")
 
-/** Where sshd locks a part of itself in when it is root's; its package makes it at each start of the system. */
-const privileged = "/run/sshd"
+/** An empty folder in which sshd locks a part of itself up when it is root's; made at each start of the system, or here. */
+const emptyFolder = Effect.acquireRelease(
+  Effect.sync(() => {
+    const folder = "/run/sshd"
+    const missing = process.getuid?.() === 0 && !fs.existsSync(folder)
+    if (missing) fs.mkdirSync(folder, { mode: 0o755 })
+    return missing ? folder : undefined
+  }),
+  (folder) => Effect.sync(() => folder !== undefined && fs.rmdirSync(folder))
+)
 
-const whyNoSsh = (): string | undefined => {
-  if (sshd === undefined) return "sshd is not installed"
-  if (find("ssh") === undefined || find("ssh-keygen") === undefined) return "ssh is not installed"
-  return process.getuid?.() !== 0 || fs.existsSync(privileged) ? undefined : `sshd needs ${privileged}`
-}
-
-const noSsh = whyNoSsh()
+const noSsh = sshd === undefined
+  ? "sshd is not installed"
+  : find("ssh") === undefined || find("ssh-keygen") === undefined
+  ? "ssh is not installed"
+  : undefined
 
 /** A server of the test's own with keys of its own: an ordinary process on a high port. Returns how a line is run by it. */
 const serve = (scratch: Scratch.Scratch) =>
   Effect.gen(function*() {
+    yield* emptyFolder
     const port = yield* freePort
     const home = scratch.file("ssh")
     fs.mkdirSync(home, { mode: 0o700 })
