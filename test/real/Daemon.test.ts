@@ -20,10 +20,11 @@ import * as Scratch from "../support/Scratch.ts"
 const deaths = Number(process.env["TREELINE_DAEMON_DEATHS"] ?? 2)
 const rounds = Number(process.env["TREELINE_DAEMON_ROUNDS"] ?? 1)
 
-/** In the short form only in the middle of a write; of what has no middle it is after it. */
-const manners: ReadonlyArray<DyingFolder.Death["when"]> = process.env["TREELINE_DAEMON_DEATHS"] === undefined
-  ? ["Half"]
-  : ["Half", "After"]
+/** In the short form only in the middle of a write (of what has no middle it is after it), and at every second change. */
+const isShort = process.env["TREELINE_DAEMON_DEATHS"] === undefined
+const manners: ReadonlyArray<DyingFolder.Death["when"]> = isShort ? ["Half"] : ["Half", "After"]
+const eachChange = isShort ? 2 : 1
+const firstChange = isShort ? 1 + Math.floor(Random.make()() * 2) : 1
 
 /** How many changes a daemon makes in its state folder until it is ready, and a restart, at the least. */
 const changesOfDaemon = 8
@@ -324,7 +325,7 @@ describe("a daemon", () => {
       (scratch) =>
         Effect.gen(function*() {
           const daemon = yield* Daemons.make(scratch)
-          for (let at = 1;; at++) {
+          for (let at = firstChange;; at += eachChange) {
             const dying = yield* Daemons.make(scratch, DyingFolder.encode({ at, when }))
             const first = yield* Effect.result(Daemon.start(dying))
             if (first._tag === "Success") {
@@ -350,7 +351,7 @@ describe("a daemon", () => {
       (scratch) =>
         Effect.gen(function*() {
           const daemon = yield* Daemons.make(scratch)
-          for (let at = 1;; at++) {
+          for (let at = firstChange;; at += eachChange) {
             const dying = yield* command(scratch, "restart", "well", DyingFolder.encode({ at, when }))
             yield* dying.ended
             if (!dying.wasKilled()) {
