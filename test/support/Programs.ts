@@ -23,6 +23,7 @@ export const sources: Readonly<Record<string, string>> = {
       "host",
       "launchLoop",
       "logHost",
+      "managed",
       "plainServiceHost",
       "portHost",
       "probeHost",

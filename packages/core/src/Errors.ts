@@ -573,6 +573,133 @@ export class OperationBusy extends Schema.TaggedError<OperationBusy>()("Operatio
 }
 
 /**
+ * Something of a managed install could not be done. `fetch`: what was fetched can't be kept, such as a device. `current`: what
+ * is there is no link of this install. What was current before is current still.
+ */
+export class ManagedInstallError extends Schema.TaggedError<ManagedInstallError>()("ManagedInstallError", {
+  path: Schema.String,
+  operation: Schema.Literals(["make", "fetch", "digest", "store", "switch", "current", "list", "remove"]),
+  detail: Schema.String
+}) {
+  override get message(): string {
+    return `managed install: ${this.operation} of ${this.path}: ${this.detail}`
+  }
+}
+
+/**
+ * The program of a managed install can't be used, so nothing was switched or started. `NothingInstalled`: no version is
+ * current. `Missing`: the version has no such file. `Outside`: its path, or a link, leads out of the version.
+ * `NotExecutable`: it is no regular file that this user may run. `NotStarted`, `NoAnswer` (not within 5 s), `Failed` (a code
+ * other than 0) and `NoVersion` (no single line with a version) are what became of `PROGRAM --version`.
+ */
+export class ManagedProgramUnusable extends Schema.TaggedError<ManagedProgramUnusable>()("ManagedProgramUnusable", {
+  program: Schema.String,
+  reason: Schema.Literals([
+    "NothingInstalled",
+    "Missing",
+    "Outside",
+    "NotExecutable",
+    "NotStarted",
+    "NoAnswer",
+    "Failed",
+    "NoVersion"
+  ]),
+  detail: Schema.String
+}) {
+  override get message(): string {
+    const todo = {
+      NothingInstalled: "fetch a first version (treeline daemon bootstrap)",
+      Missing: "the path of the program in a version may be wrong, or what is fetched is not the program",
+      Outside: "give a path inside the version; a link in it must not lead out of it",
+      NotExecutable: "make it executable where it is built (chmod +x)",
+      NotStarted: "it may be for another machine",
+      NoAnswer: "it must print its version and end",
+      Failed: "it must print its version and end with code 0",
+      NoVersion: "it must print one line with a version such as 1.2.3"
+    }[this.reason]
+    return `${this.program} can't be used: ${this.detail} (${this.reason}); ${todo}`
+  }
+}
+
+/**
+ * A version was not fetched, so nothing was changed. `Exited`: the command ended by `status`, which is no success.
+ * `TimedOut`: it was ended after `within` ms. `NotStarted` and `Failed`: `detail` says why. `outputTail` is the last that it
+ * wrote: at most 4 KiB.
+ */
+export class UpdateFetchFailed extends Schema.TaggedError<UpdateFetchFailed>()("UpdateFetchFailed", {
+  command: Schema.String,
+  reason: Schema.Literals(["Exited", "TimedOut", "NotStarted", "Failed"]),
+  status: Schema.NullOr(ExitStatus),
+  within: Schema.NullOr(Schema.Number),
+  detail: Schema.String,
+  outputTail: Schema.String
+}) {
+  override get message(): string {
+    const what = this.reason === "Exited" && this.status !== null
+      ? describe(this.status)
+      : this.reason === "TimedOut"
+      ? `not done within ${this.within} ms`
+      : this.detail
+    const tail = this.outputTail === "" ? "" : `:\n${this.outputTail.trimEnd()}`
+    return `no version was fetched by ${this.command}: ${what}${tail}`
+  }
+}
+
+/** The record of updates holds something else. It was left as it is; the daemon is not concerned. */
+export class UpdateRecordInvalid extends Schema.TaggedError<UpdateRecordInvalid>()("UpdateRecordInvalid", {
+  path: Schema.String,
+  detail: Schema.String
+}) {
+  override get message(): string {
+    return `${this.path}: ${this.detail}; nothing was updated. Remove it: the next update begins anew`
+  }
+}
+
+/**
+ * An update failed by `reason`, and so did the way back to the version before, by `detail`. `current` is the version that
+ * the next start runs, `from` and `to` are those of the update; `pid` is the daemon that runs, if any does.
+ */
+export class RollbackFailed extends Schema.TaggedError<RollbackFailed>()("RollbackFailed", {
+  from: Schema.NullOr(Schema.String),
+  to: Schema.String,
+  current: Schema.NullOr(Schema.String),
+  pid: Schema.NullOr(Schema.Int),
+  reason: Schema.String,
+  detail: Schema.String
+}) {
+  override get message(): string {
+    const daemon = this.pid === null ? "no daemon runs" : `the daemon is process ${this.pid}`
+    return `the update to ${this.to} failed: ${this.reason}\nThe way back to ${
+      this.from ?? "what was there before"
+    } failed, too: ${this.detail}\nVersion ${this.current ?? "none"} is current, ${daemon}`
+  }
+}
+
+/**
+ * A running updater could not be replaced by its new version; it goes on as it is. `Unavailable`: this system or Node can't
+ * (process.execve: Node 22.15, not on Windows). `NotLaunched`, `NotAcknowledged`: the successor of a hand-over.
+ */
+export class NotReplaced extends Schema.TaggedError<NotReplaced>()("NotReplaced", {
+  reason: Schema.Literals(["Unavailable", "NotLaunched", "NotAcknowledged"]),
+  detail: Schema.String
+}) {
+  override get message(): string {
+    return `the updater was not replaced: ${this.detail} (${this.reason})`
+  }
+}
+
+/** An updater was not ended. `Denied`: the system does not let this user signal it. `TimedOut`: it outlived even the kill. */
+export class UpdaterNotStopped extends Schema.TaggedError<UpdaterNotStopped>()("UpdaterNotStopped", {
+  pid: Schema.Int,
+  reason: Schema.Literals(["Denied", "TimedOut"])
+}) {
+  override get message(): string {
+    const why = this.reason === "Denied" ? "this user may not signal it" : "it outlived the kill"
+    return `the updater, process ${this.pid}, could not be ended: ${why}`
+  }
+}
+
+/**
  * A daemon did not get ready. `Ended`: its process ended, `status` says how. `TimedOut`: not within `within` ms; one that
  * was just started is ended, one that was there before is left as it is. `errorTail` are the last whole lines that it wrote to stderr: at most 4 KiB.
  */

@@ -5,41 +5,11 @@ import * as Effect from "effect/Effect"
 import { existsSync } from "node:fs"
 import * as fs from "node:fs/promises"
 import * as path from "node:path"
+import { busy, codeOf, persistently, retries, syncFolder } from "./internal/Disk.ts"
 import * as OwnFolder from "./internal/OwnFolder.ts"
-
-const codeOf = (error: unknown): string => (error as NodeJS.ErrnoException).code ?? ""
 
 /** A larger file is none of ours, in bytes. */
 const readLimit = 64 * 1024
-
-/** On Windows a file that somebody else has open can't be replaced for a moment: a virus scanner, a reader. */
-const retries = process.platform === "win32" ? 20 : 0
-const retryPause = 25
-const busy: ReadonlySet<string> = new Set(["EPERM", "EACCES", "EBUSY"])
-
-const persistently = async <A>(attempt: () => Promise<A>): Promise<A> => {
-  for (let left = retries;; left--) {
-    try {
-      return await attempt()
-    } catch (error) {
-      if (left === 0 || !busy.has(codeOf(error))) throw error
-      await new Promise((resolve) => setTimeout(resolve, retryPause))
-    }
-  }
-}
-
-/** A new name is on the disk when its folder is (fsync(2)). Windows opens no folders, and some file systems sync none. */
-const syncFolder = async (folder: string): Promise<void> => {
-  if (process.platform === "win32") return
-  const handle = await fs.open(folder, "r")
-  try {
-    await handle.sync().catch((error: unknown) => {
-      if (codeOf(error) !== "EINVAL") throw error
-    })
-  } finally {
-    await handle.close()
-  }
-}
 
 /** Something is there already (rename(2)); Windows says that access is denied. */
 const occupied = (error: unknown, to: string): boolean => {

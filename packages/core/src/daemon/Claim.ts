@@ -19,7 +19,7 @@ import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
 import { ClaimLost, ClaimUndecided, type StateFolderError } from "../Errors.ts"
 import { randomName } from "../internal/RandomName.ts"
-import { isPid, ProcessIdentity, type Standing } from "../ProcessIdentity.ts"
+import { equals, isPid, ProcessIdentity, type Standing } from "../ProcessIdentity.ts"
 import type { ProcessPlatform } from "../ProcessPlatform.ts"
 import type { StateFolder } from "./StateFolder.ts"
 
@@ -49,6 +49,8 @@ export interface Claim<Info> {
   readonly holder: ProcessIdentity
   /** Tells something else, in one step. Fails when somebody has taken the claim away by hand. */
   readonly tell: (info: Info) => Effect.Effect<void, ClaimLost | StateFolderError>
+  /** Whether the end of its scope leaves it, for what this process becomes next; see `takeOver`. At first it does not. */
+  readonly setKept: (kept: boolean) => Effect.Effect<void>
 }
 
 /** Where a claim is, and how its holders are judged. */
@@ -182,6 +184,100 @@ const sweepDrafts = <Info>(place: Place<Info>): Effect.Effect<void, StateFolderE
     }
   })
 
+/** What a holder can do with its entry, which the end of the scope removes. */
+const hold = <Info>(
+  { folder, info, name }: Place<Info>,
+  { entry, id, self, since }: {
+    readonly self: ProcessIdentity
+    readonly since: number
+    readonly id: string
+    readonly entry: string
+  }
+): Effect.Effect<Claim<Info>, never, Scope.Scope> =>
+  Effect.gen(function*() {
+    const encode = Schema.encodeSync(textOf(info))
+    const next = `${name}.${id}.next`
+    let kept = false
+    yield* Effect.addFinalizer(() =>
+      kept ? Effect.void : Effect.ignore(
+        folder.removeFile(next).pipe(
+          Effect.andThen(folder.removeFile(`${name}/${entry}`)),
+          Effect.andThen(folder.removeEmptyFolder(name))
+        )
+      )
+    )
+    const tell = (info: Info) =>
+      Effect.uninterruptible(Effect.gen(function*() {
+        yield* folder.removeFile(next)
+        yield* folder.write(next, encode({ holder: self, since, info }))
+        const there = yield* folder.list(name)
+        if (!there.includes(entry)) {
+          yield* folder.removeFile(next)
+          return yield* new ClaimLost({ path: `${folder.path}/${name}` })
+        }
+        yield* folder.replace(next, `${name}/${entry}`)
+      }))
+    return {
+      holder: self,
+      tell,
+      setKept: (value) =>
+        Effect.sync(() => {
+          kept = value
+        })
+    }
+  })
+
+/** All living processes that hold it: two while one takes it over from the other. */
+export const holders = <Info>(place: Place<Info>): Effect.Effect<ReadonlyArray<Holding<Info>>, StateFolderError> =>
+  Effect.map(
+    entries(place),
+    (found) => found.flatMap(({ state }) => state._tag === "Held" ? [state.holding] : [])
+  )
+
+/**
+ * Takes the claim from a living holder that wants it: from then on both hold it, until `from` ends or gives its part back,
+ * so at no instant nobody does, and what goes wrong with the successor is no harm to the predecessor. `from` may be this
+ * very process before it became another program (execve(2)); what it held and has kept (`setKept`) is this program's then.
+ *
+ * None when `from` does not hold it, or `accept` refuses what it tells.
+ */
+export const takeOver = <Info>(
+  place: Place<Info>,
+  from: ProcessIdentity,
+  self: ProcessIdentity,
+  info: Info,
+  accept: (info: Info) => boolean
+): Effect.Effect<Option.Option<Claim<Info>>, ClaimLost | StateFolderError, Scope.Scope> =>
+  Effect.uninterruptible(Effect.gen(function*() {
+    const { folder, name } = place
+    const predecessor = Effect.map(
+      entries(place),
+      (found) =>
+        found.find(({ state }) =>
+          state._tag === "Held" && equals(state.holding.holder, from) && accept(state.holding.info)
+        )
+    )
+    const found = yield* predecessor
+    if (found === undefined) return Option.none()
+    const since = yield* Clock.currentTimeMillis
+    const id = `${self.pid}-${yield* randomName}`
+    if (equals(from, self)) {
+      const claim = yield* hold(place, { self, since, id, entry: found.name })
+      yield* claim.tell(info)
+      return Option.some(claim)
+    }
+    const scope = yield* Scope.fork(yield* Scope.Scope)
+    const entry = `${id}${suffix}`
+    const claim = yield* Scope.provide(scope)(hold(place, { self, since, id, entry }))
+    const next = `${name}.${id}.next`
+    yield* folder.write(next, Schema.encodeSync(textOf(place.info))({ holder: self, since, info }))
+    yield* folder.replace(next, `${name}/${entry}`)
+    // It may have died meanwhile, and somebody else be at work on what it has left.
+    if ((yield* predecessor) !== undefined) return Option.some(claim)
+    yield* Scope.close(scope, Exit.void)
+    return Option.none()
+  }))
+
 /**
  * Takes it until the scope closes. When a living process holds it, that is returned, and nothing is changed. `self` is
  * this process.
@@ -193,12 +289,10 @@ export const take = <Info>(
 ): Effect.Effect<Result.Result<Claim<Info>, Holding<Info>>, ClaimUndecided | StateFolderError, Scope.Scope> =>
   Effect.uninterruptible(Effect.gen(function*() {
     const { folder, name } = place
-    const encode = Schema.encodeSync(textOf(place.info))
     const since = yield* Clock.currentTimeMillis
-    const text = (info: Info) => encode({ holder: self, since, info })
+    const text = Schema.encodeSync(textOf(place.info))({ holder: self, since, info })
     const id = `${self.pid}-${yield* randomName}`
     const draft = `${name}.${id}.new`
-    const next = `${name}.${id}.next`
     const entry = `${id}${suffix}`
 
     // Who has to wait writes nothing.
@@ -216,7 +310,7 @@ export const take = <Info>(
     const giveUp = <A>(outcome: A) => Effect.as(Scope.close(scope, Exit.void), outcome)
     return yield* Effect.gen(function*() {
       yield* folder.makeFolder(draft)
-      yield* folder.write(`${draft}/${entry}`, text(info))
+      yield* folder.write(`${draft}/${entry}`, text)
       for (let attempt = 1;; attempt++) {
         if (yield* folder.moveFolder(draft, name)) break
         const found = yield* entries(place)
@@ -230,27 +324,6 @@ export const take = <Info>(
         for (const { name: left } of found) yield* folder.removeFile(`${name}/${left}`)
         yield* folder.removeEmptyFolder(name)
       }
-      yield* Scope.addFinalizer(
-        scope,
-        Effect.ignore(
-          folder.removeFile(next).pipe(
-            Effect.andThen(folder.removeFile(`${name}/${entry}`)),
-            Effect.andThen(folder.removeEmptyFolder(name))
-          )
-        )
-      )
-      const tell = (info: Info) =>
-        Effect.uninterruptible(Effect.gen(function*() {
-          yield* folder.removeFile(next)
-          yield* folder.write(next, text(info))
-          const there = yield* folder.list(name)
-          if (!there.includes(entry)) {
-            yield* folder.removeFile(next)
-            return yield* new ClaimLost({ path: `${folder.path}/${name}` })
-          }
-          yield* folder.replace(next, `${name}/${entry}`)
-        }))
-      const claim: Claim<Info> = { holder: self, tell }
-      return Result.succeed(claim)
+      return Result.succeed(yield* Scope.provide(scope)(hold(place, { self, since, id, entry })))
     }).pipe(Effect.onError(() => Scope.close(scope, Exit.void)))
   }))

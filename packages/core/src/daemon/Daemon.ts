@@ -282,7 +282,7 @@ const outcomeOf = (
   ...more
 })
 
-type StartError = ClaimUndecided | DaemonNotReady | DetachUnavailable | LaunchError | StateFolderError
+export type StartError = ClaimUndecided | DaemonNotReady | DetachUnavailable | LaunchError | StateFolderError
 
 /** Waits until the record says that a daemon runs and control answers as it. `launched` is the one that should. */
 const awaitReady = (
@@ -402,7 +402,7 @@ const startLocked = (
     }
   })
 
-type StopError = ClaimUndecided | DaemonNotStopped | InvalidSpec | KeeperFailed | StateFolderError | Unmanaged
+export type StopError = ClaimUndecided | DaemonNotStopped | InvalidSpec | KeeperFailed | StateFolderError | Unmanaged
 
 const stopLocked = (
   daemon: Daemon,

@@ -12,7 +12,7 @@ import type * as Scope from "effect/Scope"
 import {
   AlreadyRunning,
   type ClaimLost,
-  type ClaimUndecided,
+  ClaimUndecided,
   StartAbandoned,
   type StateFolderError,
   Unkillable
@@ -93,6 +93,15 @@ export const stateOf = (claim: Claim.State<typeof Info.Type>): State => {
     }
   }
 }
+
+/** The error of a record that can't be judged. */
+export const undecided = (state: State & { readonly _tag: "Unreadable" | "Unsure" }): ClaimUndecided =>
+  new ClaimUndecided({
+    path: state.path,
+    pid: state._tag === "Unsure" ? state.pid : null,
+    reason: state._tag,
+    detail: state.detail
+  })
 
 /** Looks and changes nothing. */
 export const read = (place: Place): Effect.Effect<State, StateFolderError> =>

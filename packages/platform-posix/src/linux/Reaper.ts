@@ -307,7 +307,9 @@ export class Reaper implements Orphans {
     const known = this.foreign.get(pid)
     if (known === undefined) {
       const { tag } = this.tagOnly(pid)
-      this.foreign.set(pid, { elsewhere: tag !== undefined && Tag.isOf(tag, this.host), zombieSince: undefined })
+      // A guardian is nobody's leader; one of what this process was before an execve(2) has nobody else.
+      const elsewhere = tag !== undefined && tag.tree !== 0 && Tag.isOf(tag, this.host)
+      this.foreign.set(pid, { elsewhere, zombieSince: undefined })
       return
     }
     if (known.elsewhere) return
