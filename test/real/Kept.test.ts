@@ -1,7 +1,8 @@
 /** Services that go on when their daemon ends, through the command and real daemons. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Schema, type Scope } from "effect"
+import { Effect, Schema, type Scope, Semaphore } from "effect"
 import * as fs from "node:fs"
+import * as net from "node:net"
 import * as path from "node:path"
 import { CommandReport } from "treeline"
 import { eventually, stays } from "../support/Eventually.ts"
@@ -15,6 +16,14 @@ import * as Up from "../support/Up.ts"
 const deaths = Number(process.env["TREELINE_KEPT_DEATHS"] ?? 2)
 
 const state = (scratch: Scratch.Scratch, name = ""): string => path.join(scratch.file(".treeline"), name)
+
+/** A port that nobody listens at now. */
+const freePort = Effect.callback<number>((resume) => {
+  const server = net.createServer().listen(0, "127.0.0.1", () => {
+    const { port } = server.address() as net.AddressInfo
+    server.close(() => resume(Effect.succeed(port)))
+  })
+})
 
 /** The pid that holds a claim. */
 const holderOf = (scratch: Scratch.Scratch, claim: string): number | undefined => {
@@ -39,17 +48,20 @@ const killAll = (scratch: Scratch.Scratch) =>
     }
   })
 
+/** Most of the time each test waits for a process: a few at once keep two processors busy. */
+const turns = Semaphore.makeUnsafe(3)
+
 const real = (
   name: string,
   test: (scratch: Scratch.Scratch) => Effect.Effect<void, unknown, Scope.Scope>,
-  limit = 60_000
+  limit = 120_000
 ) =>
   it.live(name, () =>
     Effect.gen(function*() {
       const scratch = yield* Scratch.make
       yield* Effect.addFinalizer(() => killAll(scratch))
       yield* test(scratch)
-    }).pipe(Effect.scoped), limit)
+    }).pipe(Effect.scoped, Semaphore.withPermit(turns)), limit)
 
 /** A service of which there must be only one, which counts. */
 const single = (scratch: Scratch.Scratch, name: string, role = "") => ({
@@ -110,7 +122,7 @@ const noSecond = (scratch: Scratch.Scratch) => assert.isEmpty(named(scratch, "se
 
 const restartable = { restart: { backoff: { first: 20, max: 20 } } }
 
-describe("a kept service", () => {
+describe.concurrent("a kept service", () => {
   real(
     "peer 48: goes on when the daemon is restarted, with its pid, and not a line of it is lost or told twice",
     (scratch) =>
@@ -179,7 +191,15 @@ describe("a kept service", () => {
     "peer 49: when its shim is killed the whole tree has gone before it is launched anew",
     (scratch) =>
       Effect.gen(function*() {
-        Up.configure(scratch, { services: { web: { ...kept(scratch, "daemon"), ...restartable } } })
+        Up.configure(scratch, {
+          services: {
+            web: {
+              ...kept(scratch, "daemon"),
+              ...restartable,
+              shutdown: { steps: [{ action: "SIGTERM", within: "200 millis" }] }
+            }
+          }
+        })
         yield* run(scratch, "start")
         const web = yield* nth(scratch, "web", 1)
         const bare = yield* scratch.awaitNamed("bare")
@@ -285,6 +305,94 @@ describe("a kept service", () => {
         assert.deepStrictEqual([refused.code, refused.stderr.includes("ClaimUndecided")], [4, true])
         fs.rmSync(state(scratch, "keep-web"), { recursive: true })
         yield* run(scratch, "stop")
+      })
+  )
+
+  real(
+    `peer 48: SIGKILL of the daemon while it starts; ${deaths} deaths, never two copies`,
+    (scratch) =>
+      Effect.gen(function*() {
+        const random = Random.make()
+        Up.configure(scratch, { services: { web: kept(scratch) } })
+        for (let death = 1; death <= deaths; death++) {
+          const starting = yield* Command.start(["daemon", "start", "--json"], { scratch, sparesOthers: true })
+          yield* eventually("it has its record", () => holderOf(scratch, "daemon") !== undefined)
+          const daemon = daemonOf(scratch)
+          const at = performance.now() + random() * 700
+          yield* eventually("the moment comes", () => performance.now() >= at)
+          killIfAlive(daemon)
+          yield* starting.ended
+          yield* run(scratch, "start")
+          yield* countsTo(scratch, 5)
+          assert.lengthOf(scratch.living(), 1, `seed ${Random.seed}, death ${death}`)
+          // From nothing each other time.
+          if (death % 2 === 1) {
+            yield* run(scratch, "stop")
+            yield* scratch.awaitNoneLiving(0)
+          }
+        }
+        yield* run(scratch, "stop")
+        yield* scratch.awaitNoneLiving(0)
+        assert.isEmpty(fs.readdirSync(state(scratch)).filter((name) => /^(daemon|keep-web|operation)$/.test(name)))
+        noSecond(scratch)
+      }),
+    60_000 + 10_000 * deaths
+  )
+
+  real(
+    "an announcement that was heard is not awaited again, and its own port is not in its way",
+    (scratch) =>
+      Effect.gen(function*() {
+        const port = yield* freePort
+        const web = {
+          ...kept(scratch),
+          command: process.execPath,
+          args: [
+            "-e",
+            `const net = require("node:net"), fs = require("node:fs"); setTimeout(() => {}, 60000)
+          fs.appendFileSync(${JSON.stringify(scratch.report)}, "web " + process.pid + "\\n")
+          net.createServer().listen(${port}, "127.0.0.1", () => console.log("it listens"))`
+          ],
+          ports: [{ host: "127.0.0.1", port }],
+          readiness: { line: "it listens", within: 5000 }
+        }
+        const fd = {
+          ...single(scratch, "fd"),
+          command: "sh",
+          args: ["-c", `echo "fd $$" >>"$1"; echo ready >&3; exec sleep 60`, "sh", scratch.report],
+          readiness: { fd: 3, within: 5000 },
+          whenDaemonEnds: "keep" as const
+        }
+        Up.configure(scratch, { services: { web, fd } })
+        yield* run(scratch, "start")
+        const both = [yield* nth(scratch, "web", 1), yield* nth(scratch, "fd", 1)]
+        const ready = (count: number) =>
+          eventually(`both are ready, ${count} times`, () => {
+            const log = text(state(scratch, "daemon.log"))
+            return [/web is ready/g, /fd is ready/g].every((pattern) => (log.match(pattern) ?? []).length >= count)
+          }, { detail: () => text(state(scratch, "daemon.log")) })
+        yield* ready(1)
+        yield* run(scratch, "restart")
+        yield* ready(2)
+        assert.deepStrictEqual(both.map(isAlive), [true, true])
+        yield* run(scratch, "stop")
+        yield* scratch.awaitNoneLiving(0)
+      })
+  )
+
+  real(
+    "a shim that does not go on is killed by a stop, and all that it hosts ends",
+    (scratch) =>
+      Effect.gen(function*() {
+        const steps = [{ action: "SIGTERM" as const, within: "100 millis" }]
+        Up.configure(scratch, { services: { web: { ...kept(scratch), shutdown: { steps, cap: "100 millis" } } } })
+        yield* run(scratch, "start")
+        const web = yield* nth(scratch, "web", 1)
+        const shim = shimOf(scratch)
+        signalIfAlive(shim.pid, "SIGSTOP")
+        const stopped = yield* run(scratch, "stop")
+        assert.strictEqual(stopped.status, "stopped")
+        assert.deepStrictEqual([isAlive(web), isAlive(shim)], [false, false])
       })
   )
 

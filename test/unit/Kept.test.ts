@@ -1,10 +1,11 @@
 /** What is decided of kept services, without any process. */
 import { assert, describe, it } from "@effect/vitest"
-import { ShutdownPlan } from "@treeline/core"
+import { ProcessPlatform, ShutdownPlan } from "@treeline/core"
 import { type Claim, Kept, ServiceChild, ShimClient } from "@treeline/core/daemon"
 import { ClaimUndecided } from "@treeline/core/Errors"
+import { SimulatedPlatform } from "@treeline/core/testing"
 import { StateDirectory } from "@treeline/platform-node"
-import { Effect, Result } from "effect"
+import { Clock, Effect, Result } from "effect"
 import { configOf } from "../support/Configs.ts"
 
 const holder = { pid: 4711, startTime: "123", boot: "this boot" }
@@ -30,9 +31,10 @@ describe("a kept service", () => {
   })
 
   it("has a name of its own in every file system", () => {
-    const names = ["web", "Web", "we_b", "con", "w".repeat(300)].map(Kept.nameOf)
+    const names = ["web", "Web", "we_b", "con"].map(Kept.nameOf)
     assert.strictEqual(new Set(names.map((name) => name.toLowerCase())).size, names.length)
     for (const name of names) assert.match(name, /^keep-[a-z0-9_-]+$/)
+    assert.deepStrictEqual([Kept.isKeepable("web"), Kept.isKeepable("w".repeat(300))], [true, false])
   })
 
   it("K18: its socket has a short path where the folder has a long one, and is a port on Windows", () => {
@@ -43,6 +45,31 @@ describe("a kept service", () => {
     assert.isTrue(long._tag === "Socket" && long.path.startsWith("/run/user/1/treeline-") && long.link !== null)
     assert.strictEqual(at("/s", "win32")._tag, "Port")
   })
+
+  it.live("peer 49: a dead shim is gone when nothing of its tree is left: by records, or by its leader", () =>
+    Effect.gen(function*() {
+      const leader = { pid: 4712, startTime: "124", boot: "this boot" }
+      const left = { parent: 1, group: 1, session: 1, state: "S", alive: true, command: "left", ...leader }
+      let looks = 0
+      const real = yield* Effect.provide(ProcessPlatform.ProcessPlatform, SimulatedPlatform.layer())
+      const base: ProcessPlatform.ProcessPlatform["Service"] = {
+        ...real,
+        clock: Effect.succeed(yield* Clock.Clock),
+        standing: ({ pid }) => Effect.sync(() => pid === leader.pid && ++looks < 3 ? "Alive" : "Gone")
+      }
+      assert.isTrue(yield* ShimClient.awaitGone({ platform: base, shim: holder, leader }, 0))
+      assert.strictEqual(looks, 3, "where hosts have no records")
+      const ended: Array<number> = []
+      const platform: typeof base = {
+        ...base,
+        leftoversOf: (host) => Effect.sync(() => host === holder && ended.length < 2 ? [left] : []),
+        endLeftovers: (pids) => Effect.sync(() => (ended.push(...pids), pids))
+      }
+      assert.isTrue(yield* ShimClient.awaitGone({ platform, shim: holder, leader }, 0))
+      assert.deepStrictEqual(ended, [4712, 4712])
+      const living: typeof base = { ...base, standing: () => Effect.succeed("Alive") }
+      assert.isFalse(yield* ShimClient.awaitGone({ platform: living, shim: holder, leader }, 0))
+    }))
 
   it.effect("a plan that runs code of the daemon can't be told to another process", () =>
     Effect.gen(function*() {

@@ -18,6 +18,7 @@ const service: ServiceUnits.Service = {
   errors: "/srv/shop/.treeline/daemon.err",
   grace: 65_500,
   notifies: true,
+  keeps: false,
   permanentFailures: [2, 4]
 }
 
@@ -43,6 +44,7 @@ describe("service units", () => {
     const without = ServiceUnits.unitOf("systemd", { ...service, notifies: false }).text
     assert.include(without, "Type=exec\n")
     assert.notInclude(without, "Watchdog")
+    assert.include(ServiceUnits.unitOf("systemd", { ...service, keeps: true }).text, "KillMode=process\n")
   })
 
   it("launchd: words apart, and escaped", () => {

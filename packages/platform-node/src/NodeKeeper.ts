@@ -26,6 +26,7 @@ import * as ShutdownPlan from "@treeline/core/ShutdownPlan"
 import * as Cause from "effect/Cause"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import * as ChildProcess from "effect/process/ChildProcess"
 import * as Redacted from "effect/Redacted"
@@ -169,8 +170,9 @@ export const make = Effect.fn("NodeKeeper.make")(function*(
   const failed = (service: string, reason: KeeperFailed["reason"], pid: number | null, detail: string) =>
     new KeeperFailed({ service, reason, pid, detail })
 
-  const reachOf = (service: string, host: ProcessIdentity): ShimClient.Reach => ({
+  const reachOf = (service: string, host: ProcessIdentity, leader?: ProcessIdentity): ShimClient.Reach => ({
     shim: host,
+    leader,
     platform,
     address: NodeControl.reach(StateDirectory.addressIn(folder.path, Kept.nameOf(service)))
   })
@@ -191,9 +193,14 @@ export const make = Effect.fn("NodeKeeper.make")(function*(
     )
 
   /** In order, then by the kill; what it hosted is gone when this is done. */
-  const endHost = (service: string, host: ProcessIdentity, grace: number): Effect.Effect<void, KeeperFailed> =>
+  const endHost = (
+    service: string,
+    host: ProcessIdentity,
+    grace: number,
+    leader?: ProcessIdentity
+  ): Effect.Effect<void, KeeperFailed> =>
     Effect.gen(function*() {
-      const reach = reachOf(service, host)
+      const reach = reachOf(service, host, leader)
       const asked = (yield* platform.signalProcess(host, "SIGTERM")) !== "Denied" ||
         (yield* Effect.isSuccess(ask(service, host, (calls) => calls.End(), grace + margin)))
       if (asked && (yield* ShimClient.awaitGone(reach, grace + margin))) return
@@ -202,12 +209,16 @@ export const make = Effect.fn("NodeKeeper.make")(function*(
     })
 
   const endHolding = ({ holder, info }: Claim.Holding<Kept.Facts>) =>
-    endHost(info.service, holder, info.launched?.grace ?? 0)
+    endHost(info.service, holder, info.launched?.grace ?? 0, info.launched?.leader)
 
-  const sweep = (claim: Claim.Place<Kept.Facts>, service: string, host: ProcessIdentity | null) =>
+  /** What a dead shim hosted has to be gone; its guardian is at it. */
+  const sweep = (claim: Claim.Place<Kept.Facts>, service: string, holding: Claim.Holding<Kept.Facts> | null) =>
     Effect.gen(function*() {
-      if (host !== null && !(yield* ShimClient.awaitGone(reachOf(service, host), 0))) {
-        return yield* failed(service, "NotEnded", host.pid, "it has died, and something that it hosted lives")
+      if (holding !== null) {
+        const { holder, info } = holding
+        if (!(yield* ShimClient.awaitGone(reachOf(service, holder, info.launched?.leader), 0))) {
+          return yield* failed(service, "NotEnded", holder.pid, "it has died, and something that it hosted lives")
+        }
       }
       yield* Claim.clean(claim)
     })
@@ -221,7 +232,7 @@ export const make = Effect.fn("NodeKeeper.make")(function*(
   ) => {
     const { bytes, ...policy } = options.output ?? Output.ring()
     return ShimClient.attach(hosted, {
-      ...reachOf(service, host),
+      ...reachOf(service, host, hosted.identity),
       service,
       shutdown: request.shutdown,
       onStep: options.onStep ?? (() => {}),
@@ -233,6 +244,7 @@ export const make = Effect.fn("NodeKeeper.make")(function*(
 
   const find = (service: string): Keeper.Keeper["find"] => (command, options) =>
     Effect.gen(function*() {
+      if (!Kept.isKeepable(service)) return yield* invalid("whenDaemonEnds", "the name is too long for a file")
       const request = yield* requestOf(command, options)
       const claim = Kept.claimOf(place, service)
       const decision = Kept.decide(yield* Claim.look(claim), digestOf(request))
@@ -242,7 +254,7 @@ export const make = Effect.fn("NodeKeeper.make")(function*(
         case "Refuse":
           return yield* decision.error
         case "Sweep":
-          yield* sweep(claim, service, decision.holder)
+          yield* sweep(claim, service, decision.holding)
           return Option.none()
         case "EndFirst":
           yield* endHolding(decision.holding)
@@ -255,6 +267,9 @@ export const make = Effect.fn("NodeKeeper.make")(function*(
             yield* endHolding(decision.holding)
             return Option.none()
           }
+          yield* Effect.logInfo(
+            `${service} was found again: process ${hosted.identity.pid}, kept by process ${holder.pid}`
+          )
           return Option.some(yield* attach(service, holder, hosted, request, options))
         }
       }
@@ -291,7 +306,7 @@ export const make = Effect.fn("NodeKeeper.make")(function*(
         }
         if (performance.now() >= endsAt) {
           const identity = yield* platform.identify(launched.pid)
-          if (Option.isSome(identity)) yield* ShimClient.kill({ platform, shim: identity.value })
+          if (Option.isSome(identity)) yield* ShimClient.kill({ platform, shim: identity.value, leader: undefined })
           return yield* failed(service, "NotStarted", launched.pid, `it was not there within ${startWithin} ms`)
         }
         yield* clock.sleep(Duration.millis(poll))
@@ -317,36 +332,46 @@ export const make = Effect.fn("NodeKeeper.make")(function*(
       return yield* attach(service, host, hosted, request, options)
     })
 
+  /** The name of what was ended. */
+  const endOne = ({ name, state }: Kept.Found, which: (service: string) => boolean) =>
+    Effect.gen(function*() {
+      switch (state._tag) {
+        case "Free":
+          return undefined
+        case "Undecided":
+          return yield* state.error
+        case "Stale": {
+          const service = state.holding?.info.service ?? name
+          if (state.holding === null || which(service)) {
+            yield* sweep({ ...place, name, info: Kept.Facts }, service, state.holding)
+          }
+          return undefined
+        }
+        case "Held": {
+          const { service } = state.holding.info
+          if (!which(service)) return undefined
+          yield* endHolding(state.holding)
+          return service
+        }
+      }
+    })
+
   return {
     keeper: (service) => ({ find: find(service), launch: launch(service), leaving }),
     kept: Kept.list(place),
     end: (which) =>
-      Effect.flatMap(Kept.look(place), (found) =>
-        Effect.map(
-          Effect.forEach(found, ({ name, state }) =>
-            Effect.gen(function*() {
-              const claim: Claim.Place<Kept.Facts> = { ...place, name, info: Kept.Facts }
-              switch (state._tag) {
-                case "Free":
-                  return []
-                case "Undecided":
-                  return yield* state.error
-                case "Stale": {
-                  const service = state.holding?.info.service
-                  if (service !== undefined && !which(service)) return []
-                  yield* sweep(claim, service ?? name, state.holding?.holder ?? null)
-                  return []
-                }
-                case "Held": {
-                  const { service } = state.holding.info
-                  if (!which(service)) return []
-                  yield* endHolding(state.holding)
-                  return [service]
-                }
-              }
-            }), { concurrency: "unbounded" }),
-          (names) => names.flat()
-        )),
+      Effect.gen(function*() {
+        const found = yield* Kept.look(place)
+        // One that can't be ended keeps no other from its end.
+        const outcomes = yield* Effect.forEach(found, (one) => Effect.exit(endOne(one, which)), {
+          concurrency: "unbounded"
+        })
+        const failure = outcomes.find(Exit.isFailure)
+        if (failure !== undefined) return yield* Effect.failCause(failure.cause)
+        return outcomes.flatMap((outcome) =>
+          Exit.isSuccess(outcome) && outcome.value !== undefined ? [outcome.value] : []
+        )
+      }),
     leave: Effect.sync(() => {
       left = true
     })

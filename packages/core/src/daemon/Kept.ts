@@ -41,8 +41,11 @@ export type Place = Pick<Claim.Place<unknown>, "folder" | "platform">
 /** Before the name of a service in the state folder. */
 const prefix = "keep-"
 
+/** Whether a service of this name can be kept: files are named after it. */
+export const isKeepable = (service: string): boolean => SafeName.encode(service) !== undefined
+
 /** The name of a service's claim, of its socket and of its log: the same for no two services, in every file system. */
-export const nameOf = (service: string): string => `${prefix}${SafeName.encode(service) ?? "too-long"}`
+export const nameOf = (service: string): string => `${prefix}${SafeName.encode(service) ?? ""}`
 
 /** The claim on a service. */
 export const claimOf = ({ folder, platform }: Place, service: string): Claim.Place<Facts> => ({
@@ -94,7 +97,7 @@ export const list = (place: Place): Effect.Effect<ReadonlyArray<Kept>, StateFold
 export type Decision =
   | { readonly _tag: "Adopt"; readonly holding: Claim.Holding<Facts> }
   | { readonly _tag: "EndFirst"; readonly holding: Claim.Holding<Facts> }
-  | { readonly _tag: "Sweep"; readonly holder: ProcessIdentity | null }
+  | { readonly _tag: "Sweep"; readonly holding: Claim.Holding<Facts> | null }
   | { readonly _tag: "Launch" }
   | { readonly _tag: "Refuse"; readonly error: ClaimUndecided }
 
@@ -119,7 +122,7 @@ export const decide = (state: Claim.State<Facts>, digest: string): Decision => {
     case "Free":
       return { _tag: "Launch" }
     case "Stale":
-      return { _tag: "Sweep", holder: state.holding?.holder ?? null }
+      return { _tag: "Sweep", holding: state.holding }
     case "Undecided":
       return { _tag: "Refuse", error: state.error }
     case "Held":

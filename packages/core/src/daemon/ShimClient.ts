@@ -36,6 +36,8 @@ import * as Shim from "./Shim.ts"
 /** How a shim is reached, and which process it is. */
 export interface Reach {
   readonly shim: ProcessIdentity
+  /** The leader of what it has launched, if it has: all that is known of its tree where the system keeps no records. */
+  readonly leader: ProcessIdentity | undefined
   /** Where it listens, looked up anew each time. */
   readonly address: Effect.Effect<ControlClient.Options, ControlUnavailable>
   readonly platform: ProcessPlatform["Service"]
@@ -82,21 +84,29 @@ const leftoversWithin = 15_000
  * `within` ms.
  */
 export const awaitGone = (
-  { platform, shim }: Pick<Reach, "platform" | "shim">,
+  { leader, platform, shim }: Pick<Reach, "leader" | "platform" | "shim">,
   within: number
 ): Effect.Effect<boolean> =>
   Effect.gen(function*() {
     const clock = yield* platform.clock
     const endsAt = monotonic(clock) + within
-    while ((yield* platform.standing(shim)) !== "Gone") {
-      if (monotonic(clock) >= endsAt) return false
-      yield* clock.sleep(Duration.millis(poll / 5))
+    const until = (identity: ProcessIdentity, endsAt: number) =>
+      Effect.gen(function*() {
+        while ((yield* platform.standing(identity)) !== "Gone") {
+          if (monotonic(clock) >= endsAt) return false
+          yield* clock.sleep(Duration.millis(poll / 5))
+        }
+        return true
+      })
+    if (!(yield* until(shim, endsAt))) return false
+    if (platform.leftoversOf === undefined) {
+      return leader === undefined || (yield* until(leader, monotonic(clock) + leftoversWithin))
     }
     return (yield* Leftovers.awaitGone(platform, shim, leftoversWithin)).length === 0
   })
 
 /** Kills a shim and waits until all that it hosted has gone, for 20 s at most. */
-export const kill = (reach: Pick<Reach, "platform" | "shim">): Effect.Effect<boolean> =>
+export const kill = (reach: Pick<Reach, "leader" | "platform" | "shim">): Effect.Effect<boolean> =>
   Effect.andThen(reach.platform.signalProcess(reach.shim, "SIGKILL"), awaitGone(reach, 20_000))
 
 /** One descriptor, as it comes in. */
@@ -360,6 +370,8 @@ class RemoteTree implements ProcessTree.ProcessTree {
       this.endOutputs(false)
       yield* this.ask((calls) => this.tellTaken(calls), undefined)
       yield* this.disconnect()
+      const { service, shim } = this.options
+      yield* Effect.logInfo(`${service} goes on without this daemon: process ${this.pid}, kept by process ${shim.pid}`)
     })
   }
 

@@ -49,6 +49,9 @@ const defaultOutputBytes = 1024 * 1024
 
 const defaultLaunchWithin = 30_000
 
+/** How long whoever asked for a launch that has failed has to hear why, in ms. */
+const lastWords = 1000
+
 /** Bytes of an output that go in one message. */
 const largestPiece = 256 * 1024
 
@@ -109,6 +112,7 @@ export const make = Effect.fn("ShimHost.make")(function*(
 ): Effect.fn.Return<ShimHost, never, ProcessPlatform | Scope.Scope> {
   const platform = yield* ProcessPlatform
   const scope = yield* Scope.Scope
+  const clock = yield* platform.clock
   const over = Deferred.makeUnsafe<void>()
   const launched = Deferred.makeUnsafe<ProcessTree>()
   const steps = new Set<(step: string) => void>()
@@ -162,7 +166,8 @@ export const make = Effect.fn("ShimHost.make")(function*(
           )
           return { ...hosted, ready }
         }),
-        () => finish
+        // Not at once: whoever asked for it hears why.
+        () => Effect.forkIn(Effect.andThen(clock.sleep(Duration.millis(lastWords)), finish), scope)
       )
     }))
 
@@ -225,7 +230,6 @@ export const make = Effect.fn("ShimHost.make")(function*(
     End: () => end({ force: false })
   })
 
-  const clock = yield* platform.clock
   yield* Effect.forkScoped(
     Effect.andThen(clock.sleep(Duration.millis(launchWithin)), Effect.suspend(() => requested ? Effect.void : finish))
   )

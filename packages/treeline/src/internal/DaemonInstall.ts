@@ -83,6 +83,7 @@ export const install = Effect.fn("treeline daemon install")(function*(options: O
     errors: path.join(directory, "daemon.err"),
     grace: config.daemon.stopWithin + margin,
     notifies: yield* canNotify,
+    keeps: Object.values(config.services).some(({ whenDaemonEnds }) => whenDaemonEnds === "keep"),
     permanentFailures
   })
   const to = path.join(os.homedir(), unit.file)

@@ -19,6 +19,8 @@ export interface Service {
   readonly grace: number
   /** It can tell systemd when it is ready and that it is alive. */
   readonly notifies: boolean
+  /** It has services that go on when it ends. */
+  readonly keeps: boolean
   /** Exit codes after which it is not started again: nothing would be different. */
   readonly permanentFailures: ReadonlyArray<number>
 }
@@ -57,8 +59,13 @@ const systemd = (service: Service): Unit => {
       `WorkingDirectory=${systemdText(service.directory)}`,
       "Restart=on-failure",
       `RestartPreventExitStatus=${service.permanentFailures.join(" ")}`,
-      "# The daemon ends its services in their order; what is left after that is killed.",
-      "KillMode=mixed",
+      // Treeline's own guardians end what is left of any other service.
+      ...service.keeps
+        ? [
+          "# The daemon ends its services in their order; those with whenDaemonEnds \"keep\" go on when it dies.",
+          "KillMode=process"
+        ]
+        : ["# The daemon ends its services in their order; what is left after that is killed.", "KillMode=mixed"],
       `TimeoutStopSec=${stop}`,
       "",
       "[Install]",

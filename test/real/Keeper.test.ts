@@ -1,0 +1,158 @@
+/** A process tree that is kept by a process of its own, as a program of one's own would have it. */
+import { assert, describe, it } from "@effect/vitest"
+import { NodeKeeper, NodeStateFolder } from "@treeline/platform-node"
+import { PosixPlatform } from "@treeline/platform-posix"
+import { Effect, Exit, Fiber, type Layer, Logger, Option, Scope, Stream } from "effect"
+import { ChildProcess } from "effect/process"
+import * as fs from "node:fs"
+import { ExitStatus, type ProcessPlatform } from "treeline"
+import { openDescriptors } from "../support/Directories.ts"
+import { eventually } from "../support/Eventually.ts"
+import { identify, isAlive, killIfAlive } from "../support/Processes.ts"
+import * as Scratch from "../support/Scratch.ts"
+import * as Command from "../support/TreelineCommand.ts"
+
+const platform: Layer.Layer<ProcessPlatform.ProcessPlatform> = PosixPlatform.layerWith({ sweepOrphaned: false })
+
+const [program = "", ...args] = Command.treeline
+
+const keepersOf = (scratch: Scratch.Scratch) =>
+  NodeKeeper.make({ folder: NodeStateFolder.make(scratch.file("state")), shim: [program, ...args, "shim"] })
+
+const real = (
+  name: string,
+  test: (scratch: Scratch.Scratch) => Effect.Effect<void, unknown, ProcessPlatform.ProcessPlatform | Scope.Scope>
+) =>
+  it.live(name, () =>
+    Effect.gen(function*() {
+      const scratch = yield* Scratch.make
+      yield* Effect.addFinalizer(() =>
+        Effect.gen(function*() {
+          for (const { host } of yield* Effect.orDie((yield* keepersOf(scratch)).kept)) {
+            const shim = identify(host)
+            if (shim !== undefined) killIfAlive(shim)
+          }
+        })
+      )
+      yield* test(scratch)
+    }).pipe(Effect.scoped, Effect.provide([platform, Logger.layer([])])))
+
+const pipe = { stdin: { stream: "pipe", endOnDone: false } } as const
+
+const sh = (script: string, ...rest: ReadonlyArray<string>) =>
+  ChildProcess.make("sh", ["-c", script, "sh", ...rest], pipe)
+
+const textOf = (stream: Stream.Stream<Uint8Array, unknown>) =>
+  Stream.runFold(Stream.decodeText(stream), () => "", (all, text) => all + text)
+
+describe("a keeper", () => {
+  real("what is launched is fed, read, measured, signalled and ended as any tree", (scratch) =>
+    Effect.gen(function*() {
+      const keeper = (yield* keepersOf(scratch)).keeper("one")
+      const scope = yield* Scope.make()
+      const { tree } = yield* Scope.provide(
+        keeper.launch(sh("trap 'echo usr >&2' USR1; read line; echo \"got $line\"; read line; exit 5"), {}),
+        scope
+      )
+      const stdout = yield* Effect.forkChild(textOf(tree.stdout.stream), { startImmediately: true })
+      const stderr = yield* Effect.forkChild(textOf(tree.stderr.stream), { startImmediately: true })
+      const write = (text: string) => Stream.run(Stream.encodeText(Stream.succeed(text)), tree.stdin)
+      assert.strictEqual((yield* tree.members).length, 1)
+      assert.strictEqual((yield* tree.usage).processes, 1)
+      yield* write("something\n")
+      yield* tree.stdout.stream.pipe(Stream.take(1), Stream.runDrain)
+      assert.strictEqual((yield* tree.signal("SIGUSR1")).delivered, 1)
+      yield* tree.stderr.stream.pipe(Stream.take(1), Stream.runDrain)
+      yield* write("the end\n")
+      assert.strictEqual(ExitStatus.describe(yield* tree.exited), "exited with code 5")
+      assert.deepStrictEqual([yield* Fiber.join(stdout), yield* Fiber.join(stderr)], ["got something\n", "usr\n"])
+      assert.isFalse((yield* tree.drained).truncated)
+      assert.deepStrictEqual(yield* tree.empty, [])
+      yield* Scope.close(scope, Exit.void)
+      assert.deepStrictEqual(fs.readdirSync(scratch.file("state")), ["keep-one.err"])
+    }))
+
+  real("a launch that fails says why, as on any platform, and leaves nothing", (scratch) =>
+    Effect.gen(function*() {
+      const keepers = yield* keepersOf(scratch)
+      const keeper = keepers.keeper("one")
+      const missing = yield* Effect.flip(keeper.launch(ChildProcess.make("/no/such/program", [], pipe), {}))
+      assert.deepStrictEqual([missing._tag, missing._tag === "LaunchError" && missing.reason], [
+        "LaunchError",
+        "NotFound"
+      ])
+      const inherited = yield* Effect.flip(
+        keeper.launch(ChildProcess.make("true", [], { ...pipe, stdout: "inherit" }), {})
+      )
+      assert.strictEqual(inherited._tag, "InvalidSpec")
+      assert.deepStrictEqual(yield* keepers.kept, [])
+      assert.deepStrictEqual(fs.readdirSync(scratch.file("state")).filter((name) => !name.includes(".err")), [])
+      // Peer 49: of two at once only one is launched.
+      const two = [keeper.launch(sh("exec sleep 60"), {}), keeper.launch(sh("exec sleep 60"), {})]
+      const outcomes = yield* Effect.all(two.map(Effect.result), { concurrency: 2 })
+      assert.deepStrictEqual(outcomes.map(({ _tag }) => _tag).toSorted(), ["Failure", "Success"])
+      const failure = outcomes.find(({ _tag }) => _tag === "Failure")
+      assert.include(failure?._tag === "Failure" ? failure.failure.message : "", "keeps it already")
+    }))
+
+  real(
+    "what is written while nobody reads waits up to its bound, and the loss before it is counted",
+    (scratch) =>
+      Effect.gen(function*() {
+        const keepers = yield* keepersOf(scratch)
+        const scope = yield* Scope.make()
+        const script =
+          "until [ -e \"$1\" ]; do sleep 0.02; done; head -c 3000000 /dev/zero | tr '\\0' x; echo end; exec sleep 60"
+        const command = sh(script, scratch.file("go"))
+        const { tree } = yield* Scope.provide(keepers.keeper("one").launch(command, {}), scope)
+        yield* keepers.leave
+        yield* Scope.close(scope, Exit.void)
+        assert.isTrue(isAlive(identify(tree.pid)!))
+        fs.writeFileSync(scratch.file("go"), "")
+        yield* eventually(
+          "it has written all",
+          () => fs.readFileSync(`/proc/${tree.pid}/cmdline`, "utf8").startsWith("sleep")
+        )
+        const found = yield* (yield* keepersOf(scratch)).keeper("one").find(command, {})
+        const again = Option.getOrThrow(found).tree
+        assert.deepStrictEqual(again.identity, tree.identity)
+        let first: number | undefined = undefined as number | undefined
+        let bytes = 0
+        yield* Stream.runForEachWhile(again.stdout.pieces(4_000_000), (piece) =>
+          Effect.sync(() => {
+            first ??= piece.offset
+            bytes += piece.bytes.length
+            return piece.offset + piece.bytes.length < 3_000_004
+          }))
+        assert.strictEqual(first! + bytes, 3_000_004)
+        assert.isAtLeast(bytes, 1024 * 1024)
+        assert.isBelow(bytes, 1024 * 1024 + 200_000)
+      })
+  )
+
+  real("nothing grows, here or there, when it is found and left again and again", (scratch) =>
+    Effect.gen(function*() {
+      const command = sh("exec sleep 60")
+      const once = Effect.gen(function*() {
+        const keepers = yield* keepersOf(scratch)
+        const keeper = keepers.keeper("one")
+        const scope = yield* Scope.make()
+        const found = yield* Scope.provide(keeper.find(command, {}), scope)
+        if (Option.isNone(found)) yield* Scope.provide(keeper.launch(command, {}), scope)
+        yield* keepers.leave
+        yield* Scope.close(scope, Exit.void)
+        const [kept] = yield* keepers.kept
+        return { host: kept!.host, there: fs.readdirSync(`/proc/${kept!.host}/fd`).length, here: openDescriptors() }
+      })
+      yield* once
+      const before = yield* once
+      for (let round = 0; round < 20; round++) yield* once
+      yield* eventually("the descriptors are as many as before", () => {
+        const there = fs.readdirSync(`/proc/${before.host}/fd`).length
+        return there <= before.there && openDescriptors() <= before.here
+      })
+      const keepers = yield* keepersOf(scratch)
+      assert.deepStrictEqual(yield* keepers.end(() => true), ["one"])
+      assert.deepStrictEqual(yield* keepers.kept, [])
+    }))
+})
