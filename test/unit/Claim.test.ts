@@ -2,7 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Claim, OperationLock, PidRecord } from "@treeline/core/daemon"
 import { isPid, judge, type Look, type ProcessIdentity } from "@treeline/core/ProcessIdentity"
-import { Effect, Exit, Fiber, Result, Schema, Scope } from "effect"
+import { Effect, Exit, Fiber, Option, Result, Schema, Scope } from "effect"
 import { TestClock } from "effect/testing"
 import * as fc from "fast-check"
 import { boot, MemoryFolder, Table } from "../support/MemoryFolder.ts"
@@ -359,5 +359,81 @@ describe("the pid record", () => {
       assert.deepStrictEqual([error._tag, error._tag === "StartAbandoned" && error.starter], ["StartAbandoned", 20])
       assert.deepStrictEqual(files.names, [])
       yield* Effect.scoped(PidRecord.take(place, table.start(23), facts, "not what a starter says"))
+    }))
+})
+
+describe("a claim that is taken over", () => {
+  const Info = Schema.Struct({ token: Schema.String })
+  const setup = Effect.gen(function*() {
+    const table = new Table()
+    const files = new MemoryFolder()
+    const place: Claim.Place<typeof Info.Type> = {
+      folder: files.asSeen(),
+      platform: table.platform,
+      name: "updater",
+      info: Info
+    }
+    const first = table.start(10)
+    const scope = yield* Scope.make()
+    const taken = yield* Scope.provide(scope)(Claim.take(place, first, { token: "t" }))
+    if (Result.isFailure(taken)) return yield* Effect.die("it was free")
+    const holders = Effect.map(
+      Claim.holders(place),
+      (found) => found.map(({ holder }) => holder.pid).toSorted((a, b) => a - b)
+    )
+    return { table, files, place, first, scope, claim: taken.success, holders }
+  })
+  const accept = ({ token }: typeof Info.Type) => token === "t"
+
+  it.effect("C28: both hold it until the predecessor gives its part back", () =>
+    Effect.scoped(Effect.gen(function*() {
+      const { first, holders, place, scope, table } = yield* setup
+      const second = table.start(20)
+      const claim = Option.getOrThrow(yield* Claim.takeOver(place, first, second, { token: "t" }, accept))
+      assert.deepStrictEqual(yield* holders, [10, 20])
+      yield* claim.tell({ token: "u" })
+      yield* Scope.close(scope, Exit.void)
+      assert.deepStrictEqual(yield* holders, [20])
+    })))
+
+  it.effect("C28: a successor that dies or gives up takes nothing from its predecessor", () =>
+    Effect.gen(function*() {
+      const { claim, files, first, holders, place, table } = yield* setup
+      const before = files.names
+      yield* Effect.scoped(Claim.takeOver(place, first, table.start(20), { token: "t" }, accept))
+      assert.deepStrictEqual(files.names, before)
+      const third = table.start(30)
+      yield* Claim.takeOver(place, first, third, { token: "t" }, accept).pipe(Scope.provide(yield* Scope.make()))
+      table.end(third)
+      assert.deepStrictEqual(yield* holders, [10])
+      yield* Claim.clean(place)
+      assert.deepStrictEqual(files.names, before)
+      yield* claim.tell({ token: "v" })
+    }))
+
+  it.effect("only from who holds it, and only by who was meant", () =>
+    Effect.scoped(Effect.gen(function*() {
+      const { files, first, place, table } = yield* setup
+      const before = files.names
+      const second = table.start(20)
+      assert.isTrue(Option.isNone(yield* Claim.takeOver(place, second, table.start(30), { token: "t" }, accept)))
+      assert.isTrue(Option.isNone(yield* Claim.takeOver(place, first, second, { token: "x" }, () => false)))
+      table.end(first)
+      assert.isTrue(Option.isNone(yield* Claim.takeOver(place, first, second, { token: "t" }, accept)))
+      assert.deepStrictEqual(files.names, before)
+    })))
+
+  it.effect("what a process has kept is its own again when it has become another program", () =>
+    Effect.gen(function*() {
+      const { claim, files, first, holders, place, scope } = yield* setup
+      yield* claim.setKept(true)
+      yield* Scope.close(scope, Exit.void)
+      assert.deepStrictEqual(yield* holders, [10])
+      const next = yield* Scope.make()
+      const again = yield* Scope.provide(next)(Claim.takeOver(place, first, first, { token: "u" }, accept))
+      assert.isTrue(Option.isSome(again))
+      assert.deepStrictEqual(yield* holders, [10])
+      yield* Scope.close(next, Exit.void)
+      assert.deepStrictEqual(files.names, [])
     }))
 })

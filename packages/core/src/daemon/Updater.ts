@@ -341,10 +341,13 @@ const restartAs = (
     if (asked()) return yield* Effect.fail<Refused>({ reject: false, way: "Switch", reason: wasStopped })
     expect(id)
     yield* Effect.mapError(turn.stop({ grace: options.grace, leave: true }), stopFailed)
-    return yield* Effect.mapError(
+    const outcome = yield* Effect.mapError(
       turn.start({ readyWithin: options.readyWithin }),
       (error) => startFailed(asked(), error)
     )
+    if (outcome.managed) return outcome
+    const reason = `process ${outcome.pid ?? "unknown"}, which is no daemon of this folder, answers in its place`
+    return yield* Effect.fail<Refused>({ reject: false, way: "Switch", reason })
   })
 
 const startedBy = (outcome: Daemon.Outcome): { readonly pid: number } | undefined =>
@@ -726,6 +729,48 @@ const alone = <A, E>(
  *
  * When it is interrupted its fetch and all that was started for it end; between the first change and the last it ends by
  * itself, and starts nothing from then on (peer seed K17).
+ *
+ * @example
+ * ```ts
+ * import { ProcessPlatform } from "@treeline/core"
+ * import { ManagedInstall, UpdateFetch, Updater } from "@treeline/core/daemon"
+ * import { NodeDetached, NodeManagedInstall, NodeStateFolder } from "@treeline/platform-node"
+ * import { PosixPlatform } from "@treeline/platform-posix"
+ * import { Effect, Option } from "effect"
+ * import { ChildProcess } from "effect/process"
+ * import { deepStrictEqual } from "node:assert"
+ * import * as fs from "node:fs"
+ * import * as os from "node:os"
+ * import * as path from "node:path"
+ *
+ * const home = fs.mkdtempSync(path.join(os.tmpdir(), "app-"))
+ * const program = Effect.gen(function*() {
+ *   const platform = yield* ProcessPlatform.ProcessPlatform
+ *   const self = Option.getOrThrow(yield* platform.identify(process.pid))
+ *   const install = NodeManagedInstall.make({ directory: path.join(home, "install"), self, platform })
+ *   const release = "printf '#!/bin/sh\necho app 1.2.3\n' > app && chmod +x app"
+ *   return yield* Updater.update({
+ *     install,
+ *     program: "app",
+ *     fetch: yield* UpdateFetch.command(ChildProcess.make("sh", ["-c", release]), { within: "1 minute" }),
+ *     daemon: {
+ *       folder: NodeStateFolder.make(path.join(home, "state")),
+ *       self,
+ *       launch: ManagedInstall.launcher(install, "app", ({ path: command }, variables) =>
+ *         NodeDetached.launch({
+ *           command,
+ *           args: ["serve"],
+ *           env: { ...process.env, ...variables },
+ *           output: path.join(home, "state", "app.err")
+ *         })),
+ *       ask: Effect.succeedNone
+ *     }
+ *   })
+ * })
+ * const { restarted, status, version } = await Effect.runPromise(program.pipe(Effect.provide(PosixPlatform.layer)))
+ * deepStrictEqual([status, version, restarted], ["updated", "1.2.3", false])
+ * fs.rmSync(home, { recursive: true })
+ * ```
  */
 export const update = Effect.fn("Updater.update")((
   options: Options

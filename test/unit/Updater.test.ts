@@ -1,0 +1,322 @@
+/** The updater on a system of its own: when passes are made, and what becomes of one that can't do its work. */
+import { assert, describe, it } from "@effect/vitest"
+import { Daemon, type ManagedInstall, PidRecord, Updater, UpdateRecord } from "@treeline/core/daemon"
+import { LaunchError, UpdateFetchFailed } from "@treeline/core/Errors"
+import { equals, type ProcessIdentity } from "@treeline/core/ProcessIdentity"
+import { ProcessPlatform } from "@treeline/core/ProcessPlatform"
+import type { ProcessTree } from "@treeline/core/ProcessTree"
+import { Clock, Deferred, Effect, Exit, Fiber, Option, Result, Scope } from "effect"
+import { TestClock } from "effect/testing"
+import { eventually } from "../support/Eventually.ts"
+import { MemoryFolder, Table } from "../support/MemoryFolder.ts"
+
+/** Lets what waits for nothing but the event loop go on. */
+const settle = Effect.promise(async () => {
+  for (let turn = 0; turn < 30; turn++) await new Promise((resolve) => setImmediate(resolve))
+})
+
+/** A system with a managed install in memory. Ids of versions are their names; a daemon says the one that it is of. */
+const make = Effect.gen(function*() {
+  const clock = yield* Clock.Clock
+  const table = new Table()
+  const files = new MemoryFolder()
+  const folder = files.asSeen()
+  const world = {
+    /** What a fetch finds. */
+    published: "one",
+    current: "one" as string | null,
+    /** Versions that do not start. */
+    broken: new Set<string>(),
+    /** Processes may not be signalled. */
+    denied: false,
+    fetches: 0,
+    launches: [] as Array<string>,
+    calls: [] as Array<string>
+  }
+  const daemons: Array<{ readonly identity: ProcessIdentity; readonly scope: Scope.Closeable }> = []
+  const answer = (text: string) =>
+    ({
+      exited: Effect.succeed({ _tag: "Exited", code: 0 }),
+      drained: Effect.succeed({ bytes: text.length, truncated: false }),
+      stdout: { tail: Effect.succeed(new TextEncoder().encode(text)) }
+    }) as unknown as ProcessTree
+  const platform = ProcessPlatform.of(
+    {
+      ...table.platform,
+      clock: Effect.succeed(clock),
+      launch: () => Effect.succeed(answer("app 1.0.0\n")),
+      signalProcess: (identity, signal) =>
+        Effect.gen(function*() {
+          world.calls.push(`${signal} ${identity.pid}`)
+          if (world.denied) return "Denied"
+          const found = daemons.find((daemon) => equals(daemon.identity, identity))
+          if (found !== undefined) yield* Scope.close(found.scope, Exit.void)
+          table.end(identity)
+          return "Sent"
+        })
+    } as Partial<ProcessPlatform["Service"]> as ProcessPlatform["Service"]
+  )
+  const version = (id: string): ManagedInstall.Version => ({ id, path: `/install/${id}` })
+  const install: ManagedInstall.ManagedInstall = {
+    path: "/install",
+    current: Effect.sync(() => Option.map(Option.fromNullOr(world.current), version)),
+    versions: Effect.succeed(["one", "two", "three"]),
+    stage: (fetch) => Effect.as(fetch("/install/staging"), version(world.published)),
+    switchTo: (id) =>
+      Effect.sync(() => {
+        world.calls.push(`switch ${id}`)
+        world.current = id
+      }),
+    prune: () => Effect.succeed([]),
+    sweep: Effect.void,
+    locate: (id, program) => Effect.succeed(`/install/${id}/${program}`),
+    versionOf: (file) => Option.fromUndefinedOr(/^\/install\/(\w+)\/app$/.exec(file)?.[1])
+  }
+  let pid = 100
+  const daemon: Daemon.Daemon = {
+    folder,
+    self: table.start(10),
+    launch: () =>
+      Effect.gen(function*() {
+        const id = world.current ?? ""
+        world.launches.push(id)
+        if (world.broken.has(id)) {
+          return yield* new LaunchError({ command: "app", reason: "NotExecutable", detail: `${id} is broken` })
+        }
+        const identity = table.start(++pid)
+        const scope = yield* Scope.make()
+        const record = yield* PidRecord.take({ folder, platform }, identity, {
+          version: "1.0.0",
+          program: `/install/${id}/app`,
+          control: null,
+          config: null,
+          grace: 1000
+        }).pipe(Scope.provide(scope), Effect.orDie)
+        yield* Effect.orDie(record.ready())
+        daemons.push({ identity, scope })
+        return {
+          pid: identity.pid,
+          ended: Effect.never,
+          errors: Effect.succeed({ bytes: new Uint8Array(), complete: true })
+        }
+      }),
+    ask: Effect.suspend(() => {
+      const last = daemons.at(-1)
+      if (last === undefined) return Effect.succeedNone
+      return Effect.map(
+        platform.standing(last.identity),
+        (standing) => standing === "Alive" ? Option.some({ pid: last.identity.pid, version: "1.0.0" }) : Option.none()
+      )
+    })
+  }
+  const options: Updater.Options = {
+    daemon,
+    install,
+    program: "app",
+    fetch: () => Effect.sync(() => void world.fetches++),
+    supervision: {
+      pause: Effect.sync(() => void world.calls.push("pause")),
+      resume: Effect.sync(() => void world.calls.push("resume"))
+    }
+  }
+  const provide = Effect.provideService(ProcessPlatform, platform)
+  return { world, table, files, folder, platform, options, daemon, provide }
+})
+
+const failing = new UpdateFetchFailed({
+  command: "fetch",
+  reason: "Failed",
+  status: null,
+  within: null,
+  detail: "no network",
+  outputTail: ""
+})
+
+describe("the loop of an updater", () => {
+  /** The minutes at which passes are made within some minutes, and how they went. */
+  const passes = (within: number, more: (world: { fetches: number }) => Partial<Updater.RunOptions>) =>
+    Effect.gen(function*() {
+      const { options, provide, world, files } = yield* make
+      const made: Array<[minute: number, status: string]> = []
+      const fiber = yield* Effect.forkChild(provide(Updater.run({
+        ...options,
+        version: "1.0.0",
+        jitter: 0,
+        ...more(world),
+        onPass: (result) =>
+          Effect.map(Clock.currentTimeMillis, (now) => {
+            made.push([now / 60_000, Result.isSuccess(result) ? result.success.status : result.failure._tag])
+          })
+      })))
+      yield* settle
+      for (let minute = 0; minute < within; minute++) {
+        yield* TestClock.adjust("1 minute")
+        yield* settle
+      }
+      yield* Fiber.interrupt(fiber)
+      assert.isFalse(files.names.some((name) => name.startsWith("updater")), "its claim has gone")
+      return made
+    })
+
+  it.effect("C10: first after 5 minutes, then every 60", () =>
+    Effect.gen(function*() {
+      assert.deepStrictEqual(yield* passes(130, () => ({})), [[5, "noUpdate"], [65, "noUpdate"], [125, "noUpdate"]])
+    }), 20_000)
+
+  it.effect("after failures sooner, then later and later, and as before after a success", () =>
+    Effect.gen(function*() {
+      const made = yield* passes(100, (world) => ({
+        fetch: () => Effect.suspend(() => ++world.fetches <= 3 ? Effect.fail(failing) : Effect.void)
+      }))
+      assert.deepStrictEqual(made, [
+        [5, "UpdateFetchFailed"],
+        [10, "UpdateFetchFailed"],
+        [20, "UpdateFetchFailed"],
+        [40, "noUpdate"],
+        [100, "noUpdate"]
+      ])
+    }), 20_000)
+
+  it.effect("the kill switch is asked at each pass, and nothing is fetched meanwhile", () =>
+    Effect.gen(function*() {
+      let fetches = 0
+      const made = yield* passes(130, () => ({
+        fetch: () => Effect.sync(() => void fetches++),
+        enabled: Effect.map(Clock.currentTimeMillis, (now) => now > 70 * 60_000)
+      }))
+      assert.deepStrictEqual(made, [[5, "disabled"], [65, "disabled"], [125, "noUpdate"]])
+      assert.strictEqual(fetches, 1)
+    }), 20_000)
+
+  it.effect("times that can't be are refused", () =>
+    Effect.gen(function*() {
+      const { options, provide } = yield* make
+      for (const wrong of [{ jitter: 2 }, { jitter: Number.NaN }, { interval: 10 }, { first: -1 }]) {
+        const error = yield* Effect.flip(provide(Updater.run({ ...options, version: "1", ...wrong })))
+        assert.strictEqual(error._tag, "InvalidSpec")
+      }
+    }))
+})
+
+describe("a pass", () => {
+  const started = Effect.gen(function*() {
+    const all = yield* make
+    const { daemon, provide, world } = all
+    yield* provide(Daemon.start(daemon))
+    world.launches.length = 0
+    world.published = "two"
+    return all
+  })
+
+  it.effect("C29, C10: pauses, switches and restarts in the turn of the daemon's commands", () =>
+    Effect.gen(function*() {
+      const { options, provide, world } = yield* started
+      const phases: Array<string> = []
+      const outcome = yield* provide(
+        Updater.update({ ...options, onPhase: (phase) => Effect.sync(() => void phases.push(phase)) })
+      )
+      assert.deepStrictEqual([outcome.status, outcome.current, outcome.restarted], ["updated", "two", true])
+      assert.deepStrictEqual(world.calls, ["pause", "switch two", "SIGTERM 101", "resume"])
+      assert.deepStrictEqual(world.launches, ["two"])
+      assert.deepStrictEqual(phases, ["fetching", "pausing", "switching", "restarting", "validating", "done"])
+    }))
+
+  it.effect("K17: one that can't stop the old daemon resumes supervision and starts nothing", () =>
+    Effect.gen(function*() {
+      const { folder, options, provide, world } = yield* started
+      world.denied = true
+      const outcome = yield* provide(Updater.update(options))
+      assert.deepStrictEqual([outcome.status, outcome.current, world.current], ["rolledBack", "one", "one"])
+      assert.deepStrictEqual(world.launches, [])
+      assert.strictEqual(world.calls.at(-1), "resume")
+      const record = yield* UpdateRecord.read(folder)
+      assert.deepStrictEqual([record.phase, record.rejected], ["done", []], "not the fault of the version")
+    }))
+
+  it.effect("K17: when somebody answers who is no daemon, nothing is started beside it and no version is at fault", () =>
+    Effect.gen(function*() {
+      const { folder, options, provide, world } = yield* started
+      const daemon = { ...options.daemon, ask: Effect.succeedSome({ pid: 7, version: "0.9.0" }) }
+      const outcome = yield* provide(Updater.update({ ...options, daemon }))
+      assert.deepStrictEqual([outcome.status, world.current, world.launches], ["rolledBack", "one", []])
+      assert.deepStrictEqual((yield* UpdateRecord.read(folder)).rejected, [])
+    }))
+
+  it.effect("K17: one that is stopped while the old daemon ends starts nothing", () =>
+    Effect.gen(function*() {
+      const { options, provide, world } = yield* started
+      const restarting = yield* Deferred.make<void>()
+      const go = yield* Deferred.make<void>()
+      const fiber = yield* Effect.forkChild(provide(Updater.update({
+        ...options,
+        onPhase: (phase) =>
+          phase === "restarting"
+            ? Effect.andThen(Deferred.succeed(restarting, undefined), Deferred.await(go))
+            : Effect.void
+      })))
+      yield* Deferred.await(restarting)
+      const interrupting = yield* Effect.forkChild(Fiber.interrupt(fiber), { startImmediately: true })
+      yield* settle
+      yield* Deferred.succeed(go, undefined)
+      yield* Fiber.join(interrupting)
+      assert.deepStrictEqual([world.current, world.launches], ["one", []])
+      assert.strictEqual(world.calls.at(-1), "resume")
+    }))
+
+  it.effect("when the way back fails, too, it is told in which state it is, and tried again", () =>
+    Effect.gen(function*() {
+      const { folder, options, provide, world } = yield* started
+      world.broken.add("one").add("two")
+      const error = yield* Effect.flip(provide(Updater.update(options)))
+      assert.strictEqual(error._tag, "RollbackFailed")
+      assert.match(
+        error.message,
+        /^the update to two failed: .*two is broken.*\nThe way back to one failed, too: .*one is broken.*\nVersion one is current, no daemon runs$/
+      )
+      assert.strictEqual((yield* UpdateRecord.read(folder)).phase, "rollingBack")
+      world.broken.delete("one")
+      const recovered = yield* provide(Updater.recover(options))
+      assert.strictEqual(Option.getOrThrow(recovered).status, "rolledBack")
+      assert.deepStrictEqual(world.launches, ["two", "one", "one"])
+      const again = yield* provide(Updater.update(options))
+      assert.match(again.detail, /^version two did not hold before/)
+    }))
+
+  it.effect("the way back is not tried for ever", () =>
+    Effect.gen(function*() {
+      const { folder, options, provide, world } = yield* started
+      world.broken.add("one").add("two")
+      let failures = 0
+      while ((yield* UpdateRecord.read(folder)).phase !== "done" || failures === 0) {
+        assert.isBelow(failures++, 10)
+        assert.strictEqual((yield* Effect.flip(provide(Updater.update(options))))._tag, "RollbackFailed")
+      }
+      assert.strictEqual(failures, 4)
+    }))
+
+  it.effect("C33: a record of updates that can't be read stops updates, and nothing else", () =>
+    Effect.gen(function*() {
+      const { daemon, files, options, provide, world } = yield* started
+      files.entries.set("update.json", "rubbish")
+      assert.strictEqual((yield* Effect.flip(provide(Updater.update(options))))._tag, "UpdateRecordInvalid")
+      assert.strictEqual(world.fetches, 0)
+      const status = yield* provide(Updater.status(daemon))
+      assert.match(status.detail, /Remove it/)
+      assert.strictEqual((yield* Effect.flip(provide(Updater.stop(daemon))))._tag, "UpdateRecordInvalid")
+    }))
+
+  it.effect("one that is given up while it fetches leaves a record that says so", () =>
+    Effect.gen(function*() {
+      const { folder, options, provide, world } = yield* started
+      const fiber = yield* Effect.forkChild(provide(Updater.update({
+        ...options,
+        fetch: () => Effect.andThen(Effect.sync(() => void world.fetches++), Effect.never)
+      })))
+      yield* eventually("it fetches", () => world.fetches === 1)
+      const other = yield* provide(Updater.update(options))
+      assert.deepStrictEqual([other.status, other.detail], ["busy", "process 10 updates already"])
+      yield* Fiber.interrupt(fiber)
+      const record = yield* UpdateRecord.read(folder)
+      assert.deepStrictEqual([record.phase, record.lastError], ["done", "the update was stopped"])
+    }))
+})
