@@ -25,6 +25,8 @@ const outputs: Readonly<Record<string, readonly [schema: Schema.Top, description
   DaemonOutcome: [CommandReport.DaemonOutcome, "treeline daemon start|stop|restart --json"],
   DaemonStatus: [CommandReport.DaemonStatus, "treeline daemon status --json"],
   DaemonVersion: [CommandReport.DaemonVersion, "treeline daemon version --json"],
+  DaemonUpdate: [CommandReport.DaemonUpdate, "treeline daemon update --json"],
+  DaemonBootstrap: [CommandReport.DaemonBootstrap, "treeline daemon bootstrap --json"],
   DaemonUnit: [CommandReport.DaemonUnit, "treeline daemon install --json"],
   Settings: [CommandReport.Settings, "treeline set --json"],
   SettingChange: [CommandReport.SettingChange, "treeline set KEY VALUE --json, treeline set --remove KEY --json"],

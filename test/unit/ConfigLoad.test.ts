@@ -110,6 +110,32 @@ describe("precedence", () => {
     }))
   })
 
+  it.effect("a managed install: paths from the folder of the file, a program inside a version, and no busy loop", () =>
+    Effect.gen(function*() {
+      const daemon = (fields: string) => load({ text: `{ "daemon": { ${fields} } }` })
+      const { config } = yield* daemon(
+        `"install": { "directory": "apps", "program": "bin/app", "fetch": { "command": "./fetch.sh" } }`
+      )
+      assert.deepStrictEqual(config.daemon.install, {
+        directory: "/srv/apps",
+        program: "bin/app",
+        fetch: { command: "/srv/./fetch.sh", args: [], within: 600_000 }
+      })
+      assert.deepStrictEqual(config.daemon.update, {
+        enabled: true,
+        first: 300_000,
+        interval: 3_600_000,
+        jitter: 0.1,
+        validateWithin: 10_000
+      })
+      for (const program of ["/bin/app", "../app", "bin/../../app", "C:\\\\app", "bin//app"]) {
+        const { message } = yield* Effect.flip(daemon(`"install": { "program": "${program}" }`))
+        assert.include(message, "daemon.install.program: expected a path inside a version", program)
+      }
+      const { message } = yield* Effect.flip(daemon(`"update": { "interval": "0 s" }`))
+      assert.include(message, "daemon.update.interval: expected a time of at least 1 second")
+    }))
+
   it.effect("paths are seen from the folder of the file", () =>
     Effect.gen(function*() {
       const { config } = yield* load({

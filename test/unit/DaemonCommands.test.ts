@@ -6,9 +6,12 @@ import { CliOutput, Command } from "effect/cli"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
+import type { CommandReport } from "treeline"
+import * as Bootstrap from "../../packages/treeline/src/internal/Bootstrap.ts"
 import * as DaemonCommands from "../../packages/treeline/src/internal/DaemonCommands.ts"
 import * as DaemonVerbs from "../../packages/treeline/src/internal/DaemonVerbs.ts"
 import * as Help from "../../packages/treeline/src/internal/Help.ts"
+import * as Update from "../../packages/treeline/src/internal/Update.ts"
 
 const commands = Command.make("treeline").pipe(
   // Nothing is run here.
@@ -45,7 +48,7 @@ const record: PidRecord.PidRecord = {
 const nobody = Option.none<Daemon.Answer>()
 
 describe("treeline daemon", () => {
-  it.effect.each(["start", "stop", "restart", "status", "version", "run", "install"])(
+  it.effect.each(["start", "stop", "restart", "status", "version", "bootstrap", "update", "run", "install"])(
     "%s --help: examples, exit codes, and no line beyond 80 columns",
     (verb) =>
       Effect.gen(function*() {
@@ -89,6 +92,84 @@ describe("treeline daemon", () => {
       assert.include(DaemonVerbs.renderStatus(found), "/s")
     }
     assert.strictEqual(Daemon.statusOf("/s", { _tag: "Running", record }, nobody).detail, "control does not answer")
+  })
+
+  it("C10: how an update went, for people and as an exit code", () => {
+    const outcome = {
+      status: "updated",
+      from: "a1",
+      current: "b2",
+      version: "1.1.0",
+      restarted: true,
+      pid: 7,
+      detail: ""
+    } as const
+    const said = [
+      [{}, 0, "updated to 1.1.0; the daemon is process 7"],
+      [{ pid: null, restarted: false }, 0, "updated to 1.1.0; no daemon runs"],
+      [{ status: "noUpdate" }, 0, "nothing new: 1.1.0 is current"],
+      [
+        { status: "noUpdate", detail: "version c3 did not hold before" },
+        0,
+        "nothing new: version c3 did not hold before"
+      ],
+      [{ status: "rolledBack", detail: "it did not answer" }, 1, "rolled back to 1.1.0: it did not answer"],
+      [{ status: "busy", detail: "process 9 updates already" }, 75, "nothing was done: process 9 updates already"],
+      [{ status: "disabled" }, 0, "nothing was done: daemon.update.enabled is false"]
+    ] as const
+    for (const [change, code, text] of said) {
+      const update = { ...outcome, ...change }
+      assert.strictEqual(Update.render(update), text)
+      assert.strictEqual(Update.codes[update.status], code)
+    }
+  })
+
+  it("what an updater does, for people", () => {
+    const updater: CommandReport.DaemonStatus["updater"] = {
+      status: "notRunning",
+      pid: null,
+      since: null,
+      version: null,
+      phase: "done",
+      last: null,
+      lastAt: null,
+      detail: ""
+    }
+    assert.deepStrictEqual(DaemonVerbs.renderUpdater(updater), [])
+    assert.deepStrictEqual(DaemonVerbs.renderUpdater({ ...updater, status: "running", pid: 7, phase: "fetching" }), [
+      "updater: process 7, fetching"
+    ])
+    assert.deepStrictEqual(DaemonVerbs.renderUpdater({ ...updater, status: "stale", pid: 7, lastAt: 0, detail: "d" }), [
+      "updater: dead, it was process 7",
+      "  last     failed at 1970-01-01T00:00:00.000Z",
+      "  note     d"
+    ])
+  })
+
+  it("what bootstrap has set up, for people", () => {
+    const report: CommandReport.DaemonBootstrap = {
+      status: "bootstrapped",
+      install: { status: "fetched", folder: "/s/install", current: "a1", version: "1.0.0", program: "/s/app" },
+      daemon: { status: "started", pid: 7, version: "1.0.0", control: null },
+      updater: { status: "started", pid: 8 },
+      folder: "/s",
+      milliseconds: 2100
+    }
+    assert.strictEqual(
+      Bootstrap.render(report),
+      "set up in 2.1 s\n  version  1.0.0, fetched: /s/app\n  daemon   started: process 7\n  updater  started: process 8"
+    )
+    const again = Bootstrap.render({
+      ...report,
+      status: "alreadyBootstrapped",
+      install: { ...report.install, status: "present" },
+      daemon: { ...report.daemon, status: "alreadyRunning" },
+      updater: { status: "disabled", pid: null }
+    })
+    assert.strictEqual(
+      again,
+      "all was set up already\n  version  1.0.0, was there: /s/app\n  daemon   ran already: process 7\n  updater  not wanted"
+    )
   })
 
   it("an outcome for people says who, how long, and what it waited for", () => {

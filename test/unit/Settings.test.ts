@@ -2,7 +2,7 @@
 import { NodeServices } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
 import { ConfigOrigin, ConfigSource, Settings } from "@treeline/core/daemon"
-import { Effect, Layer, Result, Schema } from "effect"
+import { Effect, Exit, Layer, Result, Schema } from "effect"
 import { CliOutput, Command } from "effect/cli"
 import * as fc from "fast-check"
 import { CommandReport } from "treeline"
@@ -152,6 +152,26 @@ describe("settings", () => {
       const large = settingsOf({ a: "x".repeat(70_000) })
       assert.include((yield* Effect.flip(Settings.write(folder, large))).message, "would have more than")
       assert.deepStrictEqual(memory.names, [])
+    }))
+
+  it.effect("peer 114: a death at any step leaves the old settings or the new ones, and the next write succeeds", () =>
+    Effect.gen(function*() {
+      const [old, next] = [settingsOf({ a: "old" }), settingsOf({ a: "new", b: "x".repeat(100) })]
+      const found = new Set<unknown>()
+      for (let steps = 0, died = true; died; steps++) {
+        const memory = new MemoryFolder()
+        yield* Settings.write(memory.asSeen(), old)
+        let left = steps
+        const dying = memory.asSeen(() => left-- > 0 ? Promise.resolve() : Promise.reject(new Error("killed")))
+        died = Exit.isFailure(yield* Effect.exit(Settings.write(dying, next)))
+        const settings = yield* Settings.read(memory.asSeen())
+        assert.include(["old", "new"], settings.get("a"))
+        assert.deepStrictEqual([...settings], [...settings.get("a") === "old" ? old : next])
+        found.add(settings.get("a"))
+        yield* Settings.write(memory.asSeen(), next)
+        assert.deepStrictEqual([...yield* Settings.read(memory.asSeen())], [...next])
+      }
+      assert.deepStrictEqual([...found], ["old", "new"])
     }))
 
   it.effect("C31: a file that is none is named with its place and what to do", () =>

@@ -8,6 +8,8 @@ import * as Daemon from "@treeline/core/daemon/Daemon"
 import { HostEvent, HostStatus, Outcome } from "@treeline/core/daemon/HostStatus"
 import { Entry } from "@treeline/core/daemon/LogLine"
 import { Report } from "@treeline/core/daemon/ReloadReport"
+import * as Updater from "@treeline/core/daemon/Updater"
+import * as UpdateRecord from "@treeline/core/daemon/UpdateRecord"
 import { ProcessInfo } from "@treeline/core/ProcessIdentity"
 import { SupervisorEnd } from "@treeline/core/SupervisorStatus"
 import * as Schema from "effect/Schema"
@@ -148,13 +150,48 @@ export const SettingChange = Schema.Struct({
 })
 export type SettingChange = typeof SettingChange.Type
 
-/** How `treeline daemon start`, `stop` or `restart` went. */
-export const DaemonOutcome = Daemon.Outcome
+/**
+ * How `treeline daemon start`, `stop` or `restart` went. `updater` is the pid of the updater that runs, or that was ended;
+ * null when there is none.
+ */
+export const DaemonOutcome = Schema.Struct({ ...Daemon.Outcome.fields, updater: Schema.NullOr(Schema.Int) })
 export type DaemonOutcome = typeof DaemonOutcome.Type
 
-/** Whether the daemon runs (`treeline daemon status`). */
-export const DaemonStatus = Daemon.Status
+/** Whether the daemon runs, and what its updater does (`treeline daemon status`). */
+export const DaemonStatus = Schema.Struct({ ...Daemon.Status.fields, updater: Updater.Status })
 export type DaemonStatus = typeof DaemonStatus.Type
+
+/** How one update went (`treeline daemon update`). */
+export const DaemonUpdate = UpdateRecord.Outcome
+export type DaemonUpdate = typeof DaemonUpdate.Type
+
+/** What `treeline daemon bootstrap` has set up; what was there already is left as it was. */
+export const DaemonBootstrap = Schema.Struct({
+  status: Schema.Literals(["bootstrapped", "alreadyBootstrapped"]),
+  install: Schema.Struct({
+    status: Schema.Literals(["fetched", "present"]),
+    folder: Schema.String,
+    /** The id of the current version. */
+    current: Schema.String,
+    /** What its program answers to `--version`. */
+    version: Schema.String,
+    program: Schema.String
+  }),
+  daemon: Schema.Struct({
+    status: Schema.Literals(["started", "restarted", "alreadyRunning"]),
+    pid: Schema.NullOr(Schema.Int),
+    version: Schema.NullOr(Schema.String),
+    control: Schema.NullOr(Schema.String)
+  }),
+  /** `disabled`: by `daemon.update.enabled`, or because nothing says how a version is fetched. */
+  updater: Schema.Struct({
+    status: Schema.Literals(["started", "alreadyRunning", "disabled"]),
+    pid: Schema.NullOr(Schema.Int)
+  }),
+  folder: Schema.String,
+  milliseconds: Schema.Int
+})
+export type DaemonBootstrap = typeof DaemonBootstrap.Type
 
 /** The version of the command and that of the daemon, null when none runs (`treeline daemon version`). */
 export const DaemonVersion = Schema.Struct({

@@ -307,6 +307,10 @@ export const load = Effect.fn("ConfigLoad.load")(function*(
     const value = ConfigMerge.at(written.tree, ["daemon", ...at])
     if (typeof value === "string") absolute(["daemon", ...at], value)
   }
+  const fetcher = ["daemon", "install", "fetch", "command"]
+  const command = ConfigMerge.at(written.tree, fetcher)
+  // A name is looked for in PATH; the folder that it runs in is an empty one.
+  if (typeof command === "string" && /[\\/]/.test(command)) absolute(fetcher, command)
   for (const [path, value] of runnable(written.tree)) {
     const env = ConfigMerge.at(value, ["env"])
     for (const [index, name] of textsAt(value, ["envFile"]).entries()) {

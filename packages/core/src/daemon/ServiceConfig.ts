@@ -380,7 +380,10 @@ export const Install = Schema.Struct({
   directory: Text.pipe(optional("The folder of its versions; install in the daemon's folder if left out")),
   program: Text.annotate({ description: "The program that is run as treeline, by its path inside a version" }),
   fetch: Schema.Struct({
-    command: Text.annotate({ description: "A program that fills an empty folder, in which it runs, with a version" }),
+    command: Text.annotate({
+      description:
+        "A program that fills an empty folder, in which it runs, with a version; a path is seen from the configuration's folder"
+    }),
     args: Schema.Array(Schema.String).pipe(or([], "Its arguments, as they are")),
     within: Time.pipe(or("10 minutes", "How long it may take"))
   }).pipe(optional("How a version is fetched; without it there are no updates"))

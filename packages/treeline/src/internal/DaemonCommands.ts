@@ -28,7 +28,8 @@ const grace = time("grace", "From SIGTERM to SIGKILL, at most 5m; 0 kills at onc
 
 const codes = `Exit codes:
   0                     done; also when there was nothing to do
-  1                     it did not get ready, or could not be ended
+  1                     it did not get ready, or could not be ended; a managed
+                        program can't be used, or could not be fetched
   2                     the configuration or the arguments can't be used
   4                     something answers that is not this daemon; left alone
   75                    another command is at work on it for too long`
@@ -128,6 +129,58 @@ Exit codes:
     Command.withExamples([{ command: "treeline daemon run -c /srv/shop/treeline.json", description: "In a unit file" }])
   )
 
+  const update = Command.make(
+    "update",
+    options,
+    (options) =>
+      ended(
+        Effect.flatMap(Effect.promise(() => import("./Update.ts")), ({ update }) => update({ ...options, version }))
+      )
+  ).pipe(
+    Command.withShortDescription("Update the managed install once, now"),
+    Command.withDescription(`Fetches a version by daemon.install.fetch. When its content is new it becomes the
+current one, the daemon is restarted, and when that does not get ready the old
+version comes back. What the updater does each hour, in the foreground.
+
+Exit codes:
+  0                     updated, nothing new, or daemon.update.enabled is false
+  1                     rolled back, or it failed; the daemon is as it was
+                        unless the message says otherwise
+  2                     the configuration or the arguments can't be used
+  4                     a record of the daemon or of updates can't be judged
+  75                    another command or update is at work`),
+    Command.withExamples([{ command: "treeline daemon update --json", description: "From another scheduler" }])
+  )
+
+  const bootstrap = Command.make(
+    "bootstrap",
+    { ...options, readyWithin },
+    (options) =>
+      ended(
+        Effect.flatMap(
+          Effect.promise(() => import("./Bootstrap.ts")),
+          ({ bootstrap }) => bootstrap({ ...options, version })
+        )
+      )
+  ).pipe(
+    Command.withShortDescription("Set up the managed install, the daemon and the updater"),
+    Command.withDescription(`Fetches a first version by daemon.install.fetch when there is none, checks that its
+program answers --version, and starts the daemon and the updater from it. What is
+there already is left as it is, and told; a daemon that runs from elsewhere is
+restarted from the managed install.
+
+${codes}`),
+    Command.withExamples([{ command: "treeline daemon bootstrap", description: "May be repeated" }])
+  )
+
+  // Not in the help: what "start" and "bootstrap" launch (seed C6).
+  const updaterCommand = Command.make(
+    "updater",
+    Flags.configuration,
+    (options) =>
+      ended(Effect.flatMap(Effect.promise(() => import("./UpdaterRun.ts")), ({ run }) => run({ ...options, version })))
+  ).pipe(Command.withDescription("Updates the managed install again and again, until SIGTERM."))
+
   const install = Command.make(
     "install",
     {
@@ -170,7 +223,18 @@ Exit codes:
   return Command.make("daemon").pipe(
     Command.withShortDescription("Run the services in the background"),
     Command.withDescription("Starts, ends and shows the daemon that runs the services of a configuration."),
-    Command.withSubcommands([start, stop, restart, status, versionCommand, run, install]),
+    Command.withSubcommands([
+      start,
+      stop,
+      restart,
+      status,
+      versionCommand,
+      bootstrap,
+      update,
+      run,
+      install,
+      updaterCommand
+    ]),
     Command.withExamples([{ command: "treeline daemon start", description: "And then: treeline status" }])
   )
 }

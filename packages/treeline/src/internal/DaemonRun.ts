@@ -26,6 +26,7 @@ import * as Detached from "./Detached.ts"
 import * as Ending from "./Ending.ts"
 import * as Incoming from "./Incoming.ts"
 import { keepersOf } from "./Keeping.ts"
+import * as ManagedDaemon from "./ManagedDaemon.ts"
 import * as Words from "./Words.ts"
 
 export interface Options {
@@ -40,8 +41,14 @@ const rotation = { maxBytes: 1024 * 1024, keep: 3 }
 /** What a stop waits beyond the time that the services have, so that the daemon itself can end what is late, in ms. */
 const margin = 5000
 
-/** The file that runs, links resolved: a link may lead somewhere else later (seed C22). */
+/**
+ * The file that runs, links resolved: a link may lead somewhere else later (seed C22). A managed one is told which it is,
+ * because it may be a script around this.
+ */
 const program = (): string => {
+  const managed = process.env[ManagedDaemon.programVariable]
+  delete process.env[ManagedDaemon.programVariable]
+  if (managed !== undefined && managed !== "") return managed
   try {
     return fs.realpathSync(process.argv[1] ?? process.execPath)
   } catch {

@@ -1,12 +1,17 @@
 /** The commands of `treeline daemon`. */
 import * as ControlClient from "@treeline/core/daemon/ControlClient"
 import * as Daemon from "@treeline/core/daemon/Daemon"
+import type { Config } from "@treeline/core/daemon/ServiceConfig"
+import * as Updater from "@treeline/core/daemon/Updater"
+import { LaunchError } from "@treeline/core/Errors"
+import type { ProcessIdentity } from "@treeline/core/ProcessIdentity"
 import { ProcessPlatform } from "@treeline/core/ProcessPlatform"
 import * as NodeControl from "@treeline/platform-node/NodeControl"
 import * as NodeStateFolder from "@treeline/platform-node/NodeStateFolder"
 import type * as StateDirectory from "@treeline/platform-node/StateDirectory"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
+import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import * as path from "node:path"
@@ -19,6 +24,7 @@ import * as Detached from "./Detached.ts"
 import * as Ending from "./Ending.ts"
 import { InternalError } from "./Failure.ts"
 import { keepersOf } from "./Keeping.ts"
+import * as ManagedDaemon from "./ManagedDaemon.ts"
 
 /** What all of them take. */
 export interface Options {
@@ -82,13 +88,21 @@ const requestEnd = (control: StateDirectory.ControlAddress, keep: boolean): Effe
     yield* Stream.runDrain(Stream.take(client.shutdown({ keep }), 1))
   })).pipe(Effect.as(true), Effect.timeout(askWithin), Effect.orElseSucceed(() => false))
 
-/** The daemon of a configuration, for the commands that begin and end it. */
-export const daemonOf = (options: DaemonPlace.Options, loaded?: ConfigFile.Loaded) =>
+/**
+ * The daemon of a configuration, for the commands that begin and end it. `config` is what a launch is made with, asked each
+ * time; who launches nothing has none.
+ */
+export const daemonOf = (
+  options: DaemonPlace.Options,
+  loaded?: ConfigFile.Loaded,
+  config: () => Config | undefined = () => loaded?.config
+) =>
   Effect.gen(function*() {
     const { control: configured, directory, file } = yield* DaemonPlace.locate(options, loaded)
     const folder = NodeStateFolder.make(directory)
     const keepers = yield* keepersOf(folder)
     const platform = yield* ProcessPlatform
+    const own = yield* self
     /** Looked up each time: a daemon that is replaced meanwhile may be talked to elsewhere. */
     const at = <A>(use: (control: StateDirectory.ControlAddress) => Effect.Effect<A>) =>
       Effect.provideService(
@@ -98,30 +112,40 @@ export const daemonOf = (options: DaemonPlace.Options, loaded?: ConfigFile.Loade
       )
     const daemon: Daemon.Daemon = {
       folder,
-      self: yield* self,
+      self: own,
       launch: (variables) =>
-        Detached.launch({
-          command: process.execPath,
-          args: [
-            ...process.execArgv,
-            process.argv[1] ?? "",
-            "daemon",
-            "run",
-            "--config",
-            file,
-            ...options.flags.flatMap((flag) => ["--set", flag])
-          ],
-          cwd: path.dirname(file),
-          env: { ...process.env, ...variables },
-          output: path.join(directory, errorsName)
-        }),
+        Effect.gen(function*() {
+          const known = config()
+          const managed = known === undefined
+            ? undefined
+            : yield* Effect.orDie(ManagedDaemon.managedOf(known, directory, own))
+          const program = yield* ManagedDaemon.programOf(managed).pipe(
+            Effect.mapError(({ message }) =>
+              new LaunchError({ command: managed?.program ?? "", reason: "NotFound", detail: message })
+            )
+          )
+          return yield* Detached.launch({
+            command: program.command,
+            args: [
+              ...program.args,
+              "daemon",
+              "run",
+              "--config",
+              file,
+              ...options.flags.flatMap((flag) => ["--set", flag])
+            ],
+            cwd: path.dirname(file),
+            env: { ...process.env, ...variables, [ManagedDaemon.programVariable]: program.file },
+            output: path.join(directory, errorsName)
+          })
+        }).pipe(Effect.provideService(ProcessPlatform, platform)),
       ask: at(ask),
       blocking: at(blocking),
       requestStop: process.platform === "win32" ? at((control) => requestEnd(control, false)) : undefined,
       requestLeave: at((control) => requestEnd(control, true)),
       kept: { list: keepers.kept, end: keepers.end(() => true) }
     }
-    return { daemon, directory, file }
+    return { daemon, directory, file, control: DaemonPlace.controlOf(folder, configured) }
   })
 
 export const seconds = (ms: number): string => `${(ms / 1000).toFixed(1)} s`
@@ -146,9 +170,21 @@ export const render = (outcome: Daemon.Outcome): string => {
   }
 }
 
-const tell = (options: Options, outcome: Daemon.Outcome) =>
+/** What became of the updater, where there is one. */
+const updaterOf = ({ status, updater }: Reports.DaemonOutcome): string =>
+  updater === null
+    ? ""
+    : status === "stopped" || status === "notRunning"
+    ? `; ended its updater, process ${updater}`
+    : `; the updater is process ${updater}`
+
+const tell = (options: Options, outcome: Reports.DaemonOutcome) =>
   Effect.as(
-    print(options.json ? Schema.encodeSync(Schema.fromJsonString(Reports.DaemonOutcome))(outcome) : render(outcome)),
+    print(
+      options.json
+        ? Schema.encodeSync(Schema.fromJsonString(Reports.DaemonOutcome))(outcome)
+        : `${render(outcome)}${updaterOf(outcome)}`
+    ),
     Ending.code(0)
   )
 
@@ -171,26 +207,60 @@ export interface StopOptions extends Options {
   readonly grace: number | undefined
 }
 
+const updaters = Effect.promise(() => import("./UpdaterProcess.ts"))
+
+/** What is wrong with a managed program is told before anything is ended or started. */
+export const preflight = (config: Config, directory: string, own: ProcessIdentity) =>
+  Effect.flatMap(
+    ManagedDaemon.managedOf(config, directory, own),
+    (managed) => managed === undefined ? Effect.undefined : ManagedDaemon.preflight(managed)
+  )
+
 export const start = Effect.fn("treeline daemon start")((options: StartOptions) =>
   onPlatform(Effect.gen(function*() {
     // What is wrong in it is told here, and not by a daemon that does not come up.
-    const { daemon } = yield* daemonOf(options, yield* ConfigFile.load(options))
-    return yield* tell(options, yield* Daemon.start(daemon, options))
+    const loaded = yield* ConfigFile.load(options)
+    const place = yield* daemonOf(options, loaded)
+    const { daemon, directory } = place
+    yield* preflight(loaded.config, directory, daemon.self)
+    const { ensure } = yield* updaters
+    // In one turn: a stop comes before both or after both.
+    const outcome = yield* Daemon.exclusively(daemon, "start", (turn) =>
+      Effect.gen(function*() {
+        const started = yield* turn.start(options)
+        const updater = started.managed ? yield* ensure({ ...place, flags: options.flags }, loaded.config) : undefined
+        return { ...started, updater: updater?.pid ?? null }
+      }))
+    return yield* tell(options, outcome)
   }))
 )
 
 export const stop = Effect.fn("treeline daemon stop")((options: StopOptions) =>
   onPlatform(Effect.gen(function*() {
     const { daemon } = yield* daemonOf(options)
-    return yield* tell(options, yield* Daemon.stop(daemon, { grace: options.grace, onWaiting: sayWaiting(options) }))
+    // First, so that nothing of an update is at work on the daemon; what keeps it is no reason to leave the daemon.
+    const first = yield* Effect.result(Updater.stop(daemon))
+    const outcome = yield* Daemon.exclusively(daemon, "stop", (turn) =>
+      Effect.gen(function*() {
+        // One that was started meanwhile.
+        const second = Result.isSuccess(first) ? yield* Updater.stop(daemon) : undefined
+        const stopped = yield* turn.stop({ grace: options.grace, onWaiting: sayWaiting(options) })
+        return { ...stopped, updater: second?.pid ?? null }
+      }))
+    const ended = yield* Effect.fromResult(first)
+    return yield* tell(options, { ...outcome, updater: outcome.updater ?? ended.pid })
   }))
 )
 
 export const restart = Effect.fn("treeline daemon restart")((options: StartOptions & StopOptions) =>
   onPlatform(Effect.gen(function*() {
-    const { daemon } = yield* daemonOf(options, yield* ConfigFile.load(options))
+    const loaded = yield* ConfigFile.load(options)
+    const { daemon, directory } = yield* daemonOf(options, loaded)
+    yield* preflight(loaded.config, directory, daemon.self)
     const { grace, readyWithin } = options
-    return yield* tell(options, yield* Daemon.restart(daemon, { grace, readyWithin, onWaiting: sayWaiting(options) }))
+    const outcome = yield* Daemon.restart(daemon, { grace, readyWithin, onWaiting: sayWaiting(options) })
+    const updater = yield* Updater.status(daemon)
+    return yield* tell(options, { ...outcome, updater: updater.status === "running" ? updater.pid : null })
   }))
 )
 
@@ -234,12 +304,34 @@ export const renderStatus = (status: Daemon.Status): string => {
   ].join("\n")
 }
 
+/** What an updater does, for people; nothing where none runs and nothing was ever updated. */
+export const renderUpdater = (updater: Updater.Status): ReadonlyArray<string> => {
+  const { detail, last, lastAt, phase, pid, status } = updater
+  if (status === "notRunning" && lastAt === null && detail === "") return []
+  const words: Readonly<Record<Updater.Status["status"], string>> = {
+    running: `process ${pid ?? "unknown"}`,
+    notRunning: "not running",
+    stale: `dead, it was process ${pid ?? "unknown"}`,
+    unreadable: "unknown",
+    unsure: "unknown"
+  }
+  const doing = phase === null || phase === "done" ? "" : `, ${phase}`
+  const ago = lastAt === null ? undefined : `${last?.status ?? "failed"} at ${new Date(lastAt).toISOString()}`
+  return [
+    `updater: ${words[status]}${doing}`,
+    ...ago === undefined ? [] : [`  ${"last".padEnd(9)}${ago}`],
+    ...detail === "" ? [] : [`  ${"note".padEnd(9)}${detail}`]
+  ]
+}
+
 export const status = Effect.fn("treeline daemon status")((options: Options) =>
   onPlatform(Effect.gen(function*() {
     const { daemon } = yield* daemonOf(options)
-    const found = yield* Daemon.status(daemon)
+    const found: Reports.DaemonStatus = { ...yield* Daemon.status(daemon), updater: yield* Updater.status(daemon) }
     yield* print(
-      options.json ? Schema.encodeSync(Schema.fromJsonString(Reports.DaemonStatus))(found) : renderStatus(found)
+      options.json
+        ? Schema.encodeSync(Schema.fromJsonString(Reports.DaemonStatus))(found)
+        : [renderStatus(found), ...renderUpdater(found.updater)].join("\n")
     )
     return Ending.code(statusCodes[found.status])
   }))

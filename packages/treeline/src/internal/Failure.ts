@@ -17,10 +17,14 @@ import {
   KeeperFailed,
   LaunchError,
   ListenError,
+  ManagedInstallError,
+  ManagedProgramUnusable,
+  NotReplaced,
   NotRunning,
   OperationBusy,
   Overtaken,
   PoolClosed,
+  RollbackFailed,
   StartAbandoned,
   StartTimedOut,
   StateFolderError,
@@ -29,6 +33,9 @@ import {
   Unkillable,
   Unmanaged,
   UnsavedState,
+  UpdateFetchFailed,
+  UpdateRecordInvalid,
+  UpdaterNotStopped,
   VersionMismatch
 } from "@treeline/core/Errors"
 import * as Schema from "effect/Schema"
@@ -104,6 +111,16 @@ export class SettingNotApplied extends Schema.TaggedError<SettingNotApplied>()("
   }
 }
 
+/** The updater was launched and did not get to work: `detail` says why. The daemon is not concerned. */
+export class UpdaterNotStarted extends Schema.TaggedError<UpdaterNotStarted>()("UpdaterNotStarted", {
+  pid: Schema.Int,
+  detail: Schema.String
+}) {
+  override get message(): string {
+    return `the updater, process ${this.pid}, was not ready: ${this.detail}`
+  }
+}
+
 /** The command line can't be used. Nothing was started. */
 export class UsageError extends Schema.TaggedError<UsageError>()("UsageError", {
   problem: Schema.String
@@ -152,6 +169,14 @@ export const FailureReason = Schema.Union([
   Unkillable,
   DaemonNotReady,
   DaemonNotStopped,
+  ManagedInstallError,
+  ManagedProgramUnusable,
+  NotReplaced,
+  RollbackFailed,
+  UpdateRecordInvalid,
+  UpdaterNotStarted,
+  UpdaterNotStopped,
+  UpdateFetchFailed,
   Unmanaged,
   OperationBusy,
   ClaimUndecided,
@@ -194,6 +219,12 @@ export const exitCodeOf = (error: FailureReason): number => {
     case "Unkillable":
     case "DaemonNotReady":
     case "DaemonNotStopped":
+    case "ManagedProgramUnusable":
+    case "UpdateFetchFailed":
+    case "UpdaterNotStarted":
+    case "UpdaterNotStopped":
+    case "RollbackFailed":
+    case "NotReplaced":
     case "StartAbandoned":
     case "KeeperFailed":
       return 1
@@ -208,6 +239,7 @@ export const exitCodeOf = (error: FailureReason): number => {
     case "AlreadyRunning":
     case "Unmanaged":
     case "ClaimUndecided":
+    case "UpdateRecordInvalid":
       return 4
     case "ControlUnavailable":
       return error.reason === "NotRunning" ? 3 : 5
@@ -219,6 +251,7 @@ export const exitCodeOf = (error: FailureReason): number => {
     case "DetachUnavailable":
     case "ListenError":
     case "ClaimLost":
+    case "ManagedInstallError":
     case "StateFolderError":
     case "InternalError":
       return 125

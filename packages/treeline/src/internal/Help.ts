@@ -32,7 +32,10 @@ export const render = (doc: HelpDoc, colors: boolean): string => {
       "Commands",
       Text.rows(
         (doc.subcommands ?? []).flatMap(({ commands }) =>
-          commands.map(({ description, name, shortDescription }) => [name, shortDescription ?? description] as const)
+          // One without a line is for treeline itself.
+          commands.flatMap(({ name, shortDescription }) =>
+            shortDescription === undefined ? [] : [[name, shortDescription] as const]
+          )
         )
       )
     ),

@@ -14,3 +14,17 @@ export const signals = (names: ReadonlyArray<NodeJS.Signals>): Effect.Effect<Que
     for (const name of names) process.on(name, () => void Queue.offerUnsafe(queue, name))
     return queue
   })
+
+/** How something ended: by itself, or because a signal asked for it. */
+export type Outcome<A> = { readonly _tag: "Done"; readonly value: A } | {
+  readonly _tag: "Asked"
+  readonly signal: NodeJS.Signals
+}
+
+/** Runs something until it is done or a signal asks for its end; then it is interrupted, and what it ends with is awaited. */
+export const untilAsked = <A, E, R>(body: Effect.Effect<A, E, R>): Effect.Effect<Outcome<A>, E, R> =>
+  Effect.flatMap(signals(["SIGHUP", "SIGINT", "SIGTERM"]), (incoming) =>
+    Effect.raceFirst(
+      Effect.map(body, (value): Outcome<A> => ({ _tag: "Done", value })),
+      Effect.map(Queue.take(incoming), (signal): Outcome<A> => ({ _tag: "Asked", signal }))
+    ))

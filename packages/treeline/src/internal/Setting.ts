@@ -4,8 +4,12 @@ import * as ConfigOrigin from "@treeline/core/daemon/ConfigOrigin"
 import * as ConfigPath from "@treeline/core/daemon/ConfigPath"
 import * as ConfigSource from "@treeline/core/daemon/ConfigSource"
 import * as Daemon from "@treeline/core/daemon/Daemon"
+import * as PidRecord from "@treeline/core/daemon/PidRecord"
+import type { Config } from "@treeline/core/daemon/ServiceConfig"
 import * as Settings from "@treeline/core/daemon/Settings"
+import * as Updater from "@treeline/core/daemon/Updater"
 import type { InvalidConfig } from "@treeline/core/Errors"
+import { ProcessPlatform } from "@treeline/core/ProcessPlatform"
 import * as NodeStateFolder from "@treeline/platform-node/NodeStateFolder"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
@@ -16,9 +20,10 @@ import * as Reports from "../CommandReport.ts"
 import * as ConfigFile from "../ConfigFile.ts"
 import * as Connection from "./Connection.ts"
 import * as DaemonPlace from "./DaemonPlace.ts"
-import { daemonOf, onPlatform, print, sayWaiting, seconds } from "./DaemonVerbs.ts"
+import { daemonOf, onPlatform, preflight, print, sayWaiting, seconds } from "./DaemonVerbs.ts"
 import * as Ending from "./Ending.ts"
 import { OperationFailed, SettingNotApplied, UsageError } from "./Failure.ts"
+import * as UpdaterProcess from "./UpdaterProcess.ts"
 
 export interface Options {
   readonly file: string | undefined
@@ -191,8 +196,13 @@ const overriding = (path: ConfigPath.Path, explained: ConfigFile.Loaded["explain
 const change = (options: Options, asked: Change) =>
   Effect.gen(function*() {
     const startedAt = performance.now()
-    const { daemon, file } = yield* daemonOf({ file: options.file, flags: [] })
+    /** What a launch is made with: that of the settings that hold then. */
+    let launched: Config | undefined = undefined
+    const daemonPlace = yield* daemonOf({ file: options.file, flags: [] }, undefined, () => launched)
+    const place = { ...daemonPlace, flags: [] }
+    const { daemon, directory, file } = place
     const { folder } = daemon
+    const platform = yield* ProcessPlatform
     const answerWith = (status: Reports.SettingChange["status"], applied: Applied, overriddenBy: string | null) =>
       answer(options, {
         status,
@@ -226,39 +236,65 @@ const change = (options: Options, asked: Change) =>
           new SettingNotApplied({ key: asked.key, problem: error.message, restored })
 
         const touched = touchedBy(asked.path)
+        const { config } = loaded.success
+        const record = yield* PidRecord.read({ folder, platform })
+        const runs = record._tag === "Running" || record._tag === "Starting"
+        const former = yield* Effect.option(ConfigFile.load({ file, settings: before }))
+        const formerConfig = Option.getOrUndefined(former)?.config
+
+        /** Ends the updater and starts the one that the settings want now; its pid. */
+        const restartUpdater = (config: Config | undefined) =>
+          Effect.gen(function*() {
+            yield* Updater.stop(daemon)
+            return config === undefined ? null : (yield* UpdaterProcess.ensure(place, config)).pid
+          })
+        /** With the settings of before; false when not all is as it was. */
+        const restore = (again: Effect.Effect<unknown, unknown, ProcessPlatform>) =>
+          Effect.gen(function*() {
+            yield* Settings.write(folder, before)
+            launched = formerConfig
+            return Result.isSuccess(yield* Effect.result(again))
+          })
+
+        if (touched.daemon && !runs) {
+          yield* Settings.write(folder, after)
+          // Services that run all the same are no daemon's: whoever runs them has to be started anew.
+          const isRun = Option.isSome(yield* daemon.ask)
+          const needsRestart = isRun ? [String(asked.path[0])] : []
+          return yield* answerWith(status, { ...nothing, running: isRun, needsRestart }, overriddenBy)
+        }
         if (touched.daemon) {
+          yield* preflight(config, directory, daemon.self)
+          if (touched.updater) yield* Updater.stop(daemon)
           // Saved only when the old one has ended: a stop that fails leaves all as it is.
-          const stopped = yield* turn.stop({ onWaiting: sayWaiting(options), leave: true }).pipe(
-            Effect.map(({ status }) => status === "stopped" ? "stopped" as const : "notRunning" as const),
-            Effect.catchTag("Unmanaged", () => Effect.succeed("unmanaged" as const))
-          )
-          if (stopped !== "stopped") {
+          yield* turn.stop({ onWaiting: sayWaiting(options), leave: true })
+          launched = config
+          const started = yield* Effect.result(Effect.gen(function*() {
             yield* Settings.write(folder, after)
-            const running = stopped === "unmanaged"
-            return yield* answerWith(
-              status,
-              { ...nothing, running, needsRestart: running ? [String(asked.path[0])] : [] },
-              overriddenBy
-            )
-          }
-          const started = yield* Effect.result(Effect.andThen(Settings.write(folder, after), turn.start()))
+            const { pid } = yield* turn.start()
+            return { pid, updater: touched.updater ? yield* restartUpdater(config) : null }
+          }))
           if (Result.isSuccess(started)) {
-            return yield* answerWith(
-              status,
-              { ...nothing, running: true, daemon: started.success.pid },
-              overriddenBy
-            )
+            const { pid, updater } = started.success
+            return yield* answerWith(status, { ...nothing, running: true, daemon: pid, updater }, overriddenBy)
           }
-          yield* Settings.write(folder, before)
-          const restored = Result.isSuccess(yield* Effect.result(turn.start()))
-          return yield* failed(started.failure, restored)
+          const again = Effect.gen(function*() {
+            yield* turn.start()
+            if (touched.updater) yield* restartUpdater(formerConfig)
+          })
+          return yield* failed(started.failure, yield* restore(again))
         }
         yield* Settings.write(folder, after)
+        if (touched.updater) {
+          const restarted = yield* Effect.result(restartUpdater(runs ? config : undefined))
+          if (Result.isSuccess(restarted)) {
+            return yield* answerWith(status, { ...nothing, running: runs, updater: restarted.success }, overriddenBy)
+          }
+          return yield* failed(restarted.failure, yield* restore(restartUpdater(runs ? formerConfig : undefined)))
+        }
         const applied = yield* Effect.result(reload(file))
         if (Result.isSuccess(applied)) return yield* answerWith(status, applied.success, overriddenBy)
-        yield* Settings.write(folder, before)
-        const restored = Result.isSuccess(yield* Effect.result(reload(file)))
-        return yield* failed(applied.failure, restored)
+        return yield* failed(applied.failure, yield* restore(reload(file)))
       })
     return yield* Daemon.exclusively(daemon, "set", withTurn)
   })
