@@ -154,7 +154,7 @@ export const run = (place: Place, ...argv: ReadonlyArray<string>): Effect.Effect
   Effect.scoped(Effect.flatMap(start(place, argv), ({ ended }) => ended))
 
 /** A command with `--json`: its one object. */
-const asked = <S extends Schema.Codec<unknown, unknown>>(schema: S) =>
+export const asked = <S extends Schema.Codec<unknown, unknown>>(schema: S) =>
 (
   place: Place,
   argv: ReadonlyArray<string>,
