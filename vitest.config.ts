@@ -37,7 +37,12 @@ const long = [
   "real Logs",
   "portable LinuxExtra",
   "portable Child",
-  "real WindowsLane"
+  "real WindowsLane",
+  "windows Daemon",
+  "windows Trees",
+  "windows HostDeath",
+  "windows Launch",
+  "windows Settings"
 ]
 
 class LongestFirst extends BaseSequencer {

@@ -187,6 +187,34 @@ layer(WindowsPlatform.layer, { excludeTestServices: true })("launch", (it) => {
       assert.strictEqual((yield* platform.containment).level, "sealed")
     }))
 
+  it.effect("a launch that Wine lost before it began is tried again, three times at most; any other is not", () =>
+    Effect.gen(function*() {
+      const kernel = Kernel32.load()
+      if (kernel instanceof Error) return assert.fail(kernel.message)
+      /** The launch fails so often with this error. */
+      const failing = (times: number, code: number) => {
+        let calls = 0
+        const changed: Kernel32.Kernel32 = {
+          ...kernel,
+          CreateProcessW: (...all) => calls++ < times ? 0 : kernel.CreateProcessW(...all),
+          lastError: () => code
+        }
+        return Effect.map(
+          JobEngine.make(() => assert.fail("there are jobs"), changed),
+          (engine) => ({ platform: ProcessPlatform.make(engine), calls: () => calls })
+        )
+      }
+      const twice = yield* failing(2, 1359)
+      const tree = yield* twice.platform.launch(windowsPrograms.exit(3))
+      assert.deepStrictEqual([yield* tree.exited, twice.calls()], [ExitStatus.exited(3), 3])
+      for (const [times, code, calls] of [[3, 1359, 3], [1, 8, 1]] as const) {
+        const refused = yield* failing(times, code)
+        const error = yield* Effect.flip(refused.platform.launch(windowsPrograms.exit(0)))
+        assert.include(error.message, `error ${code}`)
+        assert.strictEqual(refused.calls(), calls)
+      }
+    }))
+
   it.effect("a child inherits its descriptors and nothing else of the host; control: with child_process it does", () =>
     Effect.gen(function*() {
       const platform = yield* ProcessPlatform.ProcessPlatform

@@ -52,6 +52,13 @@ export class LaunchFailed {
 
 const attributeCount = 2
 
+/**
+ * How often a launch is tried of which the system says ERROR_INTERNAL_ERROR. Wine does when the new process ended before
+ * its first instruction (NtCreateUserProcess: its server was told nothing of it), as where fork(2) or the loader fails on
+ * a machine under heavy load. Nothing was started then, and nothing of the program has run. Windows has no such case.
+ */
+const attempts = 3
+
 /** Starts programs; one for each host. */
 export class Launcher {
   readonly ends: Pipes.Ends
@@ -143,23 +150,28 @@ export class Launcher {
       const directory = program.cwd === undefined ? null : Structs.utf16(program.cwd)
       // Only for the length of the call, so that no other child of this thread gets them.
       for (const { handle } of ends) kernel.SetHandleInformation(handle, Kernel32.HANDLE_FLAG_INHERIT, 1)
-      const created = kernel.CreateProcessW(
-        file,
-        commandLine,
-        null,
-        null,
-        1,
-        Kernel32.EXTENDED_STARTUPINFO_PRESENT | Kernel32.CREATE_UNICODE_ENVIRONMENT | consoleFlags[program.console] |
-          (program.suspended === true ? Kernel32.CREATE_SUSPENDED : 0) |
-          (program.breaksAway === true ? Kernel32.CREATE_BREAKAWAY_FROM_JOB : 0),
-        program.environment,
-        directory,
-        startup,
-        information
-      )
-      const code = created === 0 ? kernel.lastError() : 0
+      const flags = Kernel32.EXTENDED_STARTUPINFO_PRESENT | Kernel32.CREATE_UNICODE_ENVIRONMENT |
+        consoleFlags[program.console] |
+        (program.suspended === true ? Kernel32.CREATE_SUSPENDED : 0) |
+        (program.breaksAway === true ? Kernel32.CREATE_BREAKAWAY_FROM_JOB : 0)
+      let code: number = Kernel32.ERROR_INTERNAL_ERROR
+      for (let attempt = 0; attempt < attempts && code === Kernel32.ERROR_INTERNAL_ERROR; attempt++) {
+        const created = kernel.CreateProcessW(
+          file,
+          commandLine,
+          null,
+          null,
+          1,
+          flags,
+          program.environment,
+          directory,
+          startup,
+          information
+        )
+        code = created === 0 ? kernel.lastError() : 0
+      }
       for (const { handle } of ends) kernel.SetHandleInformation(handle, Kernel32.HANDLE_FLAG_INHERIT, 0)
-      if (created === 0) return new LaunchFailed(code)
+      if (code !== 0) return new LaunchFailed(code)
       const { pid, process, thread } = Structs.processInformation(information)
       kernel.CloseHandle(thread)
       return { pid, process }
