@@ -12,6 +12,7 @@ export const bundleHosts = async (folder) => {
     cwd: root,
     input: {
       "bin/windowsHost": "test/fixtures/windowsHost.ts",
+      "bin/windowsManaged": "test/fixtures/windowsManaged.ts",
       "bin/treeline": "packages/treeline/src/bin.ts",
       // Where the library looks for it from a file in a folder of its own.
       consoleHelper: "packages/platform-windows/src/consoleHelper.ts"
