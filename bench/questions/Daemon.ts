@@ -44,15 +44,15 @@ const alone: Contender = {
   stop: undefined
 }
 
-const treelineDaemon: Contender = {
-  name: "treeline daemon",
+const treelineDaemon = (name: string, more: object = {}): Contender => ({
+  name,
   prepare: (place) => {
-    const services = { web: { command: "perl", args: [service, String(place.port)] } }
+    const services = { web: { command: "perl", args: [service, String(place.port)], ...more } }
     fs.writeFileSync(file(place, "treeline.json"), JSON.stringify({ services }))
   },
   start: (place) => [process.execPath, treeline, "daemon", "start", "--config", file(place, "treeline.json")],
   stop: (place) => [process.execPath, treeline, "daemon", "stop", "--config", file(place, "treeline.json")]
-}
+})
 
 const pm2 = (program: string): Contender => ({
   name: "pm2",
@@ -216,7 +216,8 @@ export const daemon: Question = {
         return program === undefined || control === undefined ? [] : [supervisord(program, control)]
       })
     ]
-    const contenders = [treelineDaemon, ...others, alone]
+    const kept = treelineDaemon("the same, the service kept", { whenDaemonEnds: "keep" })
+    const contenders = [treelineDaemon("treeline daemon"), kept, ...others, alone]
     for (const name of ["pm2", "supervisord"]) {
       if (!others.some((other) => other.name === name)) progress(`daemon: ${name} is left out: not installed`)
     }
