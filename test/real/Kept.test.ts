@@ -406,6 +406,12 @@ describe.concurrent("a kept service", () => {
         killIfAlive(daemonOf(scratch))
         const found = yield* status(scratch)
         assert.deepStrictEqual([found.status, found.kept.map(({ pid }) => pid)], ["stale", [web.pid]])
+        const nothing = yield* Command.run(["status"], { scratch, sparesOthers: true })
+        assert.deepStrictEqual(
+          [nothing.code, nothing.stderr.includes("web went on without it")],
+          [3, true],
+          nothing.stderr
+        )
         const stopped = yield* run(scratch, "stop")
         assert.deepStrictEqual([stopped.status, stopped.ended], ["notRunning", ["web"]])
         assert.isFalse(isAlive(web))

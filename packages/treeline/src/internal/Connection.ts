@@ -2,6 +2,7 @@
 import * as ControlClient from "@treeline/core/daemon/ControlClient"
 import { UnknownChild, UnknownPool } from "@treeline/core/Errors"
 import * as NodeControl from "@treeline/platform-node/NodeControl"
+import * as NodeStateFolder from "@treeline/platform-node/NodeStateFolder"
 import * as StateDirectory from "@treeline/platform-node/StateDirectory"
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
@@ -34,12 +35,27 @@ type Daemon = NonNullable<StateDirectory.Options["daemon"]>
 
 /** The place of a configuration, and whether another one comes to the same: by a path, also where that leads to a port. */
 const placeOf = (file: string, daemon: Daemon) =>
-  Effect.map(StateDirectory.locate({ file, daemon }), ({ control }) => ({
+  Effect.map(StateDirectory.locate({ file, daemon }), ({ control, directory }) => ({
     control,
+    directory,
     path: control._tag === "Socket" ? control.path : control.file
   }))
 
-const attempt = (file: string, control: StateDirectory.ControlAddress) =>
+/** The services that go on in a state folder without a daemon. What is needed to judge them is loaded where there may be any. */
+const keptIn = (directory: string): Effect.Effect<ReadonlyArray<string>> =>
+  Effect.gen(function*() {
+    const folder = NodeStateFolder.make(directory)
+    if (!(yield* folder.list(".")).some((name) => /^keep-[^.]*$/.test(name))) return []
+    const [{ keepersOf }, Treeline] = yield* Effect.promise(() =>
+      Promise.all([import("./Keeping.ts"), import("../Treeline.ts")])
+    )
+    const kept = yield* Effect.flatMap(keepersOf(folder), (keepers) => keepers.kept).pipe(
+      Effect.provide(Treeline.layerWith({ sweepOrphaned: false }))
+    )
+    return kept.map(({ service }) => service)
+  }).pipe(Effect.orElseSucceed(() => []))
+
+const attempt = (file: string, { control, directory }: Effect.Success<ReturnType<typeof placeOf>>) =>
   Effect.gen(function*() {
     const options = yield* NodeControl.reach(control)
     const client = yield* ControlClient.make(options)
@@ -56,7 +72,7 @@ const attempt = (file: string, control: StateDirectory.ControlAddress) =>
     )
     const connection: Connection = { client, file, awaitGone }
     return connection
-  }).pipe(Effect.catchIf(isAbsent, () => new NothingRuns({ file })))
+  }).pipe(Effect.catchIf(isAbsent, () => Effect.flatMap(keptIn(directory), (kept) => new NothingRuns({ file, kept }))))
 
 /**
  * Connects to who serves this configuration, and to nobody else. First where control is unless the configuration says
@@ -68,14 +84,14 @@ export const open = (options: Options) =>
     const file = yield* ConfigPlace.locate(options)
     const asked = options.flags.length === 0 && !hasVariables()
     const usual = asked ? yield* placeOf(file, {}) : undefined
-    const found = usual === undefined ? undefined : yield* Effect.result(attempt(file, usual.control))
+    const found = usual === undefined ? undefined : yield* Effect.result(attempt(file, usual))
     if (found !== undefined && Result.isSuccess(found)) return found.success
     if (found !== undefined && !mayBeElsewhere(found.failure)) return yield* Effect.fail(found.failure)
     const ConfigFile = yield* Effect.promise(() => import("../ConfigFile.ts"))
     const { config } = yield* ConfigFile.load({ ...options, file })
     const own = yield* placeOf(file, config.daemon)
     if (found !== undefined && own.path === usual?.path) return yield* Effect.fail(found.failure)
-    return yield* attempt(file, own.control)
+    return yield* attempt(file, own)
   })
 
 type Refusal = { readonly _tag: string; readonly reason?: unknown }

@@ -58,11 +58,17 @@ export class UnknownName extends Schema.TaggedError<UnknownName>()("UnknownName"
   }
 }
 
-/** Nothing runs for this configuration. */
+/** Nothing runs for this configuration, but for the services `kept` that a daemon has left that died. */
 export class NothingRuns extends Schema.TaggedError<NothingRuns>()("NothingRuns", {
-  file: Schema.String
+  file: Schema.String,
+  kept: Schema.Array(Schema.String)
 }) {
   override get message(): string {
+    if (this.kept.length > 0) {
+      return `no daemon runs here, and ${
+        this.kept.join(", ")
+      } went on without it: "treeline daemon start" finds it again, "treeline daemon stop" ends it`
+    }
     return `nothing runs here: "treeline up" runs what ${this.file} says`
   }
 }
