@@ -152,18 +152,17 @@ describe("treeline daemon", () => {
     (scratch) =>
       Effect.gen(function*() {
         const services = { web: Up.role(scratch, "plain") }
-        for (const daemon of [{ port: yield* freePort }, { socket: "elsewhere/control.sock" }]) {
-          Up.configure(scratch, { daemon, services })
-          const first = yield* changed(scratch, "start")
-          const again = yield* changed(scratch, "start")
-          assert.deepStrictEqual([again.status, again.pid], ["alreadyRunning", first.pid])
-          fs.writeFileSync(scratch.file("treeline.json"), "{ not a configuration")
-          const status = yield* statusOf(scratch, 0)
-          assert.deepStrictEqual([status.status, status.pid, status.answers], ["running", first.pid, true])
-          const stopped = yield* changed(scratch, "stop")
-          assert.deepStrictEqual([stopped.status, stopped.pid, stopped.forced], ["stopped", first.pid, false])
-          yield* scratch.awaitNoneLiving(0)
-        }
+        // At a port: see the token's test.
+        Up.configure(scratch, { daemon: { socket: "elsewhere/control.sock" }, services })
+        const first = yield* changed(scratch, "start")
+        const again = yield* changed(scratch, "start")
+        assert.deepStrictEqual([again.status, again.pid], ["alreadyRunning", first.pid])
+        fs.writeFileSync(scratch.file("treeline.json"), "{ not a configuration")
+        const status = yield* statusOf(scratch, 0)
+        assert.deepStrictEqual([status.status, status.pid, status.answers], ["running", first.pid, true])
+        const stopped = yield* changed(scratch, "stop")
+        assert.deepStrictEqual([stopped.status, stopped.pid, stopped.forced], ["stopped", first.pid, false])
+        yield* scratch.awaitNoneLiving(0)
       })
   )
 
