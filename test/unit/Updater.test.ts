@@ -302,7 +302,7 @@ describe("a pass", () => {
       assert.strictEqual(world.fetches, 0)
       const status = yield* provide(Updater.status(daemon))
       assert.match(status.detail, /Remove it/)
-      assert.strictEqual((yield* Effect.flip(provide(Updater.stop(daemon))))._tag, "UpdateRecordInvalid")
+      assert.strictEqual((yield* provide(Updater.stop(daemon))).status, "notRunning")
     }))
 
   it.effect("one that is given up while it fetches leaves a record that says so", () =>

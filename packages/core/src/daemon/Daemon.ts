@@ -6,14 +6,14 @@
  * daemon, a second stop finds none. What is not the daemon of the state folder is never touched.
  */
 import * as Deferred from "effect/Deferred"
-import * as Duration from "effect/Duration"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import {
-  ClaimUndecided,
+  type ClaimUndecided,
   DaemonNotReady,
   DaemonNotStopped,
   type DetachUnavailable,
@@ -25,10 +25,10 @@ import {
   Unmanaged
 } from "../Errors.ts"
 import type { ExitStatus } from "../ExitStatus.ts"
-import * as Leftovers from "../internal/Leftovers.ts"
+import * as EndProcess from "../internal/EndProcess.ts"
 import * as Tail from "../internal/Tail.ts"
-import { millis, monotonic } from "../internal/Time.ts"
-import type { ProcessIdentity } from "../ProcessIdentity.ts"
+import { millis } from "../internal/Time.ts"
+import type { ProcessIdentity, ProcessInfo } from "../ProcessIdentity.ts"
 import { ProcessPlatform } from "../ProcessPlatform.ts"
 import { Kept } from "./Kept.ts"
 import * as OperationLock from "./OperationLock.ts"
@@ -140,12 +140,6 @@ export interface StopOptions {
   readonly onWaiting?: ((blocking: ReadonlyArray<string>) => Effect.Effect<void>) | undefined
 }
 
-/** A look again, in ms: what a command takes longer than it has to, at the most. */
-const poll = 20
-
-/** How long a killed process may take to be gone, and then what it had started, in ms. */
-const killWithin = 10_000
-
 /** The longest grace, in ms. */
 const longestGrace = 300_000
 
@@ -165,61 +159,19 @@ export const grace = (input: Duration.Input): Effect.Effect<number, InvalidSpec>
       ? Effect.succeed(ms)
       : Effect.fail(new InvalidSpec({ field: "grace", problem: "must be at most 300 seconds" })))
 
-const undecided = (state: PidRecord.State & { readonly _tag: "Unreadable" | "Unsure" }): ClaimUndecided =>
-  new ClaimUndecided({
-    path: state.path,
-    pid: state._tag === "Unsure" ? state.pid : null,
-    reason: state._tag,
-    detail: state.detail
-  })
-
-/** Time that passes for real processes. */
-const makeTimer = Effect.gen(function*() {
-  const platform = yield* ProcessPlatform
-  const clock = yield* platform.clock
-  const began = monotonic(clock)
-  return {
-    elapsed: () => monotonic(clock) - began,
-    pause: (ms: number) => clock.sleep(Duration.millis(ms))
-  }
-})
-
-/** Waits until a process is gone; false when it still lives after `within` ms. */
-const awaitGone = (
-  identity: ProcessIdentity,
-  within: number,
-  each: (elapsed: number) => Effect.Effect<void> = () => Effect.void
-): Effect.Effect<boolean, never, ProcessPlatform> =>
-  Effect.gen(function*() {
-    const platform = yield* ProcessPlatform
-    const timer = yield* makeTimer
-    while ((yield* platform.standing(identity)) !== "Gone") {
-      const left = within - timer.elapsed()
-      if (left <= 0) return false
-      yield* each(timer.elapsed())
-      yield* timer.pause(Math.min(poll, left))
-    }
-    return true
-  })
-
 interface Ended {
   readonly forced: boolean
   readonly blocking: ReadonlyArray<string>
 }
 
-/** Waits for the end of what one that died had started: a killed daemon's guardian needs a moment for it (peer case 49). */
-const awaitLeftovers = (identity: ProcessIdentity): Effect.Effect<void, DaemonNotStopped, ProcessPlatform> =>
-  Effect.gen(function*() {
-    const left = yield* Leftovers.awaitGone(yield* ProcessPlatform, identity, killWithin)
-    if (left.length === 0) return
-    const blocking = left.map(({ command, pid }) => `${command} (pid ${pid})`)
-    return yield* new DaemonNotStopped({ pid: identity.pid, reason: "Survived", blocking })
+const survived = (pid: number, survivors: ReadonlyArray<ProcessInfo>): DaemonNotStopped =>
+  new DaemonNotStopped({
+    pid,
+    reason: "Survived",
+    blocking: survivors.map(({ command, pid }) => `${command} (pid ${pid})`)
   })
 
-/**
- * TERM, the grace, KILL; each signal only after the identity was compared. Where nothing could ask it to end in order (on
- * Windows there is no such signal) it is killed at once. Done when nothing is left of what it had started, either.
- */
+/** An end as `EndProcess` has it, and what it waited for, which is asked once a second. */
 const end = (
   identity: ProcessIdentity,
   within: number,
@@ -227,33 +179,27 @@ const end = (
   onWaiting: StopOptions["onWaiting"]
 ): Effect.Effect<Ended, DaemonNotStopped, ProcessPlatform> =>
   Effect.gen(function*() {
-    const platform = yield* ProcessPlatform
     let blocking: ReadonlyArray<string> = []
-    const asked = within > 0 &&
-      ((daemon.requestStop !== undefined && (yield* daemon.requestStop)) ||
-        (yield* platform.signalProcess(identity, "SIGTERM")) !== "Denied")
-    if (asked) {
-      let asksAt = 1000
-      const gone = yield* awaitGone(identity, within, (elapsed) =>
-        Effect.gen(function*() {
-          if (elapsed < asksAt || daemon.blocking === undefined) return
-          asksAt = elapsed + 1000
-          blocking = yield* daemon.blocking
-          if (onWaiting !== undefined) yield* onWaiting(blocking)
-        }))
-      if (gone) {
-        yield* awaitLeftovers(identity)
-        return { forced: false, blocking }
-      }
+    let asksAt = 1000
+    const each = (elapsed: number) =>
+      Effect.gen(function*() {
+        if (elapsed < asksAt || daemon.blocking === undefined) return
+        asksAt = elapsed + 1000
+        blocking = yield* daemon.blocking
+        if (onWaiting !== undefined) yield* onWaiting(blocking)
+      })
+    const { requestStop } = daemon
+    const { how, survivors } = yield* EndProcess.end(identity, { within, requestStop, each })
+    switch (how) {
+      case "Ended":
+      case "Killed":
+        return { forced: how === "Killed", blocking }
+      case "Survived":
+        return yield* survived(identity.pid, survivors)
+      case "Denied":
+      case "TimedOut":
+        return yield* new DaemonNotStopped({ pid: identity.pid, reason: how, blocking })
     }
-    if ((yield* platform.signalProcess(identity, "SIGKILL")) === "Denied") {
-      return yield* new DaemonNotStopped({ pid: identity.pid, reason: "Denied", blocking })
-    }
-    if (yield* awaitGone(identity, killWithin)) {
-      yield* awaitLeftovers(identity)
-      return { forced: true, blocking }
-    }
-    return yield* new DaemonNotStopped({ pid: identity.pid, reason: "TimedOut", blocking })
   })
 
 const place = (daemon: Daemon): Effect.Effect<PidRecord.Place, never, ProcessPlatform> =>
@@ -291,7 +237,7 @@ const awaitReady = (
   launched: Launched | undefined
 ): Effect.Effect<PidRecord.PidRecord, ClaimUndecided | DaemonNotReady | StateFolderError, ProcessPlatform> =>
   Effect.gen(function*() {
-    const timer = yield* makeTimer
+    const timer = yield* EndProcess.makeTimer
     const ended = Deferred.makeUnsafe<ExitStatus>()
     if (launched !== undefined) {
       yield* Effect.forkScoped(Effect.flatMap(launched.ended, (status) => Deferred.succeed(ended, status)))
@@ -315,7 +261,7 @@ const awaitReady = (
           break
         case "Unreadable":
         case "Unsure":
-          return yield* undecided(state)
+          return yield* PidRecord.undecided(state)
         case "Missing":
         case "Stale":
           if (launched === undefined || status) {
@@ -333,7 +279,7 @@ const awaitReady = (
         const errorTail = launched === undefined ? "" : yield* tailOf(launched)
         return yield* new DaemonNotReady({ reason: "TimedOut", pid, within, status: null, errorTail })
       }
-      yield* timer.pause(Math.min(poll, left))
+      yield* timer.pause(Math.min(EndProcess.poll, left))
     }
   }).pipe(Effect.scoped)
 
@@ -388,7 +334,7 @@ const startLocked = (
       }
       case "Unreadable":
       case "Unsure":
-        return yield* undecided(state)
+        return yield* PidRecord.undecided(state)
       case "Missing":
       case "Stale": {
         const answer = yield* daemon.ask
@@ -416,14 +362,18 @@ const stopLocked = (
     let stopped: Outcome | undefined = undefined
     for (let round = 0;; round++) {
       const state = yield* PidRecord.read(at)
-      if (state._tag === "Unreadable" || state._tag === "Unsure") return yield* undecided(state)
+      if (state._tag === "Unreadable" || state._tag === "Unsure") return yield* PidRecord.undecided(state)
       if (state._tag === "Missing") break
       if (round >= rounds) {
         const pid = state.record?.identity.pid ?? 0
         return yield* new DaemonNotStopped({ pid, reason: "Replaced", blocking: [] })
       }
       if (state._tag === "Stale") {
-        if (state.record !== null) yield* awaitLeftovers(state.record.identity)
+        if (state.record !== null) {
+          const { identity } = state.record
+          const survivors = yield* EndProcess.awaitLeftovers(identity)
+          if (survivors.length > 0) return yield* survived(identity.pid, survivors)
+        }
         yield* PidRecord.clean(at)
         continue
       }
@@ -464,7 +414,7 @@ const locked = <A, E, R>(
   use: (elapsed: () => number) => Effect.Effect<A, E, R>
 ): Effect.Effect<A, E | OperationBusy | ClaimUndecided | StateFolderError | InvalidSpec, R | ProcessPlatform> =>
   Effect.scoped(Effect.gen(function*() {
-    const { elapsed } = yield* makeTimer
+    const { elapsed } = yield* EndProcess.makeTimer
     yield* OperationLock.take({ ...yield* place(daemon), self: daemon.self, operation, within })
     return yield* use(elapsed)
   }))

@@ -453,10 +453,6 @@ const succeed = (
     yield* finish(pass, record, outcome, {
       validated: daemon === null ? record.validated : { id, daemon: daemon.identity }
     })
-    // What is left of other versions is no reason to say that the update failed.
-    yield* pass.options.install.prune(record.from === null ? [] : [record.from]).pipe(
-      Effect.catch(({ message }) => Effect.logWarning(message))
-    )
     return outcome
   })
 
@@ -701,6 +697,19 @@ const passWith = (options: Options): Effect.Effect<Pass, InvalidSpec, ProcessPla
     return { options, times: { validateWithin }, place: yield* placeOf(options.daemon.folder) }
   })
 
+/**
+ * Removes all versions but the current one, the one before, that of the daemon that runs, and what dead processes have left.
+ * That it can't is no reason to say that a pass has failed.
+ */
+const tidy = (pass: Pass): Effect.Effect<void> =>
+  Effect.gen(function*() {
+    if (!(yield* isEnabled(pass))) return
+    const record = yield* read(pass)
+    const daemon = yield* runningOf(pass)
+    const keep = [record.from, record.to, daemon === null ? null : versionOf(pass, record, daemon)]
+    yield* pass.options.install.prune(keep.filter((id) => id !== null))
+  }).pipe(Effect.catch(({ message }) => Effect.logWarning(message)))
+
 /** Makes a pass alone; when somebody else makes one, that is an outcome. */
 const alone = <A, E>(
   options: Options,
@@ -713,7 +722,7 @@ const alone = <A, E>(
   Effect.scoped(Effect.gen(function*() {
     const pass = yield* passWith(options)
     const claim = yield* Claim.take(passOf(pass.place), options.daemon.self, {})
-    if (Result.isSuccess(claim)) return Result.succeed(yield* use(pass))
+    if (Result.isSuccess(claim)) return Result.succeed(yield* Effect.ensuring(use(pass), tidy(pass)))
     const { holder } = claim.failure
     return Result.fail(nothingDone("busy", yield* currentOf(pass), `process ${holder.pid} updates already`))
   }))
@@ -1023,8 +1032,10 @@ export const run = Effect.fn("Updater.run")((
       Effect.gen(function*() {
         if (replacing === undefined || !UpdateDecision.replacesItself(outcome, replacing.own)) return undefined
         return yield* Effect.matchEffect(replace(place, claim, info, options, replacing), {
-          onSuccess: (end): Effect.Effect<End | undefined> => Effect.succeed(end),
-          onFailure: ({ message }) => Effect.as(Effect.logWarning(message), undefined)
+          onSuccess: (end): Effect.Effect<End | undefined, ClaimLost> => Effect.succeed(end),
+          // Without its claim there may be another one.
+          onFailure: (error) =>
+            error._tag === "ClaimLost" ? Effect.fail(error) : Effect.as(Effect.logWarning(error.message), undefined)
         })
       })
     if (yield* options.enabled ?? Effect.succeed(true)) {
@@ -1074,7 +1085,7 @@ export const stop = Effect.fn("Updater.stop")(function*(
   options: StopOptions = {}
 ): Effect.fn.Return<
   Stopped,
-  ClaimUndecided | InvalidSpec | StateFolderError | UpdateRecordInvalid | UpdaterNotStopped,
+  ClaimUndecided | InvalidSpec | StateFolderError | UpdaterNotStopped,
   ProcessPlatform
 > {
   const within = yield* Effect.fromResult(millis("grace", options.grace ?? "75 seconds"))
@@ -1091,19 +1102,24 @@ export const stop = Effect.fn("Updater.stop")(function*(
     }
     const { holder } = state.holding
     if (round >= rounds) return yield* new UpdaterNotStopped({ pid: holder.pid, reason: "TimedOut" })
-    const how = yield* EndProcess.end(holder, { within })
-    if (how === "Denied" || how === "TimedOut") return yield* new UpdaterNotStopped({ pid: holder.pid, reason: how })
+    const { how } = yield* EndProcess.end(holder, { within })
+    if (how !== "Ended" && how !== "Killed") {
+      return yield* new UpdaterNotStopped({ pid: holder.pid, reason: how === "Denied" ? how : "TimedOut" })
+    }
     stopped = { status: "stopped", pid: holder.pid, forced: stopped.forced || how === "Killed" }
   }
-  // Nobody else may be at work on the record.
   yield* Effect.scoped(Effect.gen(function*() {
     const record = yield* UpdateRecord.read(folder)
     if (record.phase === "done" || record.stopped) return
+    // Nobody else may be at work on the record.
     const alone = yield* Claim.take(passOf(place), self, {})
     if (Result.isFailure(alone)) return
     const now = yield* UpdateRecord.read(folder)
     if (now.phase !== "done") yield* UpdateRecord.write(folder, self.pid, { ...now, stopped: true })
-  }))
+  })).pipe(
+    // Nothing can be read from it by the next pass, either.
+    Effect.catchTag("UpdateRecordInvalid", () => Effect.void)
+  )
   return stopped
 })
 
