@@ -112,11 +112,13 @@ layer(platform, { excludeTestServices: true })("control", (it) => {
   it.effect("K14: the folder and the file with the token are for this account only", () =>
     Effect.gen(function*() {
       const directory = yield* folder
-      const located = yield* locate(directory)
+      // Also what is missing above it: the folder of another command's state may be there.
+      const above = path.join(directory, "above")
+      const located = yield* locate(above)
       yield* serve(located.control)
       const own = accountOfThisProcess()
       // Wine has no lists of its own: it makes one of the mode on Linux, and the system is always in it.
-      for (const file of [located.directory, located.control.file]) {
+      for (const file of [above, located.directory, located.control.file]) {
         const accounts = [...accountsOfFile(file)].filter((account) => account !== systemAccount)
         assert.deepStrictEqual(accounts, [own], file)
       }

@@ -109,6 +109,10 @@ describe("a detached start", () => {
       const missing = { ...optionsIn(directory, "0"), command: path.join(directory, "missing.exe") }
       const error = yield* Effect.flip(WindowsDetached.launch(missing))
       assert.deepStrictEqual([error._tag, error._tag === "LaunchError" && error.reason], ["LaunchError", "NotFound"])
+      const batch = path.join(directory, "batch.cmd")
+      fs.writeFileSync(batch, "@echo 1.0.0\r\n")
+      const refused = yield* Effect.flip(WindowsDetached.launch({ ...optionsIn(directory, "0"), command: batch }))
+      assert.match(refused.message, /a batch file can't be a daemon.*an \.exe \(NotExecutable\)/)
     }).pipe(Effect.scoped))
 })
 

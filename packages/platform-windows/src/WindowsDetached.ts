@@ -87,6 +87,14 @@ export const launch = Effect.fn("WindowsDetached.launch")(
       require: undefined,
       limits: undefined
     }, { env: process.env, directory: process.cwd(), systemDirectory: Commands.systemDirectory() }))
+    if (command.isBatch) {
+      // Its process would be that of cmd.exe, and no record would ever name it.
+      return yield* new LaunchError({
+        command: options.command,
+        reason: "NotExecutable",
+        detail: "a batch file can't be a daemon, its program would be another process: name the program itself, an .exe"
+      })
+    }
     const failed = (code: number) => new LaunchError({ command: options.command, ...Executable.reasonOf(code) })
     const started = yield* Effect.try({
       try: () => {

@@ -15,7 +15,9 @@ const root = path.join(import.meta.dirname, "../../..")
 const hosts = process.env["TREELINE_HOSTS"]
 
 /** Bundled by `npm run test:windows`, because from its sources it takes seconds to start under Wine. */
-const command = hosts === undefined ? path.join(root, "packages/treeline/src/bin.ts") : `${hosts}/dist/bin/treeline.js`
+export const command = hosts === undefined
+  ? path.join(root, "packages/treeline/src/bin.ts")
+  : `${hosts}/dist/bin/treeline.js`
 
 const service = path.join(root, "test/fixtures/windowsService.cjs")
 

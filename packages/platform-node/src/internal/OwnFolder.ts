@@ -35,17 +35,21 @@ export const problemOf = (directory: string): string | undefined => {
   }
 }
 
+/** As mkdir with a mode for all that is missing does elsewhere. */
+const makeOnWindows = (directory: string): void => {
+  const above = path.dirname(directory)
+  if (above !== directory && !fs.existsSync(above)) makeOnWindows(above)
+  if (!WindowsAccess.makeFolder(directory)) fs.mkdirSync(directory, { recursive: true })
+}
+
 /**
- * Makes a folder and those above it that are missing, with the mode 0700 from the beginning, and checks it. One that is
- * there is never changed. Returns what is wrong with it, or undefined. On Windows those above have the rights that the
- * system gives them, and the folder itself is for its user.
+ * Makes a folder and those above it that are missing, with the mode 0700 from the beginning, on Windows for this account
+ * only, and checks it. One that is there is never changed. Returns what is wrong with it, or undefined.
  */
 export const make = (directory: string): string | undefined => {
   try {
-    fs.mkdirSync(process.platform === "win32" ? path.dirname(directory) : directory, { recursive: true, mode: 0o700 })
-    if (process.platform === "win32" && !WindowsAccess.makeFolder(directory)) {
-      fs.mkdirSync(directory, { recursive: true })
-    }
+    if (process.platform === "win32") makeOnWindows(path.resolve(directory))
+    else fs.mkdirSync(directory, { recursive: true, mode: 0o700 })
     return unsafe(directory)
   } catch (error) {
     return problemOf(directory) ?? `can't be made: ${codeOf(error)}`

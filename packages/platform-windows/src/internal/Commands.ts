@@ -13,6 +13,8 @@ export interface Command {
   readonly commandLine: string
   readonly env: Readonly<Record<string, string>>
   readonly cwd: string | undefined
+  /** It is run by cmd.exe, whose process is not that of what the file starts. */
+  readonly isBatch: boolean
 }
 
 /** The folder of the system's own programs, as the environment has it. */
@@ -46,10 +48,10 @@ export const resolve = (
     // Reading one variable of the host's is a call of the system, so all are read once.
     const env = environmentOf(request, { ...host.env })
     const cmd = path.join(host.systemDirectory, "cmd.exe")
-    const build = (file: string, line: Result.Result<string, CommandLine.CommandLineProblem>) =>
+    const build = (file: string, line: Result.Result<string, CommandLine.CommandLineProblem>, isBatch = false) =>
       Result.match(line, {
         onSuccess: (commandLine): Result.Result<Command, LaunchError> =>
-          Result.succeed({ file, commandLine, env, cwd }),
+          Result.succeed({ file, commandLine, env, cwd, isBatch }),
         onFailure: ({ detail }) => fail("InvalidArgument", detail)
       })
     if (request.shell === true || (typeof request.shell === "string" && CommandLine.isCmd(request.shell))) {
@@ -62,7 +64,7 @@ export const resolve = (
       case "Failed":
         return yield* fail(found.reason, found.detail)
       case "Batch":
-        return yield* build(cmd, CommandLine.ofBatch(found.file, args))
+        return yield* build(cmd, CommandLine.ofBatch(found.file, args), true)
       case "Image":
         return yield* build(found.file, CommandLine.ofProgram(name, args))
     }
