@@ -119,9 +119,29 @@ describe("a daemon", () => {
         assert.deepStrictEqual([error.reason, error.status], ["Ended", { _tag: "Exited", code: 3 }])
         assert.strictEqual(error.errorTail, "the first whole line\nport 80 is taken\n")
         yield* scratch.awaitNoneLiving(0)
-        // C27: what it has said is kept beside what the next one says.
-        yield* Effect.ignore(Daemon.start(daemon))
-        assert.isTrue(fs.existsSync(path.join(Daemons.folderOf(scratch), "daemon.err.previous")))
+      })
+  )
+
+  real(
+    "C27: what one has said is kept whole beside what the next one says, and what can't be kept holds up no start",
+    (scratch) =>
+      Effect.gen(function*() {
+        const failing = yield* Daemons.make(scratch, "fails")
+        const [file, previous] = ["daemon.err", "daemon.err.previous"].map((name) =>
+          path.join(Daemons.folderOf(scratch), name)
+        ) as [string, string]
+        yield* Effect.flip(Daemon.start(failing))
+        const said = fs.readFileSync(file, "utf8")
+        assert.include(said, "port 80 is taken")
+        yield* Effect.flip(Daemon.start(failing))
+        assert.deepStrictEqual([fs.readFileSync(previous, "utf8"), fs.readFileSync(file, "utf8")], [said, said])
+        // No file can be moved over a folder.
+        fs.rmSync(previous)
+        fs.mkdirSync(path.join(previous, "full"), { recursive: true })
+        const daemon = yield* Daemons.make(scratch)
+        assert.strictEqual((yield* Daemon.start(daemon)).status, "started")
+        assert.strictEqual(fs.readFileSync(file, "utf8"), "", "begun anew")
+        yield* Daemon.stop(daemon)
       })
   )
 
