@@ -47,8 +47,11 @@ const real = (name: string, test: Test, limit = 60_000) =>
       yield* test(scratch)
     }).pipe(Effect.scoped), limit)
 
+/** As a command over ssh: without a terminal, and with the input closed. */
+const detached = { program: ["setsid", "--wait", "sh", "-c", "exec \"$@\" <&-", "sh", ...Command.treeline] }
+
 const set = (scratch: Scratch.Scratch, ...argv: ReadonlyArray<string>) =>
-  answer(scratch, ["set", ...argv], "SettingChange", CommandReport.SettingChange)
+  answer(scratch, ["set", ...argv], "SettingChange", CommandReport.SettingChange, detached)
 
 const daemon = (scratch: Scratch.Scratch, ...argv: ReadonlyArray<string>) =>
   answer(scratch, ["daemon", ...argv], "DaemonOutcome", CommandReport.DaemonOutcome)
@@ -245,21 +248,6 @@ describe("treeline set", () => {
         yield* up.ended
       })
   )
-
-  real("without a terminal, and with its input closed", (scratch) =>
-    Effect.gen(function*() {
-      Up.configure(scratch, { services: { web: Up.role(scratch, "plain") } })
-      const detached = { program: ["setsid", "--wait", "sh", "-c", "exec \"$@\" <&-", "sh", ...Command.treeline] }
-      const done = yield* answer(
-        scratch,
-        ["set", "services.web.env.A", "1"],
-        "SettingChange",
-        CommandReport.SettingChange,
-        detached
-      )
-      assert.strictEqual(done.status, "set")
-      yield* failure(scratch, ["set", "services.web.env.A"], 2, detached)
-    }))
 
   real(
     `SIGKILL at a random instant: the settings are the old or the new ones, and whole; ${deaths} deaths`,

@@ -37,7 +37,7 @@ export interface Place {
  * No restarts and no probes by the daemon while it is handed over (peer seed K17). A pause that somebody else has asked for
  * is theirs to end.
  */
-const supervisionOf = (control: Effect.Effect<StateDirectory.ControlAddress>): Updater.Options["supervision"] => {
+export const supervisionOf = (control: Effect.Effect<StateDirectory.ControlAddress>) => {
   let paused = true
   const withClient = <A, E>(
     use: (client: Effect.Success<ReturnType<typeof NodeControl.connect>>) => Effect.Effect<A, E>
