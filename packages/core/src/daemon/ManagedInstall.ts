@@ -165,7 +165,7 @@ export const resolve = Effect.fn("ManagedInstall.resolve")(function*(
  * import { NodeDetached, type NodeManagedInstall } from "@treeline/platform-node"
  *
  * declare const install: ReturnType<typeof NodeManagedInstall.make>
- * const launch: Daemon.Daemon["launch"] = ManagedInstall.launcher(install, "bin/app", ({ path }, variables) =>
+ * export const launch: Daemon.Daemon["launch"] = ManagedInstall.launcher(install, "bin/app", ({ path }, variables) =>
  *   NodeDetached.launch({ command: path, args: ["serve"], env: { ...process.env, ...variables }, output: "/tmp/app.err" })
  * )
  * ```
