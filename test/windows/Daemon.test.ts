@@ -120,7 +120,7 @@ describe("treeline daemon", () => {
       const token = place.token()
       assert.match(token, /^[0-9a-f]{64}$/)
       const said: Array<string> = []
-      for (const argv of [["status"], ["daemon", "status", "--json"], ["logs"], ["status", "--json"], ["events"]]) {
+      for (const argv of [["status", "--json"], ["daemon", "status"], ["logs"]]) {
         const { stderr, stdout } = yield* Command.run(place, ...argv)
         said.push(stdout, stderr)
       }
