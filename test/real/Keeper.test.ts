@@ -5,9 +5,11 @@ import { PosixPlatform } from "@treeline/platform-posix"
 import { Effect, Exit, Fiber, type Layer, Logger, Option, Scope, Stream } from "effect"
 import { ChildProcess } from "effect/process"
 import * as fs from "node:fs"
+import * as net from "node:net"
 import { ExitStatus, type ProcessPlatform } from "treeline"
 import { openDescriptors } from "../support/Directories.ts"
 import { eventually } from "../support/Eventually.ts"
+import { fixture } from "../support/Host.ts"
 import { identify, isAlive, killIfAlive } from "../support/Processes.ts"
 import * as Scratch from "../support/Scratch.ts"
 import * as Command from "../support/TreelineCommand.ts"
@@ -127,6 +129,55 @@ describe("a keeper", () => {
         assert.strictEqual(first! + bytes, 3_000_004)
         assert.isAtLeast(bytes, 1024 * 1024)
         assert.isBelow(bytes, 1024 * 1024 + 200_000)
+      })
+  )
+
+  real(
+    "a connection that is lost is made anew, and not a byte is lost or told twice",
+    (scratch) =>
+      Effect.gen(function*() {
+        const command = ChildProcess.make(
+          "perl",
+          [fixture("single.pl"), "one", scratch.report, scratch.file("lock")],
+          pipe
+        )
+        const first = yield* keepersOf(scratch)
+        const scope = yield* Scope.make()
+        yield* Scope.provide(first.keeper("one").launch(command, {}), scope)
+        yield* first.leave
+        yield* Scope.close(scope, Exit.void)
+        // Somebody in the middle, who hangs up.
+        const socket = scratch.file("state/keep-one.sock")
+        fs.renameSync(socket, scratch.file("behind"))
+        const lines = new Set<net.Socket>()
+        const proxy = net.createServer((line) => {
+          const onward = net.connect(scratch.file("behind"))
+          lines.add(line)
+          line.pipe(onward).pipe(line)
+          line.on("error", () => {}).on("close", () => onward.destroy())
+          onward.on("error", () => {}).on("close", () => line.destroy())
+        }).listen(socket)
+        yield* Effect.addFinalizer(() => Effect.sync(() => proxy.close()))
+        yield* eventually("it listens", () => fs.existsSync(socket))
+        const keepers = yield* keepersOf(scratch)
+        const { tree } = Option.getOrThrow(yield* keepers.keeper("one").find(command, {}))
+        let hangUps = 0
+        let text = ""
+        yield* Stream.runForEachWhile(Stream.decodeText(tree.stdout.stream), (more) =>
+          Effect.sync(() => {
+            text += more
+            if (hangUps < 5 && text.length > 100 * (hangUps + 1)) {
+              hangUps++
+              for (const line of lines) line.destroy()
+            }
+            return text.length < 1000
+          }))
+        const [head, ...numbers] = text.trimEnd().split("\n")
+        assert.deepStrictEqual([hangUps, head], [5, "begins"])
+        assert.deepStrictEqual(numbers.slice(0, -1).map(Number), numbers.slice(1).map((_, index) => index + 1))
+        assert.isAtLeast(lines.size, 6)
+        assert.deepStrictEqual(yield* tree.shutdown(), [])
+        assert.strictEqual((yield* tree.exited)._tag, "Signaled")
       })
   )
 

@@ -99,8 +99,8 @@ const counted = (scratch: Scratch.Scratch, name = "web"): ReadonlyArray<number> 
   [...text(scratch.file(`${name}.log`)).matchAll(/^stdout (\d+)$/gm)].map(([, digits]) => Number(digits))
 
 const countsTo = (scratch: Scratch.Scratch, more: number) => {
-  const from = counted(scratch).at(-1) ?? 0
-  return eventually("it counts on in its log", () => (counted(scratch).at(-1) ?? 0) >= from + more, {
+  const from = counted(scratch).length
+  return eventually("it counts on in its log", () => counted(scratch).length >= from + more, {
     detail: () => [text(scratch.file("web.log")).slice(-300), text(state(scratch, "daemon.log")).slice(-2000)]
   })
 }
