@@ -12,6 +12,7 @@ import * as DaemonCommands from "../../packages/treeline/src/internal/DaemonComm
 import * as DaemonVerbs from "../../packages/treeline/src/internal/DaemonVerbs.ts"
 import * as Help from "../../packages/treeline/src/internal/Help.ts"
 import * as Update from "../../packages/treeline/src/internal/Update.ts"
+import * as UpdaterProcess from "../../packages/treeline/src/internal/UpdaterProcess.ts"
 
 const commands = Command.make("treeline").pipe(
   // Nothing is run here.
@@ -61,6 +62,24 @@ describe("treeline daemon", () => {
         for (const line of help.split("\n")) assert.isBelow(line.length, 80, line)
       })
   )
+
+  it.effect("C6: the loop of the updater is a command of its own, which the help leaves out", () =>
+    Effect.gen(function*() {
+      const { help } = yield* shown("--help")
+      assert.match(help, /^ {2}update +Update the managed install/m)
+      assert.match(help, /^ {2}bootstrap +/m)
+      assert.notMatch(help, /^ {2}updater\b/m)
+      assert.strictEqual((yield* shown("updater")).exit._tag, "Success")
+      assert.deepStrictEqual(UpdaterProcess.argumentsOf({ args: ["treeline"] }, "/srv/t.json", ["a=b"]), [
+        "treeline",
+        "daemon",
+        "updater",
+        "--config",
+        "/srv/t.json",
+        "--set",
+        "a=b"
+      ])
+    }))
 
   it.effect("C25: a time is finite and not negative", () =>
     Effect.gen(function*() {

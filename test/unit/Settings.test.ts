@@ -76,6 +76,9 @@ describe("the layer of settings", () => {
         yield* messageOf({ "daemon.directory": "/x" }),
         `${file}: daemon.directory: says where the settings`
       )
+      for (const whole of [null, { stopWithin: "1 second" }]) {
+        assert.include(yield* messageOf({ daemon: whole }), `${file}: daemon: can't be set as a whole`)
+      }
       assert.include(yield* messageOf({ "a..b": 1 }), `${file}: a..b: expected a path`)
     }))
 
@@ -223,8 +226,7 @@ describe("treeline set", () => {
       "daemon.install.program": "daemon,updater",
       "daemon.install": "daemon,updater",
       "daemon.install.fetch.command": "updater",
-      "daemon.update.interval": "updater",
-      "daemon": "daemon,updater"
+      "daemon.update.interval": "updater"
     }
     for (const [key, parts] of Object.entries(expected)) assert.strictEqual(touched(key), parts, key)
   })

@@ -50,13 +50,14 @@ export const parse = (file: string, text: string): Result.Result<Settings, Inval
 }
 
 /** Why a path can't be set; undefined when it can. The value is judged with the whole configuration. */
-export const problemOf = (key: string, value: Schema.Json): string | undefined => {
+export const problemOf = (key: string): string | undefined => {
   const path = ConfigSource.pathOf(key)
   if (path === undefined) return "expected a path, such as services.web.restart.mode"
   const [section, field] = path
-  const namesFolder = field === "directory" ||
-    (path.length === 1 && ConfigPath.isTree(value) && Object.hasOwn(value, "directory"))
-  return section === "daemon" && path.length <= 2 && namesFolder
+  if (section !== "daemon") return undefined
+  // A whole "daemon" would take the folder away, and the settings with it.
+  if (field === undefined) return "can't be set as a whole: set its fields, such as daemon.stopWithin"
+  return field === "directory"
     ? "says where the settings are, so it can't be one: put it in the configuration, or set TREELINE_DAEMON__DIRECTORY"
     : undefined
 }
@@ -66,8 +67,8 @@ export const overrides = (
   file: string,
   settings: Settings
 ): Result.Result<ReadonlyArray<ConfigSource.Override>, InvalidConfig> => {
-  const [first, ...others] = [...settings].flatMap(([key, value]): ReadonlyArray<ConfigIssue> => {
-    const problem = problemOf(key, value)
+  const [first, ...others] = [...settings.keys()].flatMap((key): ReadonlyArray<ConfigIssue> => {
+    const problem = problemOf(key)
     return problem === undefined ? [] : [{ source: file, path: key, problem: `${problem}; ${removal(key)}` }]
   })
   return first !== undefined

@@ -64,7 +64,7 @@ export const touchedBy = (path: ConfigPath.Path): Touched => {
   const [section, field, part] = path
   if (section === "supervisor") return { services: false, daemon: true, updater: false }
   if (section !== "daemon") return { services: true, daemon: false, updater: false }
-  const updater = field === undefined || field === "update" || field === "install"
+  const updater = field === "update" || field === "install"
   const daemon = field !== "update" && !(field === "install" && part === "fetch")
   return { services: false, daemon, updater }
 }
@@ -94,7 +94,7 @@ const changeOf = (options: Options): Effect.Effect<Change | undefined, InvalidCo
     const read = ConfigSource.override(path, value, ConfigOrigin.Origin.cases.Setting.make({ file: key, key }))
     if (Result.isFailure(read)) return yield* new UsageError({ problem: `${key}: ${read.failure.problem}` })
     const json = read.success.value as Schema.Json
-    const problem = Settings.problemOf(key, json)
+    const problem = Settings.problemOf(key)
     if (problem !== undefined) return yield* new UsageError({ problem: `${key} ${problem}` })
     return { key, path, apply: (settings) => Settings.put(settings, key, json), removes: false }
   })
@@ -217,28 +217,31 @@ const change = (options: Options, asked: Change) =>
       Effect.gen(function*() {
         const before = yield* Settings.read(folder)
         const after = asked.apply(before)
-        if (after === before) return yield* answerWith(asked.removes ? "notSet" : "alreadySet", nothing, null)
+        const record = yield* PidRecord.read({ folder, platform })
+        const runs = record._tag === "Running" || record._tag === "Starting"
+        // Services that run all the same are no daemon's.
+        const running = runs || Option.isSome(yield* daemon.ask)
+        const unchanged = { ...nothing, running }
+        if (after === before) return yield* answerWith(asked.removes ? "notSet" : "alreadySet", unchanged, null)
         const loaded = yield* Effect.result(ConfigFile.load({ file, settings: after }))
         if (Result.isFailure(loaded)) {
           // Of two that can't be used one has to be the first to go.
           const usable = yield* Effect.result(ConfigFile.load({ file, settings: before }))
           if (!asked.removes || Result.isSuccess(usable)) return yield* loaded.failure
           yield* Settings.write(folder, after)
-          return yield* answerWith("removed", { ...nothing, needsRestart: ["services"] }, null)
+          return yield* answerWith("removed", { ...unchanged, needsRestart: running ? [asked.key] : [] }, null)
         }
         const status = asked.removes ? "removed" : "set"
         const overriddenBy = asked.removes ? null : overriding(asked.path, loaded.success.explained)
         if (options.noRestart) {
           yield* Settings.write(folder, after)
-          return yield* answerWith(status, { ...nothing, needsRestart: [asked.key] }, overriddenBy)
+          return yield* answerWith(status, { ...unchanged, needsRestart: running ? [asked.key] : [] }, overriddenBy)
         }
         const failed = (error: { readonly message: string }, restored: boolean) =>
           new SettingNotApplied({ key: asked.key, problem: error.message, restored })
 
         const touched = touchedBy(asked.path)
         const { config } = loaded.success
-        const record = yield* PidRecord.read({ folder, platform })
-        const runs = record._tag === "Running" || record._tag === "Starting"
         const former = yield* Effect.option(ConfigFile.load({ file, settings: before }))
         const formerConfig = Option.getOrUndefined(former)?.config
 
@@ -258,10 +261,9 @@ const change = (options: Options, asked: Change) =>
 
         if (touched.daemon && !runs) {
           yield* Settings.write(folder, after)
-          // Services that run all the same are no daemon's: whoever runs them has to be started anew.
-          const isRun = Option.isSome(yield* daemon.ask)
-          const needsRestart = isRun ? [String(asked.path[0])] : []
-          return yield* answerWith(status, { ...nothing, running: isRun, needsRestart }, overriddenBy)
+          // Whoever runs them has to be started anew.
+          const needsRestart = running ? [String(asked.path[0])] : []
+          return yield* answerWith(status, { ...unchanged, needsRestart }, overriddenBy)
         }
         if (touched.daemon) {
           yield* preflight(config, directory, daemon.self)

@@ -7,6 +7,7 @@ import { ProcessPlatform } from "@treeline/core/ProcessPlatform"
 import * as NodeControl from "@treeline/platform-node/NodeControl"
 import type * as StateDirectory from "@treeline/platform-node/StateDirectory"
 import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
 import * as path from "node:path"
 import type * as Reports from "../CommandReport.ts"
 import * as ConfigFile from "../ConfigFile.ts"
@@ -137,6 +138,8 @@ const awaitReady = (
   launched: Daemon.Launched
 ): Effect.Effect<Ensured, UpdaterNotStarted | StateFolderError, ProcessPlatform> =>
   Effect.scoped(Effect.gen(function*() {
+    const platform = yield* ProcessPlatform
+    const identity = yield* platform.identify(launched.pid)
     const ended = yield* Effect.forkScoped(launched.ended)
     const until = performance.now() + startWithin
     while (true) {
@@ -146,6 +149,7 @@ const awaitReady = (
       if (status === "running") return { status: pid === launched.pid ? "started" : "alreadyRunning", pid }
       if (isOver) return yield* new UpdaterNotStarted({ pid: launched.pid, detail: yield* tailOf(launched) })
       if (performance.now() > until) {
+        if (Option.isSome(identity)) yield* platform.signalProcess(identity.value, "SIGKILL")
         const detail = `it has said nothing within ${startWithin} ms`
         return yield* new UpdaterNotStarted({ pid: launched.pid, detail })
       }
