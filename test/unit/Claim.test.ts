@@ -423,6 +423,21 @@ describe("a claim that is taken over", () => {
       assert.deepStrictEqual(files.names, before)
     })))
 
+  it.effect("C5: one whose predecessor dies at that moment gives it up, for somebody else may be at work on what is left", () =>
+    Effect.scoped(Effect.gen(function*() {
+      const { files, first, place, table } = yield* setup
+      const before = files.names
+      const dying: typeof place = {
+        ...place,
+        folder: {
+          ...place.folder,
+          replace: (from, to) => Effect.andThen(place.folder.replace(from, to), Effect.sync(() => table.end(first)))
+        }
+      }
+      assert.isTrue(Option.isNone(yield* Claim.takeOver(dying, first, table.start(20), { token: "t" }, accept)))
+      assert.deepStrictEqual(files.names, before)
+    })))
+
   it.effect("what a process has kept is its own again when it has become another program", () =>
     Effect.gen(function*() {
       const { claim, files, first, holders, place, scope } = yield* setup

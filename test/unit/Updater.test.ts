@@ -242,7 +242,7 @@ describe("a pass", () => {
       assert.deepStrictEqual((yield* UpdateRecord.read(folder)).rejected, [])
     }))
 
-  it.effect("K17: one that is stopped while the old daemon ends starts nothing", () =>
+  it.effect("K17: one that is stopped before the old daemon is ended leaves it as it is", () =>
     Effect.gen(function*() {
       const { options, provide, world } = yield* started
       const restarting = yield* Deferred.make<void>()
@@ -260,7 +260,44 @@ describe("a pass", () => {
       yield* Deferred.succeed(go, undefined)
       yield* Fiber.join(interrupting)
       assert.deepStrictEqual([world.current, world.launches], ["one", []])
-      assert.strictEqual(world.calls.at(-1), "resume")
+      assert.deepStrictEqual(world.calls, ["pause", "switch two", "switch one", "resume"], "the old one runs on")
+    }))
+
+  it.effect("K17: one that is stopped while the old daemon ends starts nothing, the old one neither", () =>
+    Effect.gen(function*() {
+      const { options, provide, world } = yield* started
+      const ending = yield* Deferred.make<void>()
+      const go = yield* Deferred.make<void>()
+      const requestStop = Deferred.succeed(ending, undefined).pipe(
+        Effect.andThen(Deferred.await(go)),
+        // The signal follows.
+        Effect.as(false)
+      )
+      const fiber = yield* Effect.forkChild(
+        provide(Updater.update({ ...options, daemon: { ...options.daemon, requestStop } }))
+      )
+      yield* Deferred.await(ending)
+      const interrupting = yield* Effect.forkChild(Fiber.interrupt(fiber), { startImmediately: true })
+      yield* settle
+      yield* Deferred.succeed(go, undefined)
+      yield* Fiber.join(interrupting)
+      assert.deepStrictEqual([world.current, world.launches], ["one", []])
+      assert.deepStrictEqual(world.calls, ["pause", "switch two", "SIGTERM 101", "switch one", "resume"])
+    }))
+
+  it.effect("C29: what is current is looked at again right before the start; nothing else is started as the new version", () =>
+    Effect.gen(function*() {
+      const { folder, options, provide, world } = yield* started
+      const requestStop = Effect.sync(() => {
+        // By hand, while the old one ends.
+        if (world.current === "two") world.current = "three"
+        return false
+      })
+      const outcome = yield* provide(Updater.update({ ...options, daemon: { ...options.daemon, requestStop } }))
+      assert.strictEqual(outcome.status, "rolledBack")
+      assert.match(outcome.detail, /version three became current meanwhile/)
+      assert.deepStrictEqual([world.current, world.launches], ["one", ["one"]])
+      assert.deepStrictEqual((yield* UpdateRecord.read(folder)).rejected, [], "not the fault of the version")
     }))
 
   it.effect("when the way back fails, too, it is told in which state it is, and tried again", () =>

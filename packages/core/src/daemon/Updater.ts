@@ -155,6 +155,8 @@ interface Attended {
   readonly asked: () => boolean
   /** The version that a start has to be of. */
   readonly expect: (id: string) => void
+  /** It was not started, because somebody has made another one current meanwhile. */
+  readonly moved: () => boolean
 }
 
 /** What every step of a pass needs. */
@@ -302,13 +304,13 @@ const validate = (
     }
   })
 
-const startFailed = (asked: boolean, error: Daemon.StartError | InvalidSpec): StepError => {
+const startFailed = ({ asked, moved }: Attended, error: Daemon.StartError | InvalidSpec): StepError => {
   switch (error._tag) {
     case "DaemonNotReady":
     case "DetachUnavailable":
     case "LaunchError":
       // From the moment that somebody has asked for the end nothing is started, the old one neither.
-      return { reject: !asked, way: asked ? "Switch" : "Restart", reason: error.message }
+      return { reject: !asked() && !moved(), way: asked() ? "Switch" : "Restart", reason: error.message }
     case "InvalidSpec":
       return { reject: false, way: "Restart", reason: error.message }
     case "ClaimUndecided":
@@ -334,16 +336,17 @@ const stopFailed = (error: Daemon.StopError): StepError => {
 /** Restarts the daemon as version `id`, which is current. */
 const restartAs = (
   { options }: Pass,
-  { asked, expect, turn }: Attended,
+  attended: Attended,
   id: string
 ): Effect.Effect<Daemon.Outcome, StepError, ProcessPlatform> =>
   Effect.gen(function*() {
+    const { asked, expect, turn } = attended
     if (asked()) return yield* Effect.fail<Refused>({ reject: false, way: "Switch", reason: wasStopped })
     expect(id)
     yield* Effect.mapError(turn.stop({ grace: options.grace, leave: true }), stopFailed)
     const outcome = yield* Effect.mapError(
       turn.start({ readyWithin: options.readyWithin }),
-      (error) => startFailed(asked(), error)
+      (error) => startFailed(attended, error)
     )
     if (outcome.managed) return outcome
     const reason = `process ${outcome.pid ?? "unknown"}, which is no daemon of this folder, answers in its place`
@@ -472,12 +475,14 @@ const inTurn = <E>(
     const { daemon, lockWithin = "1 second" } = pass.options
     const refuse = (detail: string) => new LaunchError({ command: "the daemon", reason: "Unknown", detail })
     let expected: string | undefined
+    let moved = false
     const launch: Daemon.Daemon["launch"] = (variables) =>
       Effect.gen(function*() {
         if (asked()) return yield* refuse(wasStopped)
         // Again, and as late as can be: somebody may have switched by hand (seed C29).
         const current = yield* Effect.mapError(currentOf(pass), ({ message }) => refuse(message))
-        if (current !== expected) return yield* refuse(`version ${current ?? "none"} became current meanwhile`)
+        moved = current !== expected
+        if (moved) return yield* refuse(`version ${current ?? "none"} became current meanwhile`)
         return yield* daemon.launch(variables)
       })
     const expect = (id: string) => {
@@ -486,7 +491,7 @@ const inTurn = <E>(
     return Daemon.exclusively(
       { ...daemon, launch },
       "update",
-      (turn) => Effect.result(Effect.ensuring(use({ turn, asked, expect }), resume(pass))),
+      (turn) => Effect.result(Effect.ensuring(use({ turn, asked, expect, moved: () => moved }), resume(pass))),
       { lockWithin }
     ).pipe(
       Effect.catchTag(
