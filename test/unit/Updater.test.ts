@@ -357,3 +357,84 @@ describe("a pass", () => {
       assert.deepStrictEqual([record.phase, record.lastError], ["done", "the update was stopped"])
     }))
 })
+
+describe("a hand-over to a new version", () => {
+  /** An updater of `one`, which after an update to `two` starts a successor that does as `successor` says. */
+  const handing = (successor: "goes on" | "is never ready" | "never takes the claim") =>
+    Effect.gen(function*() {
+      const { daemon, files, options, provide, table, world } = yield* make
+      yield* provide(Daemon.start(daemon))
+      world.published = "two"
+      const next = table.start(500)
+      const run: Updater.RunOptions = { ...options, version: "1.0.0", jitter: 0, first: 0 }
+      const launch: NonNullable<Updater.Replacing["launch"]> = ({ program, variables }) =>
+        Effect.gen(function*() {
+          assert.strictEqual(program.path, "/install/two/app")
+          if (successor !== "never takes the claim") {
+            yield* Effect.forkDetach(Effect.exit(provide(Updater.run({
+              ...run,
+              daemon: { ...daemon, self: next },
+              first: "1 hour",
+              predecessor: variables[Updater.predecessorVariable],
+              prepare: successor === "is never ready" ? Effect.never : undefined
+            }))))
+          }
+          return {
+            pid: next.pid,
+            ended: Effect.never,
+            errors: Effect.succeed({ bytes: new Uint8Array(), complete: true })
+          }
+        })
+      const fiber = yield* Effect.forkChild(
+        provide(Updater.run({ ...run, replacing: { own: "one", launch } })),
+        { startImmediately: true }
+      )
+      const entries = () => files.names.filter((name) => name.startsWith("updater/") && name.endsWith(".json"))
+      for (let second = 0; second < 9; second++) {
+        yield* TestClock.adjust("1 second")
+        yield* settle
+      }
+      const during = entries().length
+      for (let second = 0; second < 5; second++) {
+        yield* TestClock.adjust("1 second")
+        yield* settle
+      }
+      const { pid, status } = yield* provide(Updater.status(daemon))
+      assert.strictEqual(status, "running")
+      return { during, entries: entries(), pid, fiber, calls: world.calls, current: world.current }
+    })
+
+  it.effect("C28: a successor that goes on has the record, and the old one ends", () =>
+    Effect.gen(function*() {
+      const { current, during, entries, fiber, pid } = yield* handing("goes on")
+      assert.deepStrictEqual([pid, current, during, entries.length], [500, "two", 1, 1])
+      assert.deepStrictEqual(yield* Fiber.join(fiber), { _tag: "HandedOver", pid: 500 })
+    }))
+
+  for (const successor of ["never takes the claim", "is never ready"] as const) {
+    it.effect(`C28: one that ${successor} is ended after 10 s, and the old one goes on with its record`, () =>
+      Effect.gen(function*() {
+        const { calls, current, during, entries, fiber, pid } = yield* handing(successor)
+        assert.deepStrictEqual([pid, current, entries.length], [10, "two", 1])
+        assert.strictEqual(during, successor === "is never ready" ? 2 : 1)
+        assert.match(entries[0]!, /^updater\/10-/)
+        assert.strictEqual(calls.at(-1), "SIGTERM 500")
+        assert.isUndefined(fiber.pollUnsafe())
+        yield* Fiber.interrupt(fiber)
+      }))
+  }
+
+  it.effect("a process that was not meant is refused, whatever it says whom it replaces", () =>
+    Effect.gen(function*() {
+      const { daemon, options, provide, table } = yield* make
+      const run: Updater.RunOptions = { ...options, version: "1.0.0" }
+      const fiber = yield* Effect.forkChild(provide(Updater.run(run)))
+      yield* settle
+      for (const predecessor of ["rubbish", JSON.stringify({ holder: daemon.self, token: "guessed" })]) {
+        const other = { ...daemon, self: table.start(600) }
+        const error = yield* Effect.flip(provide(Updater.run({ ...run, daemon: other, predecessor })))
+        assert.deepStrictEqual([error._tag, error._tag === "AlreadyRunning" && error.pid], ["AlreadyRunning", 10])
+      }
+      yield* Fiber.interrupt(fiber)
+    }))
+})
