@@ -10,6 +10,7 @@ import { answer, failure } from "../support/Answers.ts"
 import { eventually } from "../support/Eventually.ts"
 import * as Managed from "../support/ManagedCommands.ts"
 import { identify } from "../support/Processes.ts"
+import * as Command from "../support/TreelineCommand.ts"
 import * as Up from "../support/Up.ts"
 
 describe("the updater and its commands", () => {
@@ -29,6 +30,10 @@ describe("the updater and its commands", () => {
         assert.include(fs.readFileSync(scratch.file(".treeline/daemon.log"), "utf8"), "all are paused")
         assert.notStrictEqual(running.pid, first.daemon.pid)
         assert.include(running.program!, updated.current!)
+        // The updater of the old version would lose its folder to a later update.
+        assert.notStrictEqual(running.updater.pid, first.updater.pid)
+        const updater = Managed.processesOf(scratch).find(({ pid }) => pid === running.updater.pid)?.command
+        assert.include(updater, "daemon updater --config")
 
         Managed.publish(scratch, "1.2.0", "echo it is broken >&2; exit 9")
         const back = yield* Managed.update(scratch, 1)
@@ -139,6 +144,39 @@ describe("the updater and its commands", () => {
         assert.deepStrictEqual([running.updater.status, running.updater.pid], ["running", first.updater.pid])
         assert.notInclude(running.program!, first.install.current)
         assert.include(running.program!, versions)
+        yield* Managed.daemon(scratch, "stop")
+        yield* Managed.nothingLeft(scratch)
+      })
+  )
+
+  Managed.real(
+    "C26: a fetch ends with all of it when its command is asked to end, and when the daemon is stopped",
+    (scratch) =>
+      Effect.gen(function*() {
+        Managed.publish(scratch, "1.0.0")
+        Managed.configure(scratch)
+        const first = yield* Managed.bootstrap(scratch)
+        const slow = Up.role(scratch, "grandchild")
+        Managed.configure(scratch, { update: { first: "100 millis", jitter: 0 } }, { fetch: slow })
+        const fetching = (count: number) =>
+          eventually(
+            `fetch ${count} is going on`,
+            () => scratch.reported().filter(({ name }) => name === "leaf").length === count,
+            { within: 20_000 }
+          )
+        const ended = Effect.asVoid(
+          eventually("nothing of the fetch is left", () => scratch.living().every(({ name }) => name === "plain"))
+        )
+        const command = yield* Command.start(["daemon", "update"], { scratch, sparesOthers: true })
+        yield* fetching(1)
+        command.signal("SIGTERM")
+        assert.strictEqual((yield* command.ended).signal, "SIGTERM")
+        yield* ended
+        assert.strictEqual((yield* Managed.statusOf(scratch)).pid, first.daemon.pid)
+        // The updater takes over when it first fetches.
+        yield* answer(scratch, ["set", "daemon.update.interval", "1 day"], "SettingChange", CommandReport.SettingChange)
+        yield* fetching(2)
+        assert.strictEqual((yield* Managed.statusOf(scratch)).updater.phase, "fetching")
         yield* Managed.daemon(scratch, "stop")
         yield* Managed.nothingLeft(scratch)
       })

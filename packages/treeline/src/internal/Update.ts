@@ -1,4 +1,6 @@
 /** `treeline daemon update`: one update, in the foreground. */
+import * as Daemon from "@treeline/core/daemon/Daemon"
+import type { Config } from "@treeline/core/daemon/ServiceConfig"
 import * as Updater from "@treeline/core/daemon/Updater"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
@@ -37,6 +39,16 @@ export const render = ({ current, detail, pid, status, version }: Reports.Daemon
   }
 }
 
+/** One that runs is of the old version, whose folder a later update removes. */
+const renewUpdater = (place: UpdaterProcess.Place, config: Config) =>
+  Daemon.exclusively(place.daemon, "update", () =>
+    Effect.gen(function*() {
+      const { status } = yield* Updater.status(place.daemon)
+      if (status !== "running") return
+      yield* Updater.stop(place.daemon)
+      yield* UpdaterProcess.ensure(place, config)
+    }))
+
 export const update = Effect.fn("treeline daemon update")((options: Options) =>
   onPlatform(Effect.gen(function*() {
     const loaded = yield* ConfigFile.load(options)
@@ -46,6 +58,7 @@ export const update = Effect.fn("treeline daemon update")((options: Options) =>
     const done = yield* Incoming.untilAsked(Updater.update(asked))
     if (done._tag === "Asked") return Ending.signal(done.signal)
     const outcome = done.value
+    if (outcome.status === "updated") yield* renewUpdater({ ...place, flags: options.flags }, loaded.config)
     yield* print(
       options.json ? Schema.encodeSync(Schema.fromJsonString(Reports.DaemonUpdate))(outcome) : render(outcome)
     )
