@@ -313,9 +313,8 @@ describe("a daemon", () => {
     Effect.gen(function*() {
       const daemon = yield* Daemons.make(scratch)
       const starter = yield* command(scratch, "start", "hangs")
-      yield* eventually("it has its record", () => fs.existsSync(path.join(Daemons.folderOf(scratch), "daemon")), {
-        within: 20_000
-      })
+      // Before that it would find its starter dead, and end by itself.
+      yield* scratch.awaitNamed("hanging")
       killIfAlive(starter.identity)
       yield* eventually("its starter is dead", () => !isAlive(starter.identity))
       const state = yield* stateOf(scratch)
@@ -336,6 +335,7 @@ describe("a daemon", () => {
         const daemon = yield* Daemons.make(scratch)
         const { pid } = yield* Daemon.start(daemon)
         killIfAlive(identify(pid!)!)
+        yield* eventually("it is dead", () => identify(pid!) === undefined)
         assert.strictEqual((yield* Daemon.stop(daemon)).status, "notRunning")
         yield* eventually("it was reaped", () => processState(pid!) === undefined)
         yield* scratch.awaitNoneLiving(0)

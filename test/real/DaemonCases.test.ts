@@ -263,7 +263,9 @@ describe("treeline daemon", () => {
           const guardian = yield* stopGuardian(first.pid!)
           if (verb === "start") killIfAlive(identify(first.pid!)!)
           const grace = verb === "start" ? [] : ["--grace", "0"]
-          const next = yield* Command.start(["daemon", verb, ...grace, "--json"], { scratch })
+          // Its own folder for temporary files is not the one that the record of the dead host is in.
+          const env = { TMPDIR: fs.mkdtempSync(scratch.file("tmp-")) }
+          const next = yield* Command.start(["daemon", verb, ...grace, "--json"], { scratch, env })
           yield* eventually("the old one is dead", () => identify(first.pid!) === undefined)
           yield* stays("it waits", () => isAlive(next.identity) && copies(scratch).length === 1, 1500)
           signalIfAlive(guardian.pid, "SIGCONT")

@@ -6,7 +6,7 @@ import type { ProcessPlatform } from "../ProcessPlatform.ts"
 import { monotonic } from "./Time.ts"
 
 /** A look again, in ms. */
-const poll = 50
+const poll = 20
 
 export type Platform = Pick<ProcessPlatform["Service"], "clock" | "endLeftovers" | "leftoversOf">
 

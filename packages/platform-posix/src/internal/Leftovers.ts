@@ -3,8 +3,9 @@ import * as Effect from "effect/Effect"
 import type { Entry } from "./Entry.ts"
 import { sweepOrphaned } from "./Guardian.ts"
 import * as HostRecord from "./HostRecord.ts"
-import { RemainsAttribution } from "./Membership.ts"
+import { isGuardian, RemainsAttribution } from "./Membership.ts"
 import * as ProcTable from "./ProcTable.ts"
+import * as Tag from "./Tag.ts"
 import type { TagHost } from "./Tag.ts"
 
 const attributionOf = ({ host, ledger: { kept, trees } }: HostRecord.Dead): RemainsAttribution => {
@@ -12,22 +13,25 @@ const attributionOf = ({ host, ledger: { kept, trees } }: HostRecord.Dead): Rema
   return new RemainsAttribution({ host, groups, kept, only: undefined })
 }
 
-/** See `Engine.leftoversOf`. Only a host with a record counts; its guardian is one of what is left while it lives. */
+/**
+ * See `Engine.leftoversOf`. The guardian is known by its tag, also where the record is not found because this process has
+ * another folder for temporary files; what else is left, by the record only, which says what lives on by intention.
+ */
 export const of = (host: TagHost): ReadonlyArray<Entry> => {
+  if (ProcTable.stillLives(host)) return []
   const records = HostRecord.ofDead().filter((record) =>
     record.host.pid === host.pid && record.host.start === host.start
   )
-  return records.flatMap((record) => {
-    const { guardian } = record.ledger
-    const attribution = attributionOf(record)
-    const found: Array<Entry> = []
-    ProcTable.scan({ since: host.start, foreign: new Set() }, (entry) => {
-      const guards = entry.pid === guardian?.pid && entry.start === guardian.start
-      if (entry.alive && (guards || attribution.isMember(entry))) found.push(entry)
-      return true
-    })
-    return found
+  const attributions = records.map(attributionOf)
+  const guards = (entry: Entry): boolean =>
+    (isGuardian(entry) && entry.tag !== undefined && Tag.isOf(entry.tag, host)) ||
+    records.some(({ ledger: { guardian } }) => entry.pid === guardian?.pid && entry.start === guardian.start)
+  const found: Array<Entry> = []
+  ProcTable.scan({ since: host.start, foreign: new Set() }, (entry) => {
+    if (entry.alive && (guards(entry) || attributions.some((one) => one.isMember(entry)))) found.push(entry)
+    return true
   })
+  return found
 }
 
 /** What the processes of a dead host have between SIGTERM and SIGKILL, in ms. */
