@@ -171,7 +171,14 @@ describe("treeline daemon", () => {
   real("install shows a task of Windows", (place) =>
     Effect.gen(function*() {
       place.configure({ services: { web: place.service("web", "polite") } })
-      const { code, stderr, stdout } = yield* Command.run(place, "daemon", "install", "--manager", "windows", "--dry-run")
+      const { code, stderr, stdout } = yield* Command.run(
+        place,
+        "daemon",
+        "install",
+        "--manager",
+        "windows",
+        "--dry-run"
+      )
       assert.strictEqual(code, 0, stderr)
       assert.include(stdout, `<Command>${process.execPath}</Command>`)
       assert.include(stdout, `<WorkingDirectory>${place.directory}</WorkingDirectory>`)
