@@ -2,13 +2,14 @@
 import { assert, describe } from "@effect/vitest"
 import { Updater } from "@treeline/core/daemon"
 import { Effect } from "effect"
+import * as child_process from "node:child_process"
 import * as fs from "node:fs"
 import * as path from "node:path"
 import { fileURLToPath } from "node:url"
 import * as Daemons from "../support/Daemons.ts"
 import { eventually } from "../support/Eventually.ts"
 import * as Managed from "../support/Managed.ts"
-import { isAlive, signalIfAlive } from "../support/Processes.ts"
+import { isAlive, signalIfAlive, stateOf } from "../support/Processes.ts"
 import type * as Scratch from "../support/Scratch.ts"
 import { kill, passes, real, running, runs, spawn } from "../support/Updaters.ts"
 
@@ -57,15 +58,19 @@ describe("a running updater", () => {
           })
         }
         const [first] = seen
-        for (const later of seen) {
-          assert.isAtMost(later.fds, first!.fds + 4)
-          assert.deepStrictEqual(later.signals, first!.signals)
-        }
-        // The daemon and a guardian or a fetch; those before are reaped although an earlier image has started them.
-        yield* eventually("no zombies are left", () => children(identity.pid).length <= 3, {
-          within: 15_000,
-          detail: () => children(identity.pid).map((pid) => fs.readFileSync(`/proc/${pid}/stat`, "utf8"))
+        for (const later of seen) assert.deepStrictEqual(later.signals, first!.signals)
+        // At rest it has no more than the first of them had at any time.
+        yield* eventually("no descriptor was left", () => descriptors(identity.pid) <= first!.fds, {
+          detail: () => [first!.fds, descriptors(identity.pid)]
         })
+        // The daemon and a guardian or a fetch; those before are reaped although an earlier image has started them. Without
+        // the native engine nobody reaps them before the updater ends.
+        if (process.env["TREELINE_ENGINE"] !== "portable") {
+          yield* eventually("no zombies are left", () => children(identity.pid).length <= 3, {
+            within: 15_000,
+            detail: () => children(identity.pid).map((pid) => fs.readFileSync(`/proc/${pid}/stat`, "utf8"))
+          })
+        }
         const stopped = yield* Updater.stop(options.daemon)
         assert.deepStrictEqual([stopped.status, stopped.pid, stopped.forced], ["stopped", identity.pid, false])
         assert.deepStrictEqual(
@@ -140,6 +145,32 @@ describe("a running updater", () => {
         assert.match(fourth.said(), /its content is no claim; nothing was done/)
       })
   )
+
+  real("C24: one that has ended and is reaped by nobody is dead, and replaced", (scratch) =>
+    Effect.gen(function*() {
+      const { id, options } = yield* running(scratch)
+      const app = yield* options.install.locate(id, "app")
+      // sleep(1) waits for no child.
+      const holder = yield* Effect.acquireRelease(
+        Effect.sync(() =>
+          child_process.spawn("sh", ["-c", "\"$0\" updater \"$1\" & exec sleep 60", app, scratch.directory], {
+            stdio: "ignore",
+            env: { ...Daemons.environment(scratch), TEST_UPDATER: JSON.stringify({ way: "execve" }) }
+          })
+        ),
+        (holder) => Effect.sync(() => void holder.kill("SIGKILL"))
+      )
+      const first = yield* scratch.awaitNamed("updater-1.0.0")
+      yield* eventually("the first pass", () => passes(scratch).length > 0)
+      signalIfAlive(first.pid, "SIGKILL")
+      yield* eventually("it is a zombie, all threads ended", () => stateOf(first.pid) === "Z" && !isAlive(first))
+      assert.strictEqual((yield* Updater.status(options.daemon)).status, "stale")
+      const second = yield* updater(scratch, options, { way: "execve" })
+      yield* eventually("the second makes a pass", () => passes(scratch).at(-1)?.includes(` ${second.identity.pid} `))
+      assert.strictEqual(stateOf(first.pid), "Z")
+      assert.strictEqual((yield* Updater.stop(options.daemon)).pid, second.identity.pid)
+      holder.kill("SIGKILL")
+    }))
 
   real("C26: when it is stopped, all that its fetch has started ends", (scratch) =>
     Effect.gen(function*() {
