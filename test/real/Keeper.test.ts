@@ -181,6 +181,37 @@ describe("a keeper", () => {
       })
   )
 
+  real(
+    "peer 49: what is not to be kept any more has ended before it is launched here; a wait for that can be given up",
+    (scratch) =>
+      Effect.gen(function*() {
+        const first = yield* keepersOf(scratch)
+        const scope = yield* Scope.make()
+        const stubborn = sh("trap '' TERM; echo up; while :; do sleep 0.05; done")
+        const { tree } = yield* Scope.provide(first.keeper("one").launch(stubborn, {}), scope)
+        yield* tree.stdout.stream.pipe(Stream.take(1), Stream.runDrain)
+        yield* first.leave
+        yield* Scope.close(scope, Exit.void)
+        const old = identify(tree.pid)!
+        const unkept = (yield* keepersOf(scratch)).unkept("one")
+        const waits = yield* Effect.forkChild(Effect.uninterruptible(Effect.scoped(unkept.find(stubborn, {}))))
+        const host = (yield* first.kept)[0]!.host
+        yield* eventually(
+          "its end has begun",
+          () => fs.readFileSync(scratch.file("state/keep-one.err"), "utf8").includes("the end")
+        )
+        const asked = performance.now()
+        yield* Fiber.interrupt(waits)
+        assert.isBelow(performance.now() - asked, 2000)
+        assert.isTrue(isAlive(old))
+        killIfAlive(identify(host)!)
+        assert.isTrue(Option.isNone(yield* unkept.find(stubborn, {})))
+        assert.isFalse(isAlive(old))
+        const { tree: here } = yield* unkept.launch(sh("exec sleep 60"), {})
+        assert.deepStrictEqual([isAlive(identify(here.pid)!), yield* first.kept], [true, []])
+      })
+  )
+
   real("nothing grows, here or there, when it is found and left again and again", (scratch) =>
     Effect.gen(function*() {
       const command = sh("exec sleep 60")

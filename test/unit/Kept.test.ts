@@ -87,14 +87,17 @@ describe("a kept service", () => {
     assert.deepStrictEqual([services["web"]!.whenDaemonEnds, services["db"]!.whenDaemonEnds], ["keep", "end"])
     assert.throws(() => configOf({ pools: { p: { command: "p", whenDaemonEnds: "keep" } as never } }), /whenDaemonEnds/)
     const kept: Array<string> = []
+    const keeper = { find: () => Effect.die(""), launch: () => Effect.die(""), leaving: () => false }
     const keepers = {
       keeper: (service: string) => {
         kept.push(service)
-        return { find: () => Effect.die(""), launch: () => Effect.die(""), leaving: () => false }
+        return keeper
       },
+      unkept: () => keeper,
       kept: Effect.succeed([]),
       end: () => Effect.succeed([]),
-      leave: Effect.void
+      leave: Effect.void,
+      stay: Effect.void
     }
     for (const [name, service] of Object.entries(services)) {
       assert.isTrue(Result.isSuccess(ServiceChild.make(name, service, {}, keepers)))

@@ -1,6 +1,7 @@
 /** Services with their logs, pools and operations on the simulated system. No real time passes. */
 import { assert, describe, it } from "@effect/vitest"
-import { type HostStatus, type ServiceConfig, ServiceHost } from "@treeline/core/daemon"
+import { type HostStatus, type Keeper, type ServiceConfig, ServiceHost } from "@treeline/core/daemon"
+import { KeeperFailed } from "@treeline/core/Errors"
 import { Program } from "@treeline/core/testing"
 import { Effect, Exit, Fiber, Layer, Path, Redacted, Stream } from "effect"
 import {
@@ -74,6 +75,50 @@ const story = (progress: ReadonlyArray<HostStatus.Progress>) =>
   progress.flatMap((one) => one._tag === "Changed" ? [`${one.service} ${one.state._tag}`] : [])
 
 const fine = (...services: ReadonlyArray<string>) => services.map((service) => ({ service, problem: null }))
+
+describe("a host of kept services", () => {
+  it.effect(
+    "peer 49: an end of what nobody wants holds up nothing, and what is wanted now is left to its own launch",
+    onHost(function*() {
+      let asked: ReadonlyArray<string> = []
+      let interrupted = false
+      const keepers: Keeper.Keepers = {
+        keeper: () => ({
+          find: () => Effect.succeedNone,
+          launch: () => Effect.die("none is kept"),
+          leaving: () => false
+        }),
+        unkept: (service) => ({
+          find: () => Effect.fail(new KeeperFailed({ service, reason: "NotEnded", pid: 7, detail: "it lives" })),
+          launch: () => Effect.die("beside the one that lives"),
+          leaving: () => false
+        }),
+        kept: Effect.succeed([]),
+        end: (which) =>
+          Effect.suspend(() => {
+            asked = ["db", "gone"].filter(which)
+            return Effect.onInterrupt(Effect.never, () =>
+              Effect.sync(() => {
+                interrupted = true
+              }))
+          }),
+        leave: Effect.void,
+        stay: Effect.void
+      }
+      yield* Effect.scoped(Effect.gen(function*() {
+        const load = Effect.sync(() => ({ config: configOf({ services: { db } }), explained: [] }))
+        const host = yield* ServiceHost.make({ load, version: "1.2.3", pid: 4711, keepers }).pipe(
+          Effect.provide(Layer.merge(new MemoryFiles().layer, Path.layer))
+        )
+        yield* settle
+        assert.deepStrictEqual(asked, ["gone"])
+        const { services } = yield* host.status
+        assert.deepStrictEqual(services.map(({ child }) => child.state._tag), ["BackingOff"])
+      }))
+      assert.isTrue(interrupted)
+    })
+  )
+})
 
 describe("a host's status", () => {
   it.effect(

@@ -208,8 +208,9 @@ export const make = Effect.fn("NodeKeeper.make")(function*(
       return yield* failed(service, "NotEnded", host.pid, "it outlived the kill")
     })
 
+  /** Nothing is owned meanwhile, so whoever waits for it may give up. */
   const endHolding = ({ holder, info }: Claim.Holding<Kept.Facts>) =>
-    endHost(info.service, holder, info.launched?.grace ?? 0, info.launched?.leader)
+    Effect.interruptible(endHost(info.service, holder, info.launched?.grace ?? 0, info.launched?.leader))
 
   /** What a dead shim hosted has to be gone; its guardian is at it. */
   const sweep = (claim: Claim.Place<Kept.Facts>, service: string, holding: Claim.Holding<Kept.Facts> | null) =>
@@ -221,7 +222,7 @@ export const make = Effect.fn("NodeKeeper.make")(function*(
         }
       }
       yield* Claim.clean(claim)
-    })
+    }).pipe(Effect.interruptible)
 
   const attach = (
     service: string,
@@ -356,8 +357,27 @@ export const make = Effect.fn("NodeKeeper.make")(function*(
       }
     })
 
+  const unkept = (service: string): Keeper.Keeper => ({
+    find: () =>
+      Effect.gen(function*() {
+        // Nothing is kept under a name that is too long for a file.
+        if (Kept.isKeepable(service)) {
+          const claim = Kept.claimOf(place, service)
+          const ended = yield* endOne({ name: claim.name, state: yield* Claim.look(claim) }, () => true)
+          if (ended !== undefined) {
+            yield* Effect.logInfo(`${service} was kept, and is ended: it is not to be kept any more`)
+          }
+        }
+        return Option.none()
+      }),
+    launch: (command, options) =>
+      Effect.map(platform.launch(command, options), (tree) => ({ tree, wasReady: false, ready: Effect.void })),
+    leaving: () => false
+  })
+
   return {
     keeper: (service) => ({ find: find(service), launch: launch(service), leaving }),
+    unkept,
     kept: Kept.list(place),
     end: (which) =>
       Effect.gen(function*() {
@@ -374,6 +394,9 @@ export const make = Effect.fn("NodeKeeper.make")(function*(
       }),
     leave: Effect.sync(() => {
       left = true
+    }),
+    stay: Effect.sync(() => {
+      left = false
     })
   }
 })

@@ -45,6 +45,8 @@ export interface Keeper {
 /** All services that are kept in one state folder. */
 export interface Keepers {
   readonly keeper: (service: string) => Keeper
+  /** For a service that is not kept: what was kept of it is ended before it is launched in this process. */
+  readonly unkept: (service: string) => Keeper
   /** Those that live now. */
   readonly kept: Effect.Effect<ReadonlyArray<Kept>, StateFolderError>
   /**
@@ -56,4 +58,6 @@ export interface Keepers {
   ) => Effect.Effect<ReadonlyArray<string>, KeeperFailed | ClaimUndecided | StateFolderError>
   /** From now on trees are left. */
   readonly leave: Effect.Effect<void>
+  /** Takes `leave` back. */
+  readonly stay: Effect.Effect<void>
 }

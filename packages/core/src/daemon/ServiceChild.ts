@@ -154,7 +154,7 @@ export const make = (
   attempt(() =>
     Child.make(name, {
       ...optionsOf(service),
-      keeper: service.whenDaemonEnds === "keep" ? keepers?.keeper(name) : undefined,
+      keeper: service.whenDaemonEnds === "keep" ? keepers?.keeper(name) : keepers?.unkept(name),
       dependsOn: dependenciesOf(name, service, groups),
       significant: service.significant
     })

@@ -157,20 +157,24 @@ const sinkOf = (config: Config, child: string) => {
   return Logs.fileAt(file, child, { maxBytes: maxSize, maxAge, keep, layout: { timestamps } })
 }
 
-/** What an earlier process kept, and this configuration does not want to go on. What can't be ended is told, and left. */
-const endUnwanted = (config: Config, keepers: Keepers | undefined): Effect.Effect<void> =>
+/**
+ * What an earlier process kept of services that are not `wanted`. What can't be ended is told, and left. What was kept of
+ * a service that is wanted is ended or found before its launch, by its own body.
+ */
+const endUnwanted = (keepers: Keepers | undefined, wanted: (service: string) => boolean): Effect.Effect<void> =>
   keepers === undefined
     ? Effect.void
-    : keepers.end((service) => config.services[service]?.whenDaemonEnds !== "keep").pipe(
+    : keepers.end((service) => !wanted(service)).pipe(
       Effect.flatMap((ended) =>
-        Effect.forEach(ended, (service) =>
-          Effect.logInfo(`${service} was kept, and is ended: it is not wanted any more`), {
-          discard: true
-        })
+        Effect.forEach(
+          ended,
+          (service) => Effect.logInfo(`${service} was kept, and is ended: it is not wanted any more`),
+          {
+            discard: true
+          }
+        )
       ),
-      Effect.catch((error) =>
-        Effect.logWarning(error.message)
-      )
+      Effect.catch((error) => Effect.logWarning(error.message))
     )
 
 /**
@@ -279,7 +283,8 @@ export const make = Effect.fn("ServiceHost.make")(function*(
   })
   yield* Effect.addFinalizer(() => pools.close)
   for (const [name, pool] of Object.entries(first.pools)) yield* pools.add(name, pool)
-  yield* endUnwanted(first, options.keepers)
+  // However long that takes, it holds up nothing.
+  yield* Effect.forkScoped(endUnwanted(options.keepers, (service) => Object.hasOwn(config.services, service)))
   const services = yield* Effect.provide(
     Services.start(first, { onEvent, onChild: addLog, paused: Effect.sync(() => paused), keepers: options.keepers }),
     redaction
