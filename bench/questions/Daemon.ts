@@ -16,7 +16,7 @@ const here = (name: string): string => fileURLToPath(new URL(name, import.meta.u
 const service = here("../listener.pl")
 
 /** As users have it: compiled. */
-const treeline = here("../../packages/treeline/dist/bin.js")
+const treeline = here("../../packages/treeline/dist/command/treeline.js")
 
 /** A folder for one cold start. */
 interface Place {
