@@ -50,7 +50,7 @@ describe("an updater that dies", () => {
   }
 
   real(
-    "K17: after the switch, and the daemon is then ended by a user: it is not started again",
+    "K17: after the switch, and the daemon is then ended by a user: the switch is taken back, nothing is started",
     (scratch) =>
       Effect.gen(function*() {
         const { options } = yield* running(scratch)
@@ -60,10 +60,12 @@ describe("an updater that dies", () => {
         yield* kill(process.identity)
         yield* Updater.stop(options.daemon)
         yield* Daemon.stop(options.daemon)
-        assert.isTrue(Option.isNone(yield* Updater.recover(options)))
+        assert.strictEqual(Option.getOrThrow(yield* Updater.recover(options)).status, "rolledBack")
         assert.strictEqual((yield* Daemon.status(options.daemon)).status, "notRunning")
         yield* Daemon.start(options.daemon)
-        assert.strictEqual(yield* runs(options), "2.0.0")
+        assert.strictEqual(yield* runs(options), "1.0.0")
+        assert.deepStrictEqual((yield* UpdateRecord.read(options.daemon.folder)).rejected, [])
+        assert.strictEqual((yield* Updater.update(options)).status, "updated", "it is tried again")
       })
   )
 

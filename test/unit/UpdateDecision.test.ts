@@ -71,7 +71,10 @@ describe("whether an updater replaces itself", () => {
 
 describe("what is left to do after a death", () => {
   const after = (phase: Parameters<typeof UpdateDecision.recovery>[0]["phase"], current: string | null, more = {}) =>
-    UpdateDecision.recovery({ phase, to: next, running: true, stopped: false, recoveries: 0, ...more }, current)
+    UpdateDecision.recovery(
+      { phase, from: old, to: next, running: true, stopped: false, recoveries: 0, ...more },
+      current
+    )
 
   it("before the switch nothing was changed", () => {
     for (const phase of ["fetching", "pausing", "switching", "restarting"] as const) {
@@ -89,7 +92,8 @@ describe("what is left to do after a death", () => {
   })
   it("K17: what was stopped, and what did not run, is not started", () => {
     for (const phase of ["switching", "restarting", "validating"] as const) {
-      assert.strictEqual(after(phase, next, { stopped: true }), "Keep")
+      assert.strictEqual(after(phase, next, { stopped: true }), "Unlink", "it was never found to hold")
+      assert.strictEqual(after(phase, next, { stopped: true, from: null }), "Keep", "there is no other")
       assert.strictEqual(after(phase, next, { running: false }), "Keep")
     }
   })

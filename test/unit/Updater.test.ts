@@ -27,6 +27,8 @@ const make = Effect.gen(function*() {
     current: "one" as string | null,
     /** Versions that do not start. */
     broken: new Set<string>(),
+    /** What a program answers to `--version`. */
+    version: "1.0.0",
     /** Processes may not be signalled. */
     denied: false,
     fetches: 0,
@@ -44,7 +46,7 @@ const make = Effect.gen(function*() {
     {
       ...table.platform,
       clock: Effect.succeed(clock),
-      launch: () => Effect.succeed(answer("app 1.0.0\n")),
+      launch: () => Effect.sync(() => answer(`app ${world.version}\n`)),
       signalProcess: (identity, signal) =>
         Effect.gen(function*() {
           world.calls.push(`${signal} ${identity.pid}`)
@@ -237,8 +239,14 @@ describe("a pass", () => {
     Effect.gen(function*() {
       const { folder, options, provide, world } = yield* started
       const daemon = { ...options.daemon, ask: Effect.succeedSome({ pid: 7, version: "0.9.0" }) }
-      const outcome = yield* provide(Updater.update({ ...options, daemon }))
-      assert.deepStrictEqual([outcome.status, world.current, world.launches], ["rolledBack", "one", []])
+      const error = yield* Effect.flip(provide(Updater.update({ ...options, daemon })))
+      assert.strictEqual(error._tag, "RollbackFailed")
+      assert.match(error.message, /Version one is current, no daemon runs$/)
+      assert.deepStrictEqual([world.current, world.launches], ["one", []])
+      const record = yield* UpdateRecord.read(folder)
+      assert.deepStrictEqual([record.phase, record.rejected], ["rollingBack", []], "it is tried again")
+      assert.strictEqual(Option.getOrThrow(yield* provide(Updater.recover(options))).status, "rolledBack")
+      assert.deepStrictEqual(world.launches, ["one"])
       assert.deepStrictEqual((yield* UpdateRecord.read(folder)).rejected, [])
     }))
 
@@ -296,7 +304,7 @@ describe("a pass", () => {
       const outcome = yield* provide(Updater.update({ ...options, daemon: { ...options.daemon, requestStop } }))
       assert.strictEqual(outcome.status, "rolledBack")
       assert.match(outcome.detail, /version three became current meanwhile/)
-      assert.deepStrictEqual([world.current, world.launches], ["one", ["one"]])
+      assert.deepStrictEqual([outcome.current, world.current, world.launches], ["three", "three", ["three"]])
       assert.deepStrictEqual((yield* UpdateRecord.read(folder)).rejected, [], "not the fault of the version")
     }))
 
@@ -310,7 +318,8 @@ describe("a pass", () => {
         error.message,
         /^the update to two failed: .*two is broken.*\nThe way back to one failed, too: .*one is broken.*\nVersion one is current, no daemon runs$/
       )
-      assert.strictEqual((yield* UpdateRecord.read(folder)).phase, "rollingBack")
+      const failed = yield* UpdateRecord.read(folder)
+      assert.deepStrictEqual([failed.phase, failed.rejected], ["rollingBack", []], "the fault may be elsewhere")
       world.broken.delete("one")
       const recovered = yield* provide(Updater.recover(options))
       assert.strictEqual(Option.getOrThrow(recovered).status, "rolledBack")
@@ -329,6 +338,113 @@ describe("a pass", () => {
         assert.strictEqual((yield* Effect.flip(provide(Updater.update(options))))._tag, "RollbackFailed")
       }
       assert.strictEqual(failures, 4)
+    }))
+
+  /** An updater that dies as version `two` is validated, after which nothing runs; what is left of it is `left`. */
+  const dead = (left: Partial<UpdateRecord.UpdateRecord> = {}) =>
+    Effect.gen(function*() {
+      const all = yield* make
+      all.world.published = "two"
+      all.world.current = "two"
+      yield* UpdateRecord.write(all.folder, 9, {
+        ...UpdateRecord.empty,
+        phase: "validating",
+        from: "one",
+        to: "two",
+        running: true,
+        ...left
+      })
+      return all
+    })
+
+  it.effect("K17: what was stopped before it was found to hold is taken back, nothing is started, and it is tried again", () =>
+    Effect.gen(function*() {
+      const { daemon, folder, options, provide, world } = yield* dead({ stopped: true })
+      assert.strictEqual(Option.getOrThrow(yield* provide(Updater.recover(options))).status, "rolledBack")
+      assert.deepStrictEqual([world.current, world.launches], ["one", []])
+      const record = yield* UpdateRecord.read(folder)
+      assert.deepStrictEqual([record.phase, record.rejected], ["done", []])
+      yield* provide(Daemon.start(daemon))
+      assert.strictEqual((yield* provide(Updater.update(options))).status, "updated")
+    }))
+
+  it.effect("what was stopped, and was started by somebody since, is looked at", () =>
+    Effect.gen(function*() {
+      const { daemon, folder, options, provide, world } = yield* dead({ stopped: true })
+      yield* provide(Daemon.start(daemon))
+      const validate = () => Effect.fail({ message: "it is not well" })
+      const error = yield* Effect.flip(provide(Updater.recover({ ...options, validate, validateWithin: 0 })))
+      assert.strictEqual(error._tag, "RollbackFailed")
+      assert.deepStrictEqual(world.launches, ["two", "two", "one"])
+      assert.strictEqual((yield* UpdateRecord.read(folder)).phase, "rollingBack")
+    }))
+
+  it.effect("the way back has tries of its own", () =>
+    Effect.gen(function*() {
+      const { folder, options, provide, world } = yield* dead({ recoveries: 3 })
+      world.broken.add("one")
+      assert.strictEqual((yield* Effect.flip(provide(Updater.recover(options))))._tag, "RollbackFailed")
+      const record = yield* UpdateRecord.read(folder)
+      assert.deepStrictEqual([record.phase, record.recoveries], ["rollingBack", 1])
+    }))
+
+  it.effect("what a dead updater has left is looked at in the turn, not before it", () =>
+    Effect.gen(function*() {
+      const { daemon, folder, options, provide, world } = yield* dead()
+      const begun = yield* Deferred.make<void>()
+      const go = yield* Deferred.make<void>()
+      const other = yield* Effect.forkChild(provide(Daemon.exclusively(daemon, "other", () =>
+        Effect.gen(function*() {
+          yield* Deferred.succeed(begun, undefined)
+          yield* Deferred.await(go)
+          world.current = "three"
+        }))))
+      yield* Deferred.await(begun)
+      const recovering = yield* Effect.forkChild(provide(Updater.recover({ ...options, lockWithin: "1 hour" })))
+      yield* settle
+      yield* Deferred.succeed(go, undefined)
+      yield* Fiber.join(other)
+      for (let second = 0; second < 3; second++) {
+        yield* TestClock.adjust("1 second")
+        yield* settle
+      }
+      assert.isTrue(Option.isNone(yield* Fiber.join(recovering)))
+      assert.deepStrictEqual([world.current, world.launches], ["three", []])
+      assert.strictEqual((yield* UpdateRecord.read(folder)).phase, "done")
+    }))
+
+  it.effect("a machine that has no room for a process is not the version's fault", () =>
+    Effect.gen(function*() {
+      const { folder, options, provide, world } = yield* started
+      const launch: Daemon.Daemon["launch"] = (variables) =>
+        world.current === "two"
+          ? Effect.fail(new LaunchError({ command: "app", reason: "ResourceExhausted", detail: "EAGAIN" }))
+          : options.daemon.launch(variables)
+      const outcome = yield* provide(Updater.update({ ...options, daemon: { ...options.daemon, launch } }))
+      assert.deepStrictEqual([outcome.status, world.current, world.launches], ["rolledBack", "one", ["one"]])
+      assert.deepStrictEqual((yield* UpdateRecord.read(folder)).rejected, [])
+    }))
+
+  it.effect("it is gone back to what has run, not to what was current", () =>
+    Effect.gen(function*() {
+      const { options, provide, world } = yield* started
+      world.published = "three"
+      world.current = "two"
+      world.broken.add("three")
+      const outcome = yield* provide(Updater.update(options))
+      assert.deepStrictEqual([outcome.status, world.current, world.launches], ["rolledBack", "one", ["three", "one"]])
+    }))
+
+  it.effect("a daemon of another program is not restarted where there is nothing to go back to", () =>
+    Effect.gen(function*() {
+      const { options, provide, world } = yield* started
+      world.current = "two"
+      const install = { ...options.install, versionOf: () => Option.none<string>() }
+      world.version = "2.0.0"
+      const outcome = yield* provide(Updater.update({ ...options, install }))
+      assert.strictEqual(outcome.status, "noUpdate")
+      assert.match(outcome.detail, /treeline daemon bootstrap/)
+      assert.deepStrictEqual(world.launches, [])
     }))
 
   it.effect("C33: a record of updates that can't be read stops updates, and nothing else", () =>

@@ -48,9 +48,10 @@ export const replacesItself = (
  * - `Forget`: nothing had been changed.
  * - `Keep`: the switch was made; nothing may be started, or nothing has to be.
  * - `Forward`: the daemon has to run as `to`, which is to be validated; else the way back.
+ * - `Unlink`: somebody has stopped it before `to` was found to hold; `from` becomes current, and nothing is started.
  * - `Back`: to `from`.
  */
-export type Recovery = "Nothing" | "Forget" | "Keep" | "Forward" | "Back"
+export type Recovery = "Nothing" | "Forget" | "Keep" | "Unlink" | "Forward" | "Back"
 
 /** How often it is tried to go on forward: what kills the updater each time is not tried for ever. */
 export const forwardTries = 3
@@ -59,6 +60,7 @@ export const forwardTries = 3
 export const recovery = (
   record: {
     readonly phase: Phase
+    readonly from: string | null
     readonly to: string | null
     readonly running: boolean
     readonly stopped: boolean
@@ -78,7 +80,8 @@ export const recovery = (
     case "restarting":
     case "validating":
       if (record.to === null || current !== record.to) return "Forget"
-      if (record.stopped || !record.running) return "Keep"
+      if (record.stopped) return record.from === null ? "Keep" : "Unlink"
+      if (!record.running) return "Keep"
       return record.recoveries >= forwardTries ? "Back" : "Forward"
   }
 }

@@ -73,6 +73,8 @@ export const UpdateRecord = Schema.Struct({
   stopped: Schema.Boolean,
   /** Why it is rolled back. */
   reason: Schema.String,
+  /** `to` is at fault, so it is rejected once the version before has been found to hold. */
+  blamed: Schema.Boolean.pipe(Schema.withDecodingDefaultKey(Effect.succeed(false))),
   /** How often somebody has tried to finish it after a death. */
   recoveries: Schema.Int,
   /** The daemon that was last found to run as it should, and its version. */
@@ -96,6 +98,7 @@ export const empty: UpdateRecord = {
   running: false,
   stopped: false,
   reason: "",
+  blamed: false,
   recoveries: 0,
   validated: null,
   rejected: [],

@@ -128,8 +128,8 @@ interface Attended {
   readonly asked: () => boolean
   /** The version that a start has to be of. */
   readonly expect: (id: string) => void
-  /** It was not started, because somebody has made another one current meanwhile. */
-  readonly moved: () => boolean
+  /** Why it was not even tried to start it. `Moved`: somebody has made another one current meanwhile. */
+  readonly withheld: () => "Moved" | "Unknown" | undefined
 }
 
 /** What every step of a pass needs. */
@@ -167,6 +167,7 @@ const finish = (
       running: false,
       stopped: false,
       reason: "",
+      blamed: false,
       recoveries: 0,
       to: null,
       last: typeof end === "string" ? null : end,
@@ -277,13 +278,16 @@ const validate = (
     }
   })
 
-const startFailed = ({ asked, moved }: Attended, error: Daemon.StartError | InvalidSpec): StepError => {
+const startFailed = ({ asked, withheld }: Attended, error: Daemon.StartError | InvalidSpec): StepError => {
   switch (error._tag) {
     case "DaemonNotReady":
-    case "DetachUnavailable":
-    case "LaunchError":
+    case "LaunchError": {
+      const isFault = !asked() && withheld() === undefined &&
+        !(error._tag === "LaunchError" && error.reason === "ResourceExhausted")
       // From the moment that somebody has asked for the end nothing is started, the old one neither.
-      return { reject: !asked() && !moved(), way: asked() ? "Switch" : "Restart", reason: error.message }
+      return { reject: isFault, way: asked() ? "Switch" : "Restart", reason: error.message }
+    }
+    case "DetachUnavailable":
     case "InvalidSpec":
       return { reject: false, way: "Restart", reason: error.message }
     case "ClaimUndecided":
@@ -354,9 +358,16 @@ const goBack = (
     }
     const to = record.to ?? ""
     const reason = refused.reason
-    const at = yield* Clock.currentTimeMillis
-    const rejecting = refused.reject ? UpdateRecord.reject(record, to, at, reason) : record
-    const back = yield* enter(pass, rejecting, "rollingBack", { reason })
+    const back = yield* enter(pass, record, "rollingBack", {
+      reason,
+      blamed: refused.reject,
+      recoveries: record.phase === "rollingBack" ? record.recoveries : 0
+    })
+    // Where the version before does not hold either, the fault may be elsewhere.
+    const rejected = Effect.map(
+      Clock.currentTimeMillis,
+      (at) => refused.reject ? UpdateRecord.reject(back, to, at, reason) : back
+    )
     const failed = (detail: string, given: boolean) =>
       Effect.gen(function*() {
         const current = yield* currentOf(pass)
@@ -375,7 +386,11 @@ const goBack = (
         return yield* error
       })
     if (from === null) return yield* failed("there was no version before", true)
-    const switched = yield* Effect.result(pass.options.install.switchTo(from))
+    const isThere = Effect.orElseSucceed(Effect.map(currentOf(pass), (current) => current === from), () => false)
+    const switched = yield* Effect.result(Effect.flatMap(
+      isThere,
+      (there) => there ? Effect.void : pass.options.install.switchTo(from)
+    ))
     if (Result.isFailure(switched)) return yield* failed(switched.failure.message, false)
     const outcome: Outcome = {
       status: "rolledBack",
@@ -386,7 +401,14 @@ const goBack = (
       pid: null,
       detail: reason
     }
-    if (refused.way === "Switch" || !running || asked()) {
+    if (!running) {
+      yield* finish(pass, yield* rejected, outcome)
+      return outcome
+    }
+    if (refused.way === "Switch" || asked()) {
+      if (!asked() && (yield* runningOf(pass)) === null) {
+        return yield* failed("the old daemon has ended, and nothing is started in its place", false)
+      }
       yield* finish(pass, back, outcome)
       return outcome
     }
@@ -397,7 +419,7 @@ const goBack = (
     if (Result.isSuccess(again)) {
       const { identity } = again.success
       const whole = { ...outcome, pid: identity.pid }
-      yield* finish(pass, back, whole, { validated: { id: from, daemon: identity } })
+      yield* finish(pass, yield* rejected, whole, { validated: { id: from, daemon: identity } })
       return whole
     }
     const error = again.failure
@@ -440,22 +462,27 @@ const nothingDone = (
 ): Outcome => ({ status, from: current, current, version, restarted: false, pid: null, detail })
 
 /** Has the turn of all commands, and is not cut off in it; when another one has it for too long, that is an outcome. */
-const inTurn = <E>(
+const inTurn = <A, E>(
   pass: Pass,
-  use: (attended: Attended) => Effect.Effect<Outcome, E, ProcessPlatform>
-): Effect.Effect<Outcome, E | ClaimUndecided | InvalidSpec | ManagedInstallError | StateFolderError, ProcessPlatform> =>
+  use: (attended: Attended) => Effect.Effect<A, E, ProcessPlatform>
+): Effect.Effect<
+  A | Outcome,
+  E | ClaimUndecided | InvalidSpec | ManagedInstallError | StateFolderError,
+  ProcessPlatform
+> =>
   attend((asked) => {
     const { daemon, lockWithin = "1 second" } = pass.options
     const refuse = (detail: string) => new LaunchError({ command: "the daemon", reason: "Unknown", detail })
     let expected: string | undefined
-    let moved = false
+    let withheld: ReturnType<Attended["withheld"]>
     const launch: Daemon.Daemon["launch"] = (variables) =>
       Effect.gen(function*() {
         if (asked()) return yield* refuse(wasStopped)
         // Again, and as late as can be: somebody may have switched by hand (seed C29).
+        withheld = "Unknown"
         const current = yield* Effect.mapError(currentOf(pass), ({ message }) => refuse(message))
-        moved = current !== expected
-        if (moved) return yield* refuse(`version ${current ?? "none"} became current meanwhile`)
+        withheld = current === expected ? undefined : "Moved"
+        if (withheld !== undefined) return yield* refuse(`version ${current ?? "none"} became current meanwhile`)
         return yield* daemon.launch(variables)
       })
     const expect = (id: string) => {
@@ -464,14 +491,18 @@ const inTurn = <E>(
     return Daemon.exclusively(
       { ...daemon, launch },
       "update",
-      (turn) => Effect.result(Effect.ensuring(use({ turn, asked, expect, moved: () => moved }), resume(pass))),
+      (turn) => Effect.result(Effect.ensuring(use({ turn, asked, expect, withheld: () => withheld }), resume(pass))),
       { lockWithin }
     ).pipe(
       Effect.catchTag(
         "OperationBusy",
-        ({ message }) => Effect.map(currentOf(pass), (current) => Result.succeed(nothingDone("busy", current, message)))
+        ({ message }) =>
+          Effect.map(
+            currentOf(pass),
+            (current): Result.Result<A | Outcome, E> => Result.succeed(nothingDone("busy", current, message))
+          )
       ),
-      Effect.flatMap(Effect.fromResult)
+      Effect.flatMap((result: Result.Result<A | Outcome, E>) => Effect.fromResult(result))
     )
   })
 
@@ -487,85 +518,91 @@ const forward = (
     Effect.matchEffect({
       onSuccess: (daemon) => succeed(pass, record, to, version, daemon),
       onFailure: (error) =>
-        goBack(
-          pass,
-          record,
-          attended,
-          isRefused(error) ? error : { reject: false, way: "Restart", reason: error.message }
-        )
+        Effect.gen(function*() {
+          // What somebody has made current by hand stays so, and runs.
+          const chosen = attended.withheld() === "Moved" ? yield* currentOf(pass) : null
+          return yield* goBack(
+            pass,
+            { ...record, from: chosen ?? record.from },
+            attended,
+            isRefused(error) ? error : { reject: false, way: "Restart", reason: error.message }
+          )
+        })
     })
   )
 }
 
 const isEnabled = ({ options }: Pass): Effect.Effect<boolean> => options.enabled ?? Effect.succeed(true)
 
-/** Finishes or takes back what a dead updater had begun; none when there is nothing. */
+/** Finishes or takes back what a dead updater had begun; none when there is nothing. Has the turn. */
+const recoverInTurn = (pass: Pass, attended: Attended) =>
+  Effect.gen(function*() {
+    const record = yield* read(pass)
+    const current = yield* currentOf(pass)
+    const interrupted = `the updater ended while it was ${record.phase}`
+    const daemon = yield* runningOf(pass)
+    const runs = daemon !== null
+    // One that somebody has ended since is not started again; one that somebody has started since is looked at.
+    const wanted = {
+      ...record,
+      running: runs || (record.running && !record.stopped),
+      stopped: record.stopped && !runs
+    }
+    const reason = record.reason === "" ? interrupted : record.reason
+    switch (UpdateDecision.recovery(wanted, current)) {
+      case "Nothing":
+        return undefined
+      case "Forget":
+        yield* pass.options.install.sweep
+        yield* finish(pass, record, interrupted, { from: record.phase === "fetching" ? record.from : current })
+        return undefined
+      case "Keep":
+        yield* finish(pass, record, `${interrupted}; version ${current} is kept, and nothing was started`)
+        return undefined
+      case "Unlink":
+        return yield* goBack(pass, wanted, attended, { reject: false, way: "Switch", reason: wasStopped })
+      case "Forward": {
+        const tried = yield* enter(pass, wanted, record.phase, { recoveries: record.recoveries + 1 })
+        const to = record.to ?? ""
+        // It may run already as it should.
+        if (daemon !== null && versionOf(pass, record, daemon) === to) {
+          const valid = yield* Effect.result(validate(pass, to, daemon.identity, attended.asked))
+          if (Result.isSuccess(valid)) return yield* succeed(pass, tried, to, null, valid.success)
+          const { failure } = valid
+          if (isRefused(failure) && failure.way === "Leave") return yield* goBack(pass, tried, attended, failure)
+        }
+        return yield* forward(pass, tried, attended, null)
+      }
+      case "Back": {
+        const reject = record.phase === "rollingBack" ? record.blamed : true
+        return yield* goBack(pass, wanted, attended, { reject, way: "Restart", reason })
+      }
+    }
+  })
+
+/** As `recoverInTurn`; what is to be done is decided in the turn, from what is there then. */
 export const recover = (
   pass: Pass
 ): Effect.Effect<Option.Option<Outcome>, UpdateError, ProcessPlatform> =>
   Effect.gen(function*() {
-    const record = yield* read(pass)
-    const current = yield* currentOf(pass)
-    if (record.phase === "done") return Option.none()
-    const interrupted = `the updater ended while it was ${record.phase}`
-    const runs = (yield* runningOf(pass)) !== null
-    // One that somebody has ended since is not started again; one that somebody has started since is looked at.
-    const wanted = { ...record, running: runs || (record.running && !record.stopped) }
-    switch (UpdateDecision.recovery(wanted, current)) {
-      case "Nothing":
-        return Option.none()
-      case "Forget": {
-        yield* resume(pass)
-        yield* pass.options.install.sweep
-        yield* finish(pass, record, interrupted, { from: record.phase === "fetching" ? record.from : current })
-        return Option.none()
-      }
-      case "Keep": {
-        yield* resume(pass)
-        yield* finish(pass, record, `${interrupted}; version ${current} is kept, and nothing was started`)
-        return Option.none()
-      }
-      case "Forward":
-        return Option.some(
-          yield* inTurn(pass, (attended) =>
-            Effect.gen(function*() {
-              const tried = yield* enter(pass, wanted, record.phase, {
-                recoveries: record.recoveries + 1,
-                stopped: false
-              })
-              const to = record.to ?? ""
-              // It may run already as it should.
-              const daemon = yield* runningOf(pass)
-              if (daemon !== null && versionOf(pass, record, daemon) === to) {
-                const valid = yield* Effect.option(validate(pass, to, daemon.identity, attended.asked))
-                if (Option.isSome(valid)) return yield* succeed(pass, tried, to, null, valid.value)
-              }
-              return yield* forward(pass, tried, attended, null)
-            }))
-        )
-      case "Back":
-        return Option.some(
-          yield* inTurn(pass, (attended) =>
-            goBack(pass, wanted, attended, {
-              reject: record.phase !== "rollingBack",
-              way: "Restart",
-              reason: record.reason === "" ? interrupted : record.reason
-            }))
-        )
-    }
+    if ((yield* read(pass)).phase === "done") return Option.none()
+    return Option.fromUndefinedOr(yield* inTurn(pass, (attended) => recoverInTurn(pass, attended)))
   })
 
-/** The version that it is gone back to: the one that is current, or, when that one is restarted, the one before. */
+/** The version that it is gone back to: that of the daemon that runs, the one that is current, or the one before it. */
 const before = (
-  { options }: Pass,
+  pass: Pass,
   record: UpdateRecord.UpdateRecord,
   current: string | null,
   to: string
-): Effect.Effect<string | null, ManagedInstallError> =>
-  current !== to
-    ? Effect.succeed(current)
-    : Effect.map(options.install.versions, (versions) =>
-      record.from !== null && record.from !== to && versions.includes(record.from) ? record.from : null)
+): Effect.Effect<string | null, ClaimUndecided | ManagedInstallError | StateFolderError> =>
+  Effect.gen(function*() {
+    const daemon = yield* runningOf(pass)
+    const running = daemon === null ? null : versionOf(pass, record, daemon)
+    const there = yield* pass.options.install.versions
+    const candidates = current === to ? [running, record.from] : [running, current]
+    return candidates.find((id) => id !== null && id !== to && there.includes(id)) ?? null
+  })
 
 /** Makes a checked version current and runs it. */
 const activate = (
@@ -584,6 +621,11 @@ const activate = (
       if (step === "NothingNew" || step === "Rejected") return yield* end(nothingDone("noUpdate", current, "", version))
       const running = step !== "Switch"
       const from = yield* before(pass, given, current, to)
+      if (step === "Restart" && from === null) {
+        const detail = "the daemon that runs is of another program, and there is no version to go back to; " +
+          "treeline daemon bootstrap restarts it as the current one"
+        return yield* end(nothingDone("noUpdate", current, detail, version))
+      }
       const pausing = yield* enter(pass, given, "pausing", { from, to, running })
       if (running && supervision !== undefined) {
         const paused = yield* Effect.result(supervision.pause)
@@ -600,6 +642,10 @@ const activate = (
         ? yield* forward(pass, switching, attended, version)
         : yield* succeed(pass, switching, to, version, null)
     }))
+
+/** It is so whenever it is looked at; what else is wrong with a program may be the machine's fault. */
+const isUnfit = ({ reason }: ManagedProgramUnusable): boolean =>
+  reason === "Missing" || reason === "Outside" || reason === "NotExecutable" || reason === "NoVersion"
 
 /** The pass of the only one who makes one. */
 export const update = (pass: Pass): Effect.Effect<Outcome, UpdateError, ProcessPlatform> =>
@@ -625,7 +671,7 @@ export const update = (pass: Pass): Effect.Effect<Outcome, UpdateError, ProcessP
       const checked = yield* ManagedInstall.check(install, staged.id, program).pipe(
         Effect.tapError((error) =>
           Effect.gen(function*() {
-            if (error._tag !== "ManagedProgramUnusable" || staged.id === current) return
+            if (error._tag !== "ManagedProgramUnusable" || staged.id === current || !isUnfit(error)) return
             const at = yield* Clock.currentTimeMillis
             yield* finish(pass, UpdateRecord.reject(record, staged.id, at, error.message), error.message)
           })
