@@ -340,6 +340,25 @@ describe.concurrent("a kept service", () => {
   )
 
   real(
+    "treeline up beside a living daemon that listens elsewhere is refused, and ends nothing",
+    (scratch) =>
+      Effect.gen(function*() {
+        const services = { web: kept(scratch) }
+        Up.configure(scratch, { services })
+        const { pid } = yield* run(scratch, "start")
+        const web = yield* nth(scratch, "web", 1)
+        Up.configure(scratch, { services, daemon: { socket: state(scratch, "other.sock") } })
+        const up = yield* Command.run(["up", "--json"], { scratch, sparesOthers: true })
+        assert.include(up.stderr + up.stdout, "AlreadyRunning")
+        assert.include(up.stderr + up.stdout, String(pid))
+        assert.isTrue(isAlive(web))
+        yield* run(scratch, "stop")
+        yield* scratch.awaitNoneLiving(0)
+        noSecond(scratch)
+      })
+  )
+
+  real(
     "an announcement that was heard is not awaited again, and its own port is not in its way",
     (scratch) =>
       Effect.gen(function*() {

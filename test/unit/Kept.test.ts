@@ -1,11 +1,14 @@
 /** What is decided of kept services, without any process. */
 import { assert, describe, it } from "@effect/vitest"
 import { ProcessPlatform, ShutdownPlan } from "@treeline/core"
-import { type Claim, Kept, ServiceChild, ShimClient } from "@treeline/core/daemon"
+import { type Claim, Kept, ServiceChild, ShimClient, ShimHost } from "@treeline/core/daemon"
 import { ClaimUndecided } from "@treeline/core/Errors"
+import type { ProcessIdentity } from "@treeline/core/ProcessIdentity"
 import { SimulatedPlatform } from "@treeline/core/testing"
 import { StateDirectory } from "@treeline/platform-node"
-import { Clock, Effect, Result } from "effect"
+import { Clock, Effect, Exit, Result, Scope } from "effect"
+import { ChildProcess } from "effect/process"
+import { advance, lives, onSystem, passing, settle } from "../support/Actors.ts"
 import { configOf } from "../support/Configs.ts"
 
 const holder = { pid: 4711, startTime: "123", boot: "this boot" }
@@ -81,6 +84,57 @@ describe("a kept service", () => {
       const running = ShutdownPlan.make([ShutdownPlan.run("save", Effect.void, 100)])
       assert.strictEqual((yield* Effect.flip(ShimClient.planOf(running))).field, "shutdown")
     }))
+
+  const hostOf = (isThere: () => boolean, starter: ProcessIdentity | undefined) =>
+    Effect.gen(function*() {
+      const facts: Kept.Facts = { service: "web", version: "1", listens: true, launched: null }
+      const claim: Claim.Claim<Kept.Facts> = {
+        holder,
+        tell: () => Effect.void,
+        isThere: Effect.sync(isThere),
+        setKept: () => Effect.void
+      }
+      const host = yield* ShimHost.make({ claim, facts, starter, launchWithin: 3_600_000 })
+      let over = false
+      yield* Effect.forkScoped(Effect.andThen(
+        host.awaitEnd,
+        Effect.sync(() => {
+          over = true
+        })
+      ))
+      return () => over
+    })
+
+  it.effect(
+    "peer 49: a shim whose starter has gone before the launch ends, at once or within a second",
+    onSystem(function*() {
+      const late = yield* hostOf(() => true, { pid: 1_000_000, startTime: "1", boot: "this boot" })
+      yield* settle
+      assert.isTrue(late())
+      const platform = yield* ProcessPlatform.ProcessPlatform
+      const scope = yield* Scope.make()
+      const { identity } = yield* Scope.provide(platform.launch(ChildProcess.make("lives"), {}), scope)
+      const early = yield* hostOf(() => true, identity)
+      yield* advance(60_000)
+      assert.isFalse(early())
+      yield* passing(Scope.close(scope, Exit.void))
+      yield* advance(1000)
+      assert.isTrue(early())
+    }, { programs: { lives } })
+  )
+
+  it.effect(
+    "a shim whose claim was removed by hand ends within 10 s",
+    onSystem(function*() {
+      let isThere = true
+      const over = yield* hostOf(() => isThere, undefined)
+      yield* advance(60_000)
+      assert.isFalse(over())
+      isThere = false
+      yield* advance(10_000)
+      assert.isTrue(over())
+    })
+  )
 
   it("is what the configuration says, for services and not for pools", () => {
     const { services } = configOf({ services: { web: { command: "w", whenDaemonEnds: "keep" }, db: { command: "d" } } })

@@ -13,6 +13,7 @@ const service: ServiceUnits.Service = {
     "--config",
     "/srv/shop/$HOME \"x\"/treeline.json"
   ],
+  stop: ["/usr/bin/node", "/opt/100% treeline/bin.js", "daemon", "stop"],
   directory: "/srv/shop",
   config: "/srv/shop/treeline.json",
   errors: "/srv/shop/.treeline/daemon.err",
@@ -44,7 +45,14 @@ describe("service units", () => {
     const without = ServiceUnits.unitOf("systemd", { ...service, notifies: false }).text
     assert.include(without, "Type=exec\n")
     assert.notInclude(without, "Watchdog")
-    assert.include(ServiceUnits.unitOf("systemd", { ...service, keeps: true }).text, "KillMode=process\n")
+    assert.notInclude(text, "ExecStopPost")
+    const keeps = ServiceUnits.unitOf("systemd", { ...service, keeps: true }).text
+    assert.include(keeps, "KillMode=process\n")
+    assert.include(
+      keeps,
+      "ExecStopPost=-/bin/sh -c \"[ \\\"$$SERVICE_RESULT\\\" != timeout ] || exec \\\"$$@\\\"\" \"sh\" " +
+        "\"/usr/bin/node\" \"/opt/100%% treeline/bin.js\" \"daemon\" \"stop\"\n"
+    )
   })
 
   it("launchd: words apart, and escaped", () => {

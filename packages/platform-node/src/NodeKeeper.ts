@@ -8,6 +8,7 @@ import * as Claim from "@treeline/core/daemon/Claim"
 import type { Launched } from "@treeline/core/daemon/Daemon"
 import type * as Keeper from "@treeline/core/daemon/Keeper"
 import * as Kept from "@treeline/core/daemon/Kept"
+import * as PidRecord from "@treeline/core/daemon/PidRecord"
 import type * as Shim from "@treeline/core/daemon/Shim"
 import * as ShimClient from "@treeline/core/daemon/ShimClient"
 import type { StateFolder } from "@treeline/core/daemon/StateFolder"
@@ -285,9 +286,14 @@ export const make = Effect.fn("NodeKeeper.make")(function*(
   > =>
     Effect.gen(function*() {
       const [program, ...args] = shim
+      const self = yield* platform.identify(process.pid)
       const launched = yield* detach({
         command: program,
         args: [...args, folder.path, service],
+        env: {
+          ...process.env,
+          ...Option.isSome(self) && { [PidRecord.starterVariable]: PidRecord.encodeStarter(self.value) }
+        },
         output: path.join(folder.path, `${Kept.nameOf(service)}.err`)
       })
       const claim = Kept.claimOf(place, service)
@@ -299,6 +305,10 @@ export const make = Effect.fn("NodeKeeper.make")(function*(
         if (state._tag === "Held") {
           const { holder, info } = state.holding
           if (holder.pid === launched.pid && info.listens) return holder
+        }
+        if (over && state._tag === "Held" && state.holding.holder.pid !== launched.pid) {
+          const detail = `process ${state.holding.holder.pid} keeps it already`
+          return yield* failed(service, "NotStarted", launched.pid, detail)
         }
         if (over) {
           const { bytes } = yield* launched.errors

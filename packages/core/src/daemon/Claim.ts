@@ -49,6 +49,8 @@ export interface Claim<Info> {
   readonly holder: ProcessIdentity
   /** Tells something else, in one step. Fails when somebody has taken the claim away by hand. */
   readonly tell: (info: Info) => Effect.Effect<void, ClaimLost | StateFolderError>
+  /** Whether it is there still; false when somebody has taken it away by hand. */
+  readonly isThere: Effect.Effect<boolean, StateFolderError>
   /** Whether the end of its scope leaves it, for what this process becomes next; see `takeOver`. At first it does not. */
   readonly setKept: (kept: boolean) => Effect.Effect<void>
 }
@@ -206,12 +208,12 @@ const hold = <Info>(
         )
       )
     )
+    const isThere = Effect.map(folder.list(name), (names) => names.includes(entry))
     const tell = (info: Info) =>
       Effect.uninterruptible(Effect.gen(function*() {
         yield* folder.removeFile(next)
         yield* folder.write(next, encode({ holder: self, since, info }))
-        const there = yield* folder.list(name)
-        if (!there.includes(entry)) {
+        if (!(yield* isThere)) {
           yield* folder.removeFile(next)
           return yield* new ClaimLost({ path: `${folder.path}/${name}` })
         }
@@ -220,6 +222,7 @@ const hold = <Info>(
     return {
       holder: self,
       tell,
+      isThere,
       setKept: (value) =>
         Effect.sync(() => {
           kept = value

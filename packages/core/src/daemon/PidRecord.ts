@@ -127,6 +127,10 @@ const Starter = Schema.fromJsonString(ProcessIdentity)
 /** What a starter says of itself. */
 export const encodeStarter: (self: ProcessIdentity) => string = Schema.encodeSync(Starter)
 
+/** Who a value of `starterVariable` names, where there is one. */
+export const decodeStarter = (value: string | undefined): Option.Option<ProcessIdentity> =>
+  Option.flatMap(Option.fromUndefinedOr(value), Schema.decodeOption(Starter))
+
 /**
  * Takes the record for this process, `self`, until the scope closes. Of two at once only one succeeds; the other is told
  * who did (peer case 105).
@@ -152,7 +156,7 @@ export const take = Effect.fn("PidRecord.take")(function*(
     return yield* new AlreadyRunning({ address: place.folder.path, pid: outcome.failure.holder.pid, file: null })
   }
   const claim = outcome.success
-  const known = Option.flatMap(Option.fromUndefinedOr(starter), Schema.decodeOption(Starter))
+  const known = decodeStarter(starter)
   if (Option.isSome(known) && (yield* place.platform.standing(known.value)) === "Gone") {
     return yield* new StartAbandoned({ starter: known.value.pid })
   }

@@ -18,6 +18,7 @@ import * as Stream from "effect/Stream"
 import { InvalidSpec, LaunchError } from "../Errors.ts"
 import * as ShimPlan from "../internal/ShimPlan.ts"
 import * as Output from "../Output.ts"
+import type { ProcessIdentity } from "../ProcessIdentity.ts"
 import { ProcessPlatform } from "../ProcessPlatform.ts"
 import type { ProcessTree } from "../ProcessTree.ts"
 import * as ShutdownPlan from "../ShutdownPlan.ts"
@@ -34,6 +35,8 @@ export interface Options {
   readonly outputBytes?: number | undefined
   /** How long it waits for a launch, in ms. Default: 30,000. */
   readonly launchWithin?: number | undefined
+  /** Who has started this process. Once it has gone, nothing is launched any more. */
+  readonly starter?: ProcessIdentity | undefined
 }
 
 export interface ShimHost {
@@ -48,6 +51,12 @@ export interface ShimHost {
 const defaultOutputBytes = 1024 * 1024
 
 const defaultLaunchWithin = 30_000
+
+/** A look again whether who is to ask for a launch is there, in ms. */
+const starterPause = 1000
+
+/** A look again whether the claim is there, in ms. */
+const claimPause = 10_000
 
 /** How long whoever asked for a launch that has failed has to hear why, in ms. */
 const lastWords = 1000
@@ -108,7 +117,7 @@ const told = (output: Output.Output, from: number, waiting: number): Stream.Stre
 
 /** Hosts one tree, in this scope. */
 export const make = Effect.fn("ShimHost.make")(function*(
-  { claim, facts, launchWithin = defaultLaunchWithin, outputBytes = defaultOutputBytes }: Options
+  { claim, facts, launchWithin = defaultLaunchWithin, outputBytes = defaultOutputBytes, starter }: Options
 ): Effect.fn.Return<ShimHost, never, ProcessPlatform | Scope.Scope> {
   const platform = yield* ProcessPlatform
   const scope = yield* Scope.Scope
@@ -233,6 +242,30 @@ export const make = Effect.fn("ShimHost.make")(function*(
   yield* Effect.forkScoped(
     Effect.andThen(clock.sleep(Duration.millis(launchWithin)), Effect.suspend(() => requested ? Effect.void : finish))
   )
+  // Somebody may have been told since the death of the starter that nothing is kept, so nothing may begin to be.
+  const attended = (starter: ProcessIdentity): Effect.Effect<void> =>
+    Effect.gen(function*() {
+      const standing = yield* platform.standing(starter)
+      if (requested) return
+      if (standing !== "Gone") {
+        yield* clock.sleep(Duration.millis(starterPause))
+        return yield* attended(starter)
+      }
+      requested = true
+      yield* Effect.logWarning(
+        `process ${starter.pid}, which has started this one, has gone before it asked for a launch`
+      )
+      yield* finish
+    })
+  if (starter !== undefined) yield* Effect.forkScoped(attended(starter), { startImmediately: true })
+  // Nobody could find again what is hosted here, and the next daemon would start it a second time.
+  const claimed = Effect.gen(function*() {
+    do yield* clock.sleep(Duration.millis(claimPause))
+    while (yield* Effect.orElseSucceed(claim.isThere, () => true))
+    yield* Effect.logError("the claim was taken away by hand, so nobody can find this process any more: the end")
+    yield* end({ force: false })
+  })
+  yield* Effect.forkScoped(claimed)
   const serve = Effect.forkScoped(RpcServer.make(Shim.Shim, { disableFatalDefects: true, disableTracing: true }))
   return {
     layer: Layer.provide(Layer.effectDiscard(serve), Shim.Shim.toLayer(handlers)),

@@ -66,18 +66,20 @@ export const install = Effect.fn("treeline daemon install")(function*(options: O
     return yield* new UsageError({ problem: "--name: expected letters, digits and dashes" })
   }
   const manager = options.manager ?? ServiceUnits.managerOf(process.platform)
+  const command = (verb: string) => [
+    process.execPath,
+    ...process.execArgv,
+    fs.realpathSync(process.argv[1] ?? ""),
+    "daemon",
+    verb,
+    "--config",
+    file,
+    ...options.flags.flatMap((flag) => ["--set", flag])
+  ]
   const unit = ServiceUnits.unitOf(manager, {
     name,
-    command: [
-      process.execPath,
-      ...process.execArgv,
-      fs.realpathSync(process.argv[1] ?? ""),
-      "daemon",
-      "run",
-      "--config",
-      file,
-      ...options.flags.flatMap((flag) => ["--set", flag])
-    ],
+    command: command("run"),
+    stop: command("stop"),
     directory: path.dirname(file),
     config: file,
     errors: path.join(directory, "daemon.err"),

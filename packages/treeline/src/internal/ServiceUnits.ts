@@ -10,6 +10,8 @@ export interface Service {
   readonly name: string
   /** Program and arguments, all paths absolute. */
   readonly command: ReadonlyArray<string>
+  /** Ends what a daemon that died has left. */
+  readonly stop: ReadonlyArray<string>
   readonly directory: string
   /** The configuration file, for people. */
   readonly config: string
@@ -42,6 +44,9 @@ const systemdWord = (word: string): string =>
 /** A path after `=`: `%` is a specifier (systemd.unit(5)). */
 const systemdText = (text: string): string => text.replaceAll("%", "%%")
 
+/** Not after a death, from which they go on (systemd.exec(5), `$SERVICE_RESULT`). */
+const afterTimeout = "[ \"$SERVICE_RESULT\" != timeout ] || exec \"$@\""
+
 const systemd = (service: Service): Unit => {
   const stop = Math.ceil(service.grace / 1000)
   return {
@@ -63,7 +68,9 @@ const systemd = (service: Service): Unit => {
       ...service.keeps
         ? [
           "# The daemon ends its services in their order; those with whenDaemonEnds \"keep\" go on when it dies.",
-          "KillMode=process"
+          "KillMode=process",
+          "# When the end takes too long the daemon is killed, and those are ended after it.",
+          `ExecStopPost=-/bin/sh -c ${[afterTimeout, "sh", ...service.stop].map(systemdWord).join(" ")}`
         ]
         : ["# The daemon ends its services in their order; what is left after that is killed.", "KillMode=mixed"],
       `TimeoutStopSec=${stop}`,

@@ -6,6 +6,7 @@ import * as Claim from "@treeline/core/daemon/Claim"
 import * as ControlProtocol from "@treeline/core/daemon/ControlProtocol"
 import * as ControlServer from "@treeline/core/daemon/ControlServer"
 import * as Kept from "@treeline/core/daemon/Kept"
+import * as PidRecord from "@treeline/core/daemon/PidRecord"
 import * as Shim from "@treeline/core/daemon/Shim"
 import * as ShimHost from "@treeline/core/daemon/ShimHost"
 import { ProcessPlatform } from "@treeline/core/ProcessPlatform"
@@ -50,6 +51,9 @@ const takeWithin = 24 * 3_600_000
 
 const keep = Effect.fnUntraced(function*(directory: string, service: string, version: string) {
   const incoming = yield* Incoming.signals(["SIGHUP", "SIGINT", "SIGTERM"])
+  // What it hosts is not told.
+  const starter = PidRecord.decodeStarter(process.env[PidRecord.starterVariable])
+  delete process.env[PidRecord.starterVariable]
   const platform = yield* ProcessPlatform
   const folder = NodeStateFolder.make(directory)
   const self = yield* platform.identify(process.pid)
@@ -60,7 +64,7 @@ const keep = Effect.fnUntraced(function*(directory: string, service: string, ver
   const claim = taken.success
   const { server, token } = yield* NodeControl.listen(StateDirectory.addressIn(directory, Kept.nameOf(service)))
   const ready = { ...facts, listens: true }
-  const host = yield* ShimHost.make({ claim, facts: ready })
+  const host = yield* ShimHost.make({ claim, facts: ready, starter: Option.getOrUndefined(starter) })
   yield* Layer.build(host.layer.pipe(
     Layer.provide(ControlServer.gate(token)),
     Layer.provide(ControlProtocol.layer({

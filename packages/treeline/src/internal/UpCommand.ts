@@ -2,8 +2,10 @@
 import * as NodeFileSystem from "@effect/platform-node/NodeFileSystem"
 import * as NodePath from "@effect/platform-node/NodePath"
 import type * as ConfigLoad from "@treeline/core/daemon/ConfigLoad"
+import * as PidRecord from "@treeline/core/daemon/PidRecord"
 import * as ServiceHost from "@treeline/core/daemon/ServiceHost"
-import { InvalidConfig } from "@treeline/core/Errors"
+import { AlreadyRunning, InvalidConfig } from "@treeline/core/Errors"
+import { ProcessPlatform } from "@treeline/core/ProcessPlatform"
 import * as NodeControl from "@treeline/platform-node/NodeControl"
 import * as NodeStateFolder from "@treeline/platform-node/NodeStateFolder"
 import * as StateDirectory from "@treeline/platform-node/StateDirectory"
@@ -51,8 +53,16 @@ export const upCommand = Effect.fn("treeline up")(function*(options: Options) {
         ? error
         : new OtherConfiguration({ file, other, pid, address })
     })
+    const folder = NodeStateFolder.make(directory)
+    // One that listens elsewhere, or does not listen yet: what is kept is its own.
+    const state = yield* PidRecord.read({ folder, platform: yield* ProcessPlatform })
+    if (state._tag === "Starting" || state._tag === "Running") {
+      const { config: other, control, identity } = state.record
+      return yield* new AlreadyRunning({ address: control ?? directory, pid: identity.pid, file: other })
+    }
+    if (state._tag === "Unreadable" || state._tag === "Unsure") return yield* PidRecord.undecided(state)
     // A daemon that died may have left what is to run here now.
-    const keepers = yield* keepersOf(NodeStateFolder.make(directory))
+    const keepers = yield* keepersOf(folder)
     yield* keepers.end((service) => Object.hasOwn(config.services, service))
     return yield* Up.up(
       { ...options, file },
