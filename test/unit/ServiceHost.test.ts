@@ -398,6 +398,21 @@ describe("a pause", () => {
 
 describe("a reload", () => {
   it.effect(
+    "how an install is fetched and when concerns its updater: no restart of the daemon is needed",
+    onHost(function*() {
+      const daemon = (program: string, command: string, interval: string) => ({
+        install: { program, fetch: { command } },
+        update: { interval }
+      })
+      const { host, run, write } = yield* startHost({ services: { db }, daemon: daemon("bin/x", "a", "1 hour") })
+      write({ services: { db }, daemon: daemon("bin/x", "b", "2 hours") })
+      assert.deepStrictEqual((yield* run(host.reload)).done.report?.needsRestart, [])
+      write({ services: { db }, daemon: daemon("bin/y", "b", "2 hours") })
+      assert.deepStrictEqual((yield* run(host.reload)).done.report?.needsRestart, ["daemon"])
+    })
+  )
+
+  it.effect(
     "takes services, pools, groups and logs over; what can't be used changes nothing",
     onHost(function*() {
       const { files, host, run, states, write } = yield* startHost({

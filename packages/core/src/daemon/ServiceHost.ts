@@ -549,7 +549,7 @@ export const make = Effect.fn("ServiceHost.make")(function*(
   // ------------------------------------------------------------------------------------------------ reload
 
   const reloading = yield* Semaphore.make(1)
-  const unreloadable = ["directory", "socket", "port", "install"] as const
+  const unreloadable = ["directory", "socket", "port"] as const
 
   const apply = Effect.fnUntraced(function*(next: Config) {
     if (ending !== undefined) {
@@ -569,7 +569,10 @@ export const make = Effect.fn("ServiceHost.make")(function*(
     const changes = yield* pools.apply(next.pools)
     for (const name of times.keys()) if (!Object.hasOwn(next.services, name)) times.delete(name)
     for (const name of stops.keys()) if (!Object.hasOwn(next.services, name)) stops.delete(name)
-    const daemon = unreloadable.some((field) => !Equal.equals(first.daemon[field], next.daemon[field]))
+    // How an install is fetched concerns its updater only.
+    const daemon = unreloadable.some((field) => !Equal.equals(first.daemon[field], next.daemon[field])) ||
+      first.daemon.install?.directory !== next.daemon.install?.directory ||
+      first.daemon.install?.program !== next.daemon.install?.program
     reloadedAt = now()
     const whole: Services.Report = {
       unchanged: [...report.unchanged, ...changes.unchanged],
