@@ -155,7 +155,85 @@ describe("treeline set", () => {
         const status = yield* answer(scratch, ["daemon", "status"], "DaemonStatus", CommandReport.DaemonStatus)
         assert.deepStrictEqual([status.status, status.answers], ["running", true])
         assert.notStrictEqual(status.pid, back.daemon)
+
+        // What has no room is told before anything is ended.
+        yield* set(scratch, "services.web.env.LONG", "x".repeat(16_300), "--no-restart")
+        const long = yield* failure(scratch, ["set", "daemon.port", "1"], 2)
+        assert.include(long.message, "would have more than")
+        assert.strictEqual(recorded(stateFolder(scratch)), status.pid)
+        yield* set(scratch, "--remove", "services.web.env.LONG", "--no-restart")
+
+        // Another configuration in the same folder is left alone.
+        fs.writeFileSync(scratch.file("other.json"), fs.readFileSync(scratch.file("treeline.json")))
+        for (const argv of [["daemon.stopWithin", "9 seconds"], ["services.web.env.A", "1"]]) {
+          const { error } = yield* failure(scratch, ["set", "--config", scratch.file("other.json"), ...argv], 2)
+          assert.strictEqual(error._tag, "OtherConfiguration")
+        }
+        assert.strictEqual(recorded(stateFolder(scratch)), status.pid)
+
+        // One that is asked to end between the stop and the start does both.
+        const asked = yield* Command.start(["set", "daemon.stopWithin", "20 seconds"], { scratch, sparesOthers: true })
+        yield* eventually("the old one has gone", () => identify(status.pid!) === undefined)
+        for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) asked.signal(signal)
+        yield* asked.ended
+        const next = yield* answer(scratch, ["daemon", "status"], "DaemonStatus", CommandReport.DaemonStatus)
+        assert.strictEqual(next.status, "running")
+        assert.deepStrictEqual(settingsIn(scratch), { "daemon.stopWithin": "20 seconds" })
         yield* daemon(scratch, "stop")
+        yield* scratch.awaitNoneLiving()
+      })
+  )
+
+  real(
+    "the daemon is found where it is although the file says another place by now; a restart moves it",
+    (scratch) =>
+      Effect.gen(function*() {
+        const services = { web: Up.role(scratch, "plain") }
+        Up.configure(scratch, { services })
+        const { pid } = yield* daemon(scratch, "start")
+        Up.configure(scratch, { services, daemon: { socket: "other.sock" } })
+        assert.deepStrictEqual((yield* set(scratch, "services.web.env.A", "1")).services, ["web"])
+
+        Up.configure(scratch, { services, daemon: { directory: "elsewhere" } })
+        for (const argv of [["daemon.stopWithin", "9 seconds"], ["services.web.env.A", "2"]]) {
+          const { message } = yield* failure(scratch, ["set", ...argv], 2)
+          assert.include(message, "treeline daemon restart")
+        }
+        assert.strictEqual(recorded(stateFolder(scratch)), pid)
+        const moved = yield* daemon(scratch, "restart")
+        assert.deepStrictEqual([moved.status, moved.folder], ["restarted", scratch.file("elsewhere")])
+        assert.isUndefined(identify(pid!))
+        // With the record of a dead one in the usual folder, and a file that can't be read any more.
+        fs.cpSync(path.join(scratch.file("elsewhere"), "daemon"), path.join(stateFolder(scratch), "daemon"), {
+          recursive: true
+        })
+        for (const name of fs.readdirSync(path.join(stateFolder(scratch), "daemon"))) {
+          const file = path.join(stateFolder(scratch), "daemon", name)
+          fs.writeFileSync(file, fs.readFileSync(file, "utf8").replaceAll(String(moved.pid), "4194303"))
+          fs.renameSync(file, file.replaceAll(String(moved.pid), "4194303"))
+        }
+        fs.writeFileSync(scratch.file("treeline.json"), "{ not a configuration")
+        assert.strictEqual((yield* daemon(scratch, "stop")).pid, moved.pid)
+        yield* scratch.awaitNoneLiving()
+      })
+  )
+
+  real(
+    "a daemon that no command has started is left to who did",
+    (scratch) =>
+      Effect.gen(function*() {
+        Up.configure(scratch, { services: { web: Up.role(scratch, "plain") } })
+        const own = yield* Command.start(["daemon", "run"], { scratch, sparesOthers: true })
+        yield* scratch.awaitNamed("plain")
+        yield* daemon(scratch, "start")
+        const pid = recorded(stateFolder(scratch))
+        const kept = yield* set(scratch, "daemon.stopWithin", "9 seconds")
+        assert.deepStrictEqual([kept.status, kept.running, kept.daemon, kept.needsRestart], ["set", true, null, [
+          "daemon"
+        ]])
+        assert.strictEqual(recorded(stateFolder(scratch)), pid)
+        own.signal("SIGTERM")
+        yield* own.ended
         yield* scratch.awaitNoneLiving()
       })
   )

@@ -2,10 +2,13 @@
 import { NodeServices } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
 import { ConfigOrigin, ConfigSource, Settings } from "@treeline/core/daemon"
+import { StateFolderError } from "@treeline/core/Errors"
 import { Effect, Exit, Layer, Result, Schema } from "effect"
 import { CliOutput, Command } from "effect/cli"
 import * as fc from "fast-check"
 import { CommandReport } from "treeline"
+import * as ConfigPlace from "../../packages/treeline/src/internal/ConfigPlace.ts"
+import { SettingNotApplied } from "../../packages/treeline/src/internal/Failure.ts"
 import * as Help from "../../packages/treeline/src/internal/Help.ts"
 import * as Setting from "../../packages/treeline/src/internal/Setting.ts"
 import * as SettingCommands from "../../packages/treeline/src/internal/SettingCommands.ts"
@@ -157,6 +160,31 @@ describe("settings", () => {
       assert.deepStrictEqual(memory.names, [])
     }))
 
+  it.effect("what has no room is told by stage; it holds from the commit on, and leaves nothing when it is dropped", () =>
+    Effect.gen(function*() {
+      const memory = new MemoryFolder()
+      const folder = memory.asSeen()
+      yield* Settings.write(folder, settingsOf({ a: 1 }))
+      const large = settingsOf({ a: "x".repeat(70_000) })
+      assert.include((yield* Effect.flip(Settings.stage(folder, large))).message, "would have more than")
+      const dropped = yield* Settings.stage(folder, settingsOf({ a: 2 }))
+      assert.strictEqual((yield* Settings.read(folder)).get("a"), 1)
+      yield* dropped.discard
+      assert.deepStrictEqual(memory.names, ["settings.json"])
+      yield* (yield* Settings.stage(folder, settingsOf({ a: 3 }))).commit
+      assert.strictEqual((yield* Settings.read(folder)).get("a"), 3)
+      yield* (yield* Settings.stage(folder, Settings.none)).commit
+      assert.deepStrictEqual(memory.names, [])
+      // A disk that is full.
+      const full = {
+        ...folder,
+        write: () => Effect.fail(new StateFolderError({ path: "", operation: "write", detail: "" }))
+      }
+      memory.entries.set("settings.json.next", "{")
+      yield* Effect.flip(Settings.stage(full, settingsOf({ a: 4 })))
+      assert.deepStrictEqual(memory.names, [])
+    }))
+
   it.effect("peer 114: a death at any step leaves the old settings or the new ones, and the next write succeeds", () =>
     Effect.gen(function*() {
       const [old, next] = [settingsOf({ a: "old" }), settingsOf({ a: "new", b: "x".repeat(100) })]
@@ -231,6 +259,30 @@ describe("treeline set", () => {
     for (const [key, parts] of Object.entries(expected)) assert.strictEqual(touched(key), parts, key)
   })
 
+  it.effect("a new value that is refused was never kept: nothing says to take it away", () =>
+    Effect.gen(function*() {
+      const key = "services.web.restart.mode"
+      const error = yield* Effect.flip(withSettings({ [key]: "sometimes", "services.gone.cwd": "/" }, { text }))
+      const { message } = Setting.refused(key, error)
+      assert.include(message, "\"temporary\"; nothing was changed")
+      assert.notInclude(message, `--remove ${key}`)
+      assert.include(message, "\"treeline set --remove services.gone.cwd\" takes it away")
+    }))
+
+  it("variables of the daemon count in any case, as in the configuration", () => {
+    assert.isTrue(ConfigPlace.hasVariables({ treeline_daemon__Directory: "/x" }))
+    assert.isFalse(ConfigPlace.hasVariables({ TREELINE_DAEMON: "/x", TREELINE_CONFIG: "x" }))
+  })
+
+  it("a failure says of the settings and of what runs what is so", () => {
+    const said = (unsaved: string | null, restored: boolean) =>
+      new SettingNotApplied({ key: "a", problem: "p", unsaved, restored }).message
+    assert.include(said(null, true), "The old settings are back, and what runs is as before")
+    assert.include(said(null, false), "The old settings are back, but what runs is not as before")
+    assert.include(said("no room", true), "could not be put back (no room)")
+    assert.include(said("no room", false), "but what runs is not as before")
+  })
+
   it("shows no value of a variable, a header, or a URL's user", () => {
     const secret = "hunter2"
     const values: ReadonlyArray<readonly [string, Schema.Json, string]> = [
@@ -280,6 +332,7 @@ describe("treeline set", () => {
       said({ status: "alreadySet" }),
       "services.web.env.PORT is set to this already; nothing was restarted"
     )
+    assert.include(said({ status: "alreadySet", running: false }), "is set to this already; nothing runs")
     assert.strictEqual(said({ status: "notSet" }), "services.web.env.PORT is not set; nothing was changed")
     assert.strictEqual(
       said({ status: "removed", running: false, services: [] }),

@@ -31,7 +31,9 @@ export const Facts = Schema.Struct({
   /** What it runs; a file. */
   config: Schema.NullOr(Schema.String),
   /** How long its orderly end may take, in ms; so that a stop needs no settings (seed C31). */
-  grace: Schema.Int
+  grace: Schema.Int,
+  /** No command has started it, but another program that starts it anew by itself, such as systemd. */
+  supervised: Schema.optionalKey(Schema.Boolean)
 })
 export type Facts = typeof Facts.Type
 

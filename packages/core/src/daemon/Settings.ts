@@ -122,6 +122,37 @@ export const read = (folder: StateFolder): Effect.Effect<Settings, InvalidConfig
     )
   )
 
+/** Settings that are on the disk, beside those that hold. */
+export interface Staged {
+  /** From now on they hold. */
+  readonly commit: Effect.Effect<void, StateFolderError>
+  /** They are dropped. */
+  readonly discard: Effect.Effect<void, StateFolderError>
+}
+
+/**
+ * All of `write` that can fail for want of room, before anything that depends on it is done: what is left for `commit` is
+ * to put one file in the place of another. The caller holds the lock.
+ */
+export const stage = (
+  folder: StateFolder,
+  settings: Settings
+): Effect.Effect<Staged, InvalidConfig | StateFolderError> =>
+  Effect.uninterruptible(Effect.gen(function*() {
+    const discard = folder.removeFile(draft)
+    yield* discard
+    if (settings.size === 0) return { commit: folder.removeFile(name), discard }
+    const text = `${JSON.stringify(Object.fromEntries(settings), null, 2)}\n`
+    if (text.length > longest) {
+      return yield* Effect.fromResult(
+        refused(`${folder.path}/${name}`, "", `would have more than ${longest} characters`)
+      )
+    }
+    yield* folder.makeFolder(".")
+    yield* Effect.onError(folder.write(draft, text), () => Effect.ignore(discard))
+    return { commit: folder.replace(draft, name), discard }
+  }))
+
 /**
  * Keeps them, for this user only: in one step, whatever becomes of this process, and on the disk when it is done. None at
  * all leave no file. The caller holds the lock.
@@ -130,16 +161,4 @@ export const write = (
   folder: StateFolder,
   settings: Settings
 ): Effect.Effect<void, InvalidConfig | StateFolderError> =>
-  Effect.uninterruptible(Effect.gen(function*() {
-    yield* folder.removeFile(draft)
-    if (settings.size === 0) return yield* folder.removeFile(name)
-    const text = `${JSON.stringify(Object.fromEntries(settings), null, 2)}\n`
-    if (text.length > longest) {
-      return yield* Effect.fromResult(
-        refused(`${folder.path}/${name}`, "", `would have more than ${longest} characters`)
-      )
-    }
-    yield* folder.makeFolder(".")
-    yield* folder.write(draft, text)
-    yield* folder.replace(draft, name)
-  }))
+  Effect.uninterruptible(Effect.flatMap(stage(folder, settings), ({ commit }) => commit))

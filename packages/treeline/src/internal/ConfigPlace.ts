@@ -59,6 +59,10 @@ export const locate = Effect.fn("ConfigFile.locate")(
   }
 )
 
+/** Whether variables say something of `daemon`, and so maybe where it is. Their case does not matter, as in `ConfigSource`. */
+export const hasVariables = (environment: NonNullable<Options["environment"]> = process.env): boolean =>
+  Object.keys(environment).some((name) => /^TREELINE_DAEMON__/i.test(name))
+
 const real = (file: string): string => {
   try {
     return fs.realpathSync.native(file)

@@ -27,9 +27,6 @@ export interface Connection {
 /** How long the process that ran the services may take to go when all has ended, in ms. */
 const goneWithin = 10_000
 
-/** Variables that say where control is; see `daemon` of the configuration. */
-const hasVariables = (): boolean => Object.keys(process.env).some((name) => name.startsWith("TREELINE_DAEMON__"))
-
 /** How `daemon` of the configuration reads where the configuration can't: services can be ended all the same (seed C31). */
 type Daemon = NonNullable<StateDirectory.Options["daemon"]>
 
@@ -55,7 +52,11 @@ const keptIn = (directory: string): Effect.Effect<ReadonlyArray<string>> =>
     return kept.map(({ service }) => service)
   }).pipe(Effect.orElseSucceed(() => []))
 
-const attempt = (file: string, { control, directory }: Effect.Success<ReturnType<typeof placeOf>>) =>
+/** Connects to who serves this configuration at a place that is known, and to nobody else; see `open`. */
+export const attempt = (
+  file: string,
+  { control, directory }: Pick<StateDirectory.StateDirectory, "control" | "directory">
+) =>
   Effect.gen(function*() {
     const options = yield* NodeControl.reach(control)
     const client = yield* ControlClient.make(options)
@@ -82,7 +83,7 @@ const attempt = (file: string, { control, directory }: Effect.Success<ReturnType
 export const open = (options: Options) =>
   Effect.gen(function*() {
     const file = yield* ConfigPlace.locate(options)
-    const asked = options.flags.length === 0 && !hasVariables()
+    const asked = options.flags.length === 0 && !ConfigPlace.hasVariables()
     const usual = asked ? yield* placeOf(file, {}) : undefined
     const found = usual === undefined ? undefined : yield* Effect.result(attempt(file, usual))
     if (found !== undefined && Result.isSuccess(found)) return found.success

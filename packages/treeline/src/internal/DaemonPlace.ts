@@ -9,23 +9,26 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
+import * as fs from "node:fs"
 import * as path from "node:path"
 import * as ConfigFile from "../ConfigFile.ts"
+import * as ConfigPlace from "./ConfigPlace.ts"
 
 export interface Options {
   readonly file: string | undefined
   readonly flags: ReadonlyArray<string>
 }
 
-/** Variables that say where the daemon's folder is; see `daemon` of the configuration. */
-const hasVariables = (): boolean => Object.keys(process.env).some((name) => name.startsWith("TREELINE_DAEMON__"))
-
 // ---------------------------------------------------------------------------------------------- a folder elsewhere
 
 /** In the usual folder: where the daemon was started last, when that was elsewhere. */
 const pointerName = "place.json"
 
-const Pointer = Schema.fromJsonString(Schema.Struct({ config: Schema.String, directory: Schema.String }))
+/** The folder of each configuration, by its file: several may be side by side. */
+const Pointers = Schema.fromJsonString(Schema.Record(Schema.String, Schema.String))
+
+const pointersOf = (text: string | undefined): Readonly<Record<string, string>> =>
+  Option.getOrElse(Schema.decodeUnknownOption(Pointers)(text), () => ({}))
 
 /**
  * Remembers a folder that is not the usual one, so that the daemon is found when its configuration can't be read any more
@@ -34,10 +37,14 @@ const Pointer = Schema.fromJsonString(Schema.Struct({ config: Schema.String, dir
 export const remember = (config: string, directory: string): Effect.Effect<void, StateFolderError> =>
   Effect.gen(function*() {
     const usual = StateDirectory.directoryOf(config)
-    if (usual === directory) return
     const folder = NodeStateFolder.make(usual)
-    const text = Schema.encodeSync(Pointer)({ config, directory })
-    if ((yield* folder.read(pointerName)) === text) return
+    const before = pointersOf(yield* folder.read(pointerName))
+    if (before[config] === (usual === directory ? undefined : directory)) return
+    // A configuration that has gone has no daemon to be found.
+    const others = Object.entries(before).filter(([file]) => file !== config && fs.existsSync(file))
+    const text = Schema.encodeSync(Pointers)(
+      Object.fromEntries(usual === directory ? others : [...others, [config, directory]])
+    )
     // Daemons of two folders may be started at once: each has a draft of its own.
     const draft = `${pointerName}.${process.pid}.next`
     yield* folder.makeFolder(".")
@@ -50,10 +57,7 @@ export const remember = (config: string, directory: string): Effect.Effect<void,
 const remembered = (config: string): Effect.Effect<string | undefined> =>
   NodeStateFolder.make(StateDirectory.directoryOf(config)).read(pointerName).pipe(
     Effect.orElseSucceed(() => undefined),
-    Effect.map((text) => {
-      const pointer = Schema.decodeUnknownOption(Pointer)(text)
-      return Option.isSome(pointer) && pointer.value.config === config ? pointer.value.directory : undefined
-    })
+    Effect.map((text) => pointersOf(text)[config])
   )
 
 // ---------------------------------------------------------------------------------------------- where things are
@@ -72,17 +76,21 @@ const stateAt = (directory: string) =>
 export const locate = (options: Options, loaded?: ConfigFile.Loaded) =>
   Effect.gen(function*() {
     const file = loaded?.file ?? (yield* ConfigFile.locate(options))
-    const usual = options.flags.length > 0 || hasVariables() ? undefined : yield* StateDirectory.locate({ file })
+    const usual = options.flags.length > 0 || ConfigPlace.hasVariables()
+      ? undefined
+      : yield* StateDirectory.locate({ file })
     const state = usual === undefined ? undefined : yield* stateAt(usual.directory)
     const isDead = state?._tag === "Missing" || state?._tag === "Stale"
     if (usual !== undefined && !isDead) return { file, ...usual }
     if (loaded !== undefined) return { file, ...yield* StateDirectory.locate({ file, daemon: loaded.config.daemon }) }
     const found = yield* Effect.result(ConfigFile.place({ ...options, file }))
     if (Result.isSuccess(found)) return { file, ...yield* StateDirectory.locate({ file, daemon: found.success }) }
-    if (usual !== undefined && state?._tag === "Stale") return { file, ...usual }
+    // First where it was remembered: the record of a dead one may have stayed in the usual folder.
     const directory = yield* remembered(file)
-    if (directory === undefined || (yield* stateAt(directory))._tag === "Missing") return yield* found.failure
-    return { file, ...yield* StateDirectory.locate({ file, daemon: { directory } }) }
+    if (directory !== undefined && (yield* stateAt(directory))._tag !== "Missing") {
+      return { file, ...yield* StateDirectory.locate({ file, daemon: { directory } }) }
+    }
+    return usual !== undefined && state?._tag === "Stale" ? { file, ...usual } : yield* found.failure
   })
 
 /**

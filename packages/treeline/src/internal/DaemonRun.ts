@@ -105,7 +105,8 @@ const daemon = Effect.fnUntraced(function*(options: Options) {
       program: program(),
       control: control._tag === "Socket" ? control.path : control.file,
       config: file,
-      grace: config.daemon.stopWithin + margin
+      grace: config.daemon.stopWithin + margin,
+      supervised: starter === undefined
     },
     starter
   )

@@ -8,7 +8,7 @@ import type { ProcessIdentity } from "@treeline/core/ProcessIdentity"
 import { ProcessPlatform } from "@treeline/core/ProcessPlatform"
 import * as NodeControl from "@treeline/platform-node/NodeControl"
 import * as NodeStateFolder from "@treeline/platform-node/NodeStateFolder"
-import type * as StateDirectory from "@treeline/platform-node/StateDirectory"
+import * as StateDirectory from "@treeline/platform-node/StateDirectory"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Result from "effect/Result"
@@ -23,6 +23,7 @@ import * as DaemonPlace from "./DaemonPlace.ts"
 import * as Detached from "./Detached.ts"
 import * as Ending from "./Ending.ts"
 import { InternalError } from "./Failure.ts"
+import * as Incoming from "./Incoming.ts"
 import { keepersOf } from "./Keeping.ts"
 import * as ManagedDaemon from "./ManagedDaemon.ts"
 
@@ -98,7 +99,16 @@ export const daemonOf = (
   config: () => Config | undefined = () => loaded?.config
 ) =>
   Effect.gen(function*() {
-    const { control: configured, directory, file } = yield* DaemonPlace.locate(options, loaded)
+    return yield* daemonAt(yield* DaemonPlace.locate(options, loaded), options.flags, config)
+  })
+
+/** The daemon of a configuration in a folder that is known; see `daemonOf`. */
+export const daemonAt = (
+  { control: configured, directory, file }: StateDirectory.StateDirectory & { readonly file: string },
+  flags: ReadonlyArray<string>,
+  config: () => Config | undefined
+) =>
+  Effect.gen(function*() {
     const folder = NodeStateFolder.make(directory)
     const keepers = yield* keepersOf(folder)
     const platform = yield* ProcessPlatform
@@ -132,7 +142,7 @@ export const daemonOf = (
               "run",
               "--config",
               file,
-              ...options.flags.flatMap((flag) => ["--set", flag])
+              ...flags.flatMap((flag) => ["--set", flag])
             ],
             cwd: path.dirname(file),
             env: { ...process.env, ...variables, [ManagedDaemon.programVariable]: program.file },
@@ -256,10 +266,29 @@ export const restart = Effect.fn("treeline daemon restart")((options: StartOptio
   onPlatform(Effect.gen(function*() {
     const loaded = yield* ConfigFile.load(options)
     const { daemon, directory } = yield* daemonOf(options, loaded)
-    yield* preflight(loaded.config, directory, daemon.self)
+    // Where it runs, and where it is to run: the configuration may say another folder by now.
+    const { file } = loaded
+    const next = { file, ...yield* StateDirectory.locate({ file, daemon: loaded.config.daemon }) }
+    yield* preflight(loaded.config, next.directory, daemon.self)
+    const moved = next.directory === directory
+      ? undefined
+      : yield* daemonAt(next, options.flags, () => loaded.config)
     const { grace, readyWithin } = options
-    const outcome = yield* Daemon.restart(daemon, { grace, readyWithin, onWaiting: sayWaiting(options) })
-    const updater = yield* Updater.status(daemon)
+    const outcome = yield* Daemon.exclusively(daemon, "restart", (turn) =>
+      Effect.gen(function*() {
+        // One that ended between the stop and the start would leave the services down.
+        yield* Incoming.signals(["SIGHUP", "SIGINT", "SIGTERM"])
+        if (moved !== undefined) yield* Updater.stop(daemon)
+        // In another folder nobody would find what is kept here.
+        const stopped = yield* turn.stop({ grace, onWaiting: sayWaiting(options), leave: moved === undefined })
+        const started = moved === undefined
+          ? yield* turn.start({ readyWithin })
+          : yield* Daemon.start(moved.daemon, { readyWithin })
+        if (stopped.status === "notRunning") return started
+        return { ...started, status: "restarted" as const, forced: stopped.forced, blocking: stopped.blocking }
+      }))
+    if (moved !== undefined) yield* (yield* updaters).ensure({ ...moved, flags: options.flags }, loaded.config)
+    const updater = yield* Updater.status(moved?.daemon ?? daemon)
     return yield* tell(options, { ...outcome, updater: updater.status === "running" ? updater.pid : null })
   }))
 )

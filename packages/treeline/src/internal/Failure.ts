@@ -103,17 +103,24 @@ export class OperationFailed extends Schema.TaggedError<OperationFailed>()("Oper
 }
 
 /**
- * A setting could not be applied: `problem` says why. The settings are those of before. `restored` is whether what runs is
- * as it was before, too; else `treeline daemon status` and `treeline status` tell what there is.
+ * A setting could not be applied: `problem` says why. The settings are those of before; where they could not be put back,
+ * `unsaved` says why. `restored` is whether what runs is as it was before, too; else `treeline daemon status` and
+ * `treeline status` tell what there is.
  */
 export class SettingNotApplied extends Schema.TaggedError<SettingNotApplied>()("SettingNotApplied", {
   key: Schema.String,
   problem: Schema.String,
+  unsaved: Schema.NullOr(Schema.String),
   restored: Schema.Boolean
 }) {
   override get message(): string {
-    const left = this.restored ? "and what runs is as before" : "but what runs is not: see \"treeline daemon status\""
-    return `${this.key} could not be applied: ${this.problem}\nThe old settings are back, ${left}`
+    const back = this.unsaved === null
+      ? "The old settings are back"
+      : `The old settings could not be put back (${this.unsaved}): "treeline set" shows what is set`
+    const left = this.restored
+      ? `${this.unsaved === null ? "and" : "but"} what runs is as before`
+      : "but what runs is not as before: see \"treeline daemon status\""
+    return `${this.key} could not be applied: ${this.problem}\n${back}, ${left}`
   }
 }
 

@@ -8,9 +8,10 @@ import * as PidRecord from "@treeline/core/daemon/PidRecord"
 import type { Config } from "@treeline/core/daemon/ServiceConfig"
 import * as Settings from "@treeline/core/daemon/Settings"
 import * as Updater from "@treeline/core/daemon/Updater"
-import type { InvalidConfig } from "@treeline/core/Errors"
+import { AlreadyRunning, InvalidConfig } from "@treeline/core/Errors"
 import { ProcessPlatform } from "@treeline/core/ProcessPlatform"
 import * as NodeStateFolder from "@treeline/platform-node/NodeStateFolder"
+import * as StateDirectory from "@treeline/platform-node/StateDirectory"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Result from "effect/Result"
@@ -18,11 +19,13 @@ import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import * as Reports from "../CommandReport.ts"
 import * as ConfigFile from "../ConfigFile.ts"
+import * as ConfigPlace from "./ConfigPlace.ts"
 import * as Connection from "./Connection.ts"
 import * as DaemonPlace from "./DaemonPlace.ts"
 import { daemonOf, onPlatform, preflight, print, sayWaiting, seconds } from "./DaemonVerbs.ts"
 import * as Ending from "./Ending.ts"
-import { OperationFailed, SettingNotApplied, UsageError } from "./Failure.ts"
+import { OperationFailed, OtherConfiguration, SettingNotApplied, UsageError } from "./Failure.ts"
+import * as Incoming from "./Incoming.ts"
 import * as UpdaterProcess from "./UpdaterProcess.ts"
 
 export interface Options {
@@ -108,7 +111,7 @@ export const render = (change: Reports.SettingChange): string => {
   const { daemon, key, milliseconds, needsRestart, overriddenBy, running, services, status, updater } = change
   switch (status) {
     case "alreadySet":
-      return `${key} is set to this already; nothing was restarted`
+      return `${key} is set to this already; ${running ? "nothing was restarted" : "nothing runs"}`
     case "notSet":
       return `${key} is not set; nothing was changed`
     case "set":
@@ -159,13 +162,17 @@ type Applied = Pick<Reports.SettingChange, "running" | "services" | "daemon" | "
 
 const nothing: Applied = { running: false, services: [], daemon: null, updater: null, needsRestart: [] }
 
-/** Has who runs the services, daemon or not, read the configuration anew. */
-const reload = (file: string) =>
+/** Who runs the services of this configuration, daemon or not; none when nothing runs. */
+const connect = ({ control, directory, file }: Effect.Success<ReturnType<typeof daemonOf>>) =>
+  Effect.flatMap(control, (control) => Connection.attempt(file, { control, directory })).pipe(
+    Effect.asSome,
+    Effect.catchTag("NothingRuns", () => Effect.succeedNone)
+  )
+
+/** Has who runs the services read the configuration anew. */
+const reload = (place: Effect.Success<ReturnType<typeof daemonOf>>) =>
   Effect.scoped(Effect.gen(function*() {
-    const opened = yield* Connection.open({ file, flags: [] }).pipe(
-      Effect.asSome,
-      Effect.catchTag(["NothingRuns", "OtherConfiguration"], () => Effect.succeedNone)
-    )
+    const opened = yield* connect(place)
     if (Option.isNone(opened)) return nothing
     const last = yield* Stream.runLast(
       Stream.filter(opened.value.client.reload, (progress) => progress._tag === "Done")
@@ -182,6 +189,22 @@ const reload = (file: string) =>
       needsRestart: done?.report?.needsRestart ?? []
     }
   }))
+
+/** A new value that is refused was never saved, so it can't be taken away. */
+export const refused = (key: string, { issues: [first, ...others] }: InvalidConfig): InvalidConfig => {
+  const removal = `; ${Settings.removal(key)}`
+  const reworded = (issue: InvalidConfig["issues"][number]) =>
+    issue.problem.endsWith(removal)
+      ? { ...issue, problem: `${issue.problem.slice(0, -removal.length)}; nothing was changed` }
+      : issue
+  return new InvalidConfig({ issues: [reworded(first), ...others.map(reworded)] })
+}
+
+/** Until the end: one that ended between a stop and a start would leave the services down. */
+const hold = Incoming.signals(["SIGHUP", "SIGINT", "SIGTERM"])
+
+/** How long a daemon that is starting is waited for, in ms. */
+const startingWithin = 10_000
 
 /** Whether something other than a setting holds at the path. */
 const overriding = (path: ConfigPath.Path, explained: ConfigFile.Loaded["explained"]): string | null => {
@@ -213,23 +236,56 @@ const change = (options: Options, asked: Change) =>
         milliseconds: Math.round(performance.now() - startedAt)
       })
 
+    /** The record of the daemon that runs, when it is no longer starting. */
+    const settled = Effect.gen(function*() {
+      const until = performance.now() + startingWithin
+      while (true) {
+        const state = yield* PidRecord.read({ folder, platform })
+        if (state._tag === "Running") return state
+        if (state._tag !== "Starting") return undefined
+        if (performance.now() > until) return state
+        yield* Effect.sleep("50 millis")
+      }
+    })
+
     const withTurn = (turn: Daemon.Turn) =>
       Effect.gen(function*() {
+        const found = yield* settled
+        const runs = found !== undefined
+        if (found !== undefined) {
+          const { config: other, control, identity } = found.record
+          if (other !== null && !ConfigPlace.isSame(file, other)) {
+            return yield* new OtherConfiguration({ file, other, pid: identity.pid, address: control ?? directory })
+          }
+        }
+        // Services that run all the same are no daemon's; those of another configuration are left alone.
+        const running = runs || (yield* connect(place).pipe(
+          Effect.scoped,
+          Effect.map(Option.isSome),
+          // What can't be talked to may be what this setting is about.
+          Effect.catchIf(
+            (error) => error._tag !== "OtherConfiguration",
+            () => Effect.map(daemon.ask, Option.isSome)
+          )
+        ))
         const before = yield* Settings.read(folder)
         const after = asked.apply(before)
-        const record = yield* PidRecord.read({ folder, platform })
-        const runs = record._tag === "Running" || record._tag === "Starting"
-        // Services that run all the same are no daemon's.
-        const running = runs || Option.isSome(yield* daemon.ask)
         const unchanged = { ...nothing, running }
         if (after === before) return yield* answerWith(asked.removes ? "notSet" : "alreadySet", unchanged, null)
         const loaded = yield* Effect.result(ConfigFile.load({ file, settings: after }))
         if (Result.isFailure(loaded)) {
           // Of two that can't be used one has to be the first to go.
           const usable = yield* Effect.result(ConfigFile.load({ file, settings: before }))
-          if (!asked.removes || Result.isSuccess(usable)) return yield* loaded.failure
+          if (!asked.removes || Result.isSuccess(usable)) return yield* refused(asked.key, loaded.failure)
           yield* Settings.write(folder, after)
           return yield* answerWith("removed", { ...unchanged, needsRestart: running ? [asked.key] : [] }, null)
+        }
+        const wanted = StateDirectory.directoryOf(file, loaded.success.config.daemon.directory)
+        if (wanted !== directory) {
+          const problem =
+            `is ${wanted} by now, and the daemon is in ${directory}: end it first ("treeline daemon restart" `
+            + "starts it anew there); nothing was changed"
+          return yield* new InvalidConfig({ issues: [{ source: file, path: "daemon.directory", problem }] })
         }
         const status = asked.removes ? "removed" : "set"
         const overriddenBy = asked.removes ? null : overriding(asked.path, loaded.success.explained)
@@ -237,8 +293,6 @@ const change = (options: Options, asked: Change) =>
           yield* Settings.write(folder, after)
           return yield* answerWith(status, { ...unchanged, needsRestart: running ? [asked.key] : [] }, overriddenBy)
         }
-        const failed = (error: { readonly message: string }, restored: boolean) =>
-          new SettingNotApplied({ key: asked.key, problem: error.message, restored })
 
         const touched = touchedBy(asked.path)
         const { config } = loaded.success
@@ -251,29 +305,49 @@ const change = (options: Options, asked: Change) =>
             yield* Updater.stop(daemon)
             return config === undefined ? null : (yield* UpdaterProcess.ensure(place, config)).pid
           })
-        /** With the settings of before; false when not all is as it was. */
-        const restore = (again: Effect.Effect<unknown, unknown, ProcessPlatform>) =>
+        // What has no room is told before anything is ended.
+        const staged = yield* Settings.stage(folder, after)
+        yield* Effect.addFinalizer(() => Effect.ignore(staged.discard))
+        let committed = false
+        const commit = Effect.tap(staged.commit, () => Effect.sync(() => void (committed = true)))
+        /** What ran before runs again with the settings of before, also when those can't be put back. */
+        const failed = (error: { readonly message: string }, again: Effect.Effect<unknown, unknown, ProcessPlatform>) =>
           Effect.gen(function*() {
-            yield* Settings.write(folder, before)
+            const written = yield* Effect.result(committed ? Settings.write(folder, before) : Effect.void)
+            const unsaved = Result.isFailure(written) ? written.failure.message : null
             launched = formerConfig
-            return Result.isSuccess(yield* Effect.result(again))
+            const restored = Result.isSuccess(yield* Effect.result(again))
+            return yield* new SettingNotApplied({ key: asked.key, problem: error.message, unsaved, restored })
           })
 
-        if (touched.daemon && !runs) {
-          yield* Settings.write(folder, after)
+        // One that another program has started is for that to start anew: it would be taken away from it.
+        if (touched.daemon && (!runs || found.record.supervised === true)) {
+          yield* commit
           // Whoever runs them has to be started anew.
           const needsRestart = running ? [String(asked.path[0])] : []
           return yield* answerWith(status, { ...unchanged, needsRestart }, overriddenBy)
         }
         if (touched.daemon) {
           yield* preflight(config, directory, daemon.self)
+          yield* hold
           if (touched.updater) yield* Updater.stop(daemon)
           // Saved only when the old one has ended: a stop that fails leaves all as it is.
-          yield* turn.stop({ onWaiting: sayWaiting(options), leave: true })
+          const stopped = yield* Effect.result(turn.stop({ onWaiting: sayWaiting(options), leave: true }))
+          if (Result.isFailure(stopped)) {
+            const error = stopped.failure
+            // The daemon has gone, and what it has left must go before the next one.
+            const isGone = error._tag === "DaemonNotStopped" && error.reason === "Survived"
+            if (isGone) return yield* failed(error, Effect.fail(error))
+            return yield* touched.updater ? failed(error, restartUpdater(formerConfig)) : Effect.fail(error)
+          }
           launched = config
           const started = yield* Effect.result(Effect.gen(function*() {
-            yield* Settings.write(folder, after)
-            const { pid } = yield* turn.start()
+            yield* commit
+            const { pid, status } = yield* turn.start()
+            // Somebody else may have begun meanwhile, and what he read is not known.
+            if (status !== "started") {
+              return yield* new AlreadyRunning({ address: folder.path, pid, file: null })
+            }
             return { pid, updater: touched.updater ? yield* restartUpdater(config) : null }
           }))
           if (Result.isSuccess(started)) {
@@ -284,20 +358,25 @@ const change = (options: Options, asked: Change) =>
             yield* turn.start()
             if (touched.updater) yield* restartUpdater(formerConfig)
           })
-          return yield* failed(started.failure, yield* restore(again))
+          return yield* failed(started.failure, again)
         }
-        yield* Settings.write(folder, after)
         if (touched.updater) {
+          yield* hold
+          yield* commit
           const restarted = yield* Effect.result(restartUpdater(runs ? config : undefined))
           if (Result.isSuccess(restarted)) {
             return yield* answerWith(status, { ...nothing, running: runs, updater: restarted.success }, overriddenBy)
           }
-          return yield* failed(restarted.failure, yield* restore(restartUpdater(runs ? formerConfig : undefined)))
+          return yield* failed(restarted.failure, restartUpdater(runs ? formerConfig : undefined))
         }
-        const applied = yield* Effect.result(reload(file))
+        yield* commit
+        if (found?._tag === "Starting") {
+          return yield* answerWith(status, { ...unchanged, needsRestart: [asked.key] }, overriddenBy)
+        }
+        const applied = yield* Effect.result(reload(place))
         if (Result.isSuccess(applied)) return yield* answerWith(status, applied.success, overriddenBy)
-        return yield* failed(applied.failure, yield* restore(reload(file)))
-      })
+        return yield* failed(applied.failure, reload(place))
+      }).pipe(Effect.scoped)
     return yield* Daemon.exclusively(daemon, "set", withTurn)
   })
 

@@ -56,11 +56,15 @@ A secret is not set, it is looked up: '{"fromEnv":"NAME"}' or
 
 Exit codes:
   0                     done; also when it was set already
-  1                     it could not be applied, and the old settings are back
+  1                     it could not be applied, and the old settings are back;
+                        or the daemon could not be ended, and nothing was
+                        changed: the message says which
   2                     the path, the value, the settings or the configuration
-                        can't be used; nothing was done
+                        can't be used, or another configuration has the
+                        folder; nothing was done
   4, 5                  what runs can't be judged, or can't be talked to
-  75                    another command is at work on the daemon for too long`),
+  75                    another command is at work on the daemon for too long
+  125                   the settings can't be kept; nothing was done`),
     Command.withExamples([
       { command: "treeline set services.web.env.PORT 8080", description: "Restarts web" },
       { command: "treeline set daemon.stopWithin 30s", description: "Restarts the daemon" },
