@@ -57,7 +57,7 @@ describe("the updater and its commands", () => {
   )
 
   Managed.real(
-    "C6: a setting of the updater restarts the updater only, and switches it off and on",
+    "C6, K17: a setting of the updater restarts the updater only, and switches it off and on; supervision is paused",
     (scratch) =>
       Effect.gen(function*() {
         Managed.publish(scratch, "1.0.0")
@@ -86,17 +86,8 @@ describe("the updater and its commands", () => {
         const now = yield* Managed.statusOf(scratch)
         assert.deepStrictEqual([now.pid, now.updater.pid], [both.daemon, both.updater])
         assert.match(now.program!, /bin\/other$/)
-        yield* Managed.daemon(scratch, "stop")
-        yield* scratch.awaitNoneLiving()
-      })
-  )
 
-  Managed.real(
-    "K17: supervision is paused for a hand-over and resumed when that fails; a pause of somebody else stays",
-    (scratch) =>
-      Effect.gen(function*() {
-        Up.configure(scratch, { services: { web: Up.role(scratch, "plain") } })
-        yield* Managed.daemon(scratch, "start")
+        // K17: supervision is paused for a hand-over and resumed when that fails; a pause of somebody else stays.
         const address: StateDirectory.ControlAddress = {
           _tag: "Socket",
           path: scratch.file(".treeline/control.sock"),
@@ -106,21 +97,22 @@ describe("the updater and its commands", () => {
           answer(scratch, ["status"], "Status", CommandReport.Status),
           ({ host }) => host.paused
         )
-        const first = UpdaterProcess.supervisionOf(Effect.succeed(address))
-        yield* first.pause
+        const supervision = UpdaterProcess.supervisionOf(Effect.succeed(address))
+        yield* supervision.pause
         assert.isTrue(yield* isPaused)
-        yield* first.resume
+        yield* supervision.resume
         assert.isFalse(yield* isPaused)
         yield* answer(scratch, ["pause"], "Paused", CommandReport.Paused)
-        yield* first.pause
-        yield* first.resume
+        yield* supervision.pause
+        yield* supervision.resume
         assert.isTrue(yield* isPaused)
         // Who comes after one that has died while it was paused.
         yield* UpdaterProcess.supervisionOf(Effect.succeed(address)).resume
         assert.isFalse(yield* isPaused)
         yield* Managed.daemon(scratch, "stop")
-        yield* first.resume
-        assert.strictEqual((yield* Effect.flip(first.pause))._tag, "ControlUnavailable")
+        yield* scratch.awaitNoneLiving()
+        yield* supervision.resume
+        assert.strictEqual((yield* Effect.flip(supervision.pause))._tag, "ControlUnavailable")
       })
   )
 
