@@ -176,6 +176,7 @@ describe("SecurityDescriptor", () => {
   it("K14: what others may open is not, whatever kind the entry is", () => {
     assert.match(exposure(me, null)!, /by everybody/)
     assert.match(exposure("S-1-5-21-1-2-3-1002", [{ sid: me }])!, /another user \(S-1-5-21-1-2-3-1002\)/)
+    assert.match(exposure(me, [{ sid: me }, { sid: "S-1-1-0", flags: 0xb }])!, /S-1-1-0/, "what will be in it")
     for (const kind of [0, 9]) {
       assert.match(exposure(me, [{ sid: me }, { sid: "S-1-5-32-545", kind, mask: 1 }])!, /others \(S-1-5-32-545\)/)
     }

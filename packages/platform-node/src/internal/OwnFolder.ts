@@ -10,7 +10,7 @@ const unsafeOnWindows = (directory: string): string | undefined => {
   const problem = WindowsAccess.problemOf(directory)
   return problem === undefined
     ? undefined
-    : `${problem}: icacls "${directory}" /inheritance:r /grant:r "%USERNAME%:(OI)(CI)F" makes it yours alone`
+    : `${problem}: move it away and one for you alone is made, or take the entries of others away with icacls`
 }
 
 /** Why a folder is not safe to keep a secret in, or to be believed, or undefined. */

@@ -57,6 +57,9 @@ const masters: ReadonlySet<string> = new Set(["S-1-5-18", "S-1-5-32-544"])
 /** Rights of the owner, who is looked at by name. */
 const ownerRights = "S-1-3-4"
 
+/** Whoever makes something in a folder: for what an entry says of him, only what is made counts. */
+const creatorOwner = "S-1-3-0"
+
 /** Kinds of entries that allow: plain, by object, by condition, both. */
 const allows: ReadonlySet<number> = new Set([0, 5, 9, 11])
 
@@ -85,8 +88,10 @@ export const exposure = (descriptor: Buffer, own: Buffer): string | undefined =>
   for (let left = descriptor.readUInt16LE(listAt + 4); left > 0; left--) {
     const entry = descriptor.subarray(at)
     at += entry.readUInt16LE(2)
-    if (!allows.has(entry.readUInt8(0)) || (entry.readUInt8(1) & INHERIT_ONLY) !== 0) continue
+    if (!allows.has(entry.readUInt8(0))) continue
     const sid = sidOf(entry)
+    // What is made in a folder will be for whoever makes it; any other entry for it lets somebody in.
+    if ((entry.readUInt8(1) & INHERIT_ONLY) !== 0 && sid === creatorOwner) continue
     if (entry.readUInt32LE(4) !== 0 && sid !== mine && sid !== ownerRights && !masters.has(sid)) {
       return `may be opened by others (${sid})`
     }

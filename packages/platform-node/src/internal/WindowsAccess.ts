@@ -2,7 +2,9 @@
  * Files and folders of Windows that only this user may open, through koffi, an optional dependency. Node has no words for
  * it: the mode of a file says nothing there. Where koffi can't be had nothing is judged, as on a system without users.
  */
+import * as fs from "node:fs"
 import { createRequire } from "node:module"
+import * as path from "node:path"
 import * as SecurityDescriptor from "./SecurityDescriptor.ts"
 
 type Handle = number | bigint
@@ -95,7 +97,8 @@ const load = (): Calls | undefined => {
 /** The account that this process runs under; undefined where it can't be told. */
 export const ownSid = (): Buffer | undefined => load()?.sid
 
-const wide = (name: string): Buffer => Buffer.from(`${name}\0`, "utf16le")
+/** As Node's own calls have it: a path may be longer than MAX_PATH. */
+const wide = (name: string): Buffer => Buffer.from(`${path.toNamespacedPath(name)}\0`, "utf16le")
 
 /** The descriptor of the call that is going on: the system has only its address, so the collector must not take it. */
 const held: { descriptor: Buffer | undefined } = { descriptor: undefined }
@@ -154,7 +157,8 @@ export const problemOf = (file: string): string | undefined => {
       return SecurityDescriptor.exposure(descriptor, calls.sid)
     }
     const code = calls.lastError()
-    if (code === ERROR_FILE_NOT_FOUND || code === ERROR_PATH_NOT_FOUND) return undefined
+    const isMissing = code === ERROR_FILE_NOT_FOUND || code === ERROR_PATH_NOT_FOUND
+    if (isMissing && !fs.existsSync(file)) return undefined
     if (code !== ERROR_INSUFFICIENT_BUFFER || needed[0]! <= length) {
       return `does not tell who may open it (error ${code})`
     }
