@@ -359,6 +359,71 @@ describe.concurrent("a kept service", () => {
   )
 
   real(
+    "peer 49: another daemon.directory: what is kept in the old one ends first, by a restart and by a start",
+    (scratch) =>
+      Effect.gen(function*() {
+        const services = { web: kept(scratch) }
+        const elsewhere = scratch.file("elsewhere")
+        Up.configure(scratch, { services })
+        yield* run(scratch, "start")
+        const first = yield* nth(scratch, "web", 1)
+        Up.configure(scratch, { services, daemon: { directory: elsewhere } })
+        const moved = yield* run(scratch, "restart")
+        assert.strictEqual(moved.status, "restarted")
+        const second = yield* nth(scratch, "web", 2)
+        assert.deepStrictEqual([isAlive(first), isAlive(second)], [false, true])
+        killIfAlive(identify(moved.pid!)!)
+        Up.configure(scratch, { services })
+        yield* run(scratch, "start")
+        const third = yield* nth(scratch, "web", 3)
+        assert.deepStrictEqual([isAlive(second), isAlive(third)], [false, true])
+        yield* run(scratch, "stop")
+        yield* scratch.awaitNoneLiving(0)
+        noSecond(scratch)
+      })
+  )
+
+  real(
+    "peer 48: a start that is given up before the daemon is ready leaves what it has found",
+    (scratch) =>
+      Effect.gen(function*() {
+        Up.configure(scratch, { services: { web: kept(scratch) } })
+        yield* run(scratch, "start")
+        const web = yield* nth(scratch, "web", 1)
+        const isReady = () => {
+          const [entry = ""] = fs.readdirSync(state(scratch, "daemon"))
+          return !text(state(scratch, `daemon/${entry}`)).includes("\"readyAt\":null")
+        }
+        let caught = false
+        for (let attempt = 0; attempt < 10 && !caught; attempt++) {
+          killIfAlive(daemonOf(scratch))
+          const dead = holderOf(scratch, "daemon")
+          const starting = yield* Command.start(["daemon", "start", "--json"], { scratch, sparesOthers: true })
+          let daemon: Identity | undefined = undefined
+          yield* eventually("it has its record", () => {
+            const pid = holderOf(scratch, "daemon")
+            daemon = pid === undefined || pid === dead || !Number.isInteger(pid) ? undefined : identify(pid)
+            return daemon !== undefined
+          })
+          const found: Identity = daemon!
+          signalIfAlive(found.pid, "SIGSTOP")
+          caught = !isReady()
+          if (caught) signalIfAlive(found.pid, "SIGTERM")
+          signalIfAlive(found.pid, "SIGCONT")
+          if (caught) yield* eventually("it has ended", () => !isAlive(found))
+          yield* starting.ended
+        }
+        assert.isTrue(caught)
+        assert.isTrue(isAlive(web))
+        yield* run(scratch, "start")
+        yield* countsTo(scratch, 5)
+        assert.lengthOf(named(scratch, "web"), 1)
+        yield* run(scratch, "stop")
+        yield* scratch.awaitNoneLiving(0)
+      })
+  )
+
+  real(
     "an announcement that was heard is not awaited again, and its own port is not in its way",
     (scratch) =>
       Effect.gen(function*() {

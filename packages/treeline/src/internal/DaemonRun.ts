@@ -25,7 +25,7 @@ import { self } from "./DaemonVerbs.ts"
 import * as Detached from "./Detached.ts"
 import * as Ending from "./Ending.ts"
 import * as Incoming from "./Incoming.ts"
-import { keepersOf } from "./Keeping.ts"
+import { endElsewhere, keepersOf } from "./Keeping.ts"
 import * as ManagedDaemon from "./ManagedDaemon.ts"
 import * as Words from "./Words.ts"
 
@@ -110,6 +110,8 @@ const daemon = Effect.fnUntraced(function*(options: Options) {
     },
     starter
   )
+  // Before the folder of before is forgotten.
+  yield* endElsewhere(file, directory)
   const remembered = yield* Effect.result(DaemonPlace.remember(file, directory))
   const log = yield* LogFile.make(path.join(directory, "daemon.log"), rotation)
   const logger = Logger.map(Logger.formatLogFmt, (line) => log.append(Buffer.from(`${line}\n`), 1))
@@ -120,33 +122,40 @@ const daemon = Effect.fnUntraced(function*(options: Options) {
     }
     const listener = yield* NodeControl.listen(control)
     const keepers = yield* keepersOf(NodeStateFolder.make(directory))
-    const host = yield* ServiceHost.make({
-      keepers,
-      // A reload reads the same file, also when there is another one nearer by then.
-      load: ConfigFile.load({ ...options, file }),
-      loaded,
-      file,
-      version: options.version,
-      pid: process.pid
+    const begin = Effect.gen(function*() {
+      const host = yield* ServiceHost.make({
+        keepers,
+        // A reload reads the same file, also when there is another one nearer by then.
+        load: ConfigFile.load({ ...options, file }),
+        loaded,
+        file,
+        version: options.version,
+        pid: process.pid
+      })
+      yield* Effect.forkScoped(Stream.runForEach(host.events, (event) => {
+        const text = Words.event(event)
+        return text === undefined ? Effect.void : Effect.logInfo(text)
+      }))
+      yield* Layer.build(NodeControl.serve(host, listener))
+      yield* record.ready(listener.address)
+      return host
     })
-    yield* Effect.forkScoped(Stream.runForEach(host.events, (event) => {
-      const text = Words.event(event)
-      return text === undefined ? Effect.void : Effect.logInfo(text)
-    }))
-    yield* Layer.build(NodeControl.serve(host, listener))
-    yield* record.ready(listener.address)
+    // What has gone on until now goes on when a restart or an update fails.
+    const host = yield* Effect.onError(begin, () => keepers.leave)
+    // So it does when the starter has given up meanwhile.
+    let early = starter === undefined ? 0 : yield* Queue.size(incoming)
     yield* notify(`READY=1\nSTATUS=runs ${file}`)
     yield* Effect.logInfo(`treeline ${options.version} runs ${file}, process ${process.pid}`)
 
     let asked = false
-    const end = (signal: string) =>
+    const end = (signal: string, keep: boolean) =>
       Effect.suspend(() => {
         const force = asked
         asked = true
         return Effect.all([
           notify("STOPPING=1\nSTATUS=ends its services"),
           Effect.logInfo(`${signal}: all services are ${force ? "killed" : "being ended"}`),
-          Effect.forkScoped(Stream.runDrain(host.shutdown({ force })))
+          Effect.forkScoped(Stream.runDrain(host.shutdown({ force, keep })))
         ], { discard: true })
       })
     const reload = Effect.gen(function*() {
@@ -161,7 +170,10 @@ const daemon = Effect.fnUntraced(function*(options: Options) {
     })
     yield* Effect.forkScoped(Effect.forever(Effect.flatMap(
       Queue.take(incoming),
-      (signal) => signal === "SIGHUP" ? Effect.forkScoped(reload) : end(signal)
+      (signal) => {
+        const keep = early-- > 0
+        return signal === "SIGHUP" ? Effect.forkScoped(reload) : end(signal, keep)
+      }
     )))
     yield* Effect.tapError(host.awaitEnd, ({ message }) => Effect.logError(message))
     yield* Effect.logInfo("all services have ended")

@@ -24,7 +24,7 @@ import * as Detached from "./Detached.ts"
 import * as Ending from "./Ending.ts"
 import { InternalError } from "./Failure.ts"
 import * as Incoming from "./Incoming.ts"
-import { keepersOf } from "./Keeping.ts"
+import { endElsewhere, keepersOf } from "./Keeping.ts"
 import * as ManagedDaemon from "./ManagedDaemon.ts"
 
 /** What all of them take. */
@@ -112,6 +112,7 @@ export const daemonAt = (
     const folder = NodeStateFolder.make(directory)
     const keepers = yield* keepersOf(folder)
     const platform = yield* ProcessPlatform
+    const elsewhere = Effect.provideService(endElsewhere(file, directory), ProcessPlatform, platform)
     const own = yield* self
     /** Looked up each time: a daemon that is replaced meanwhile may be talked to elsewhere. */
     const at = <A>(use: (control: StateDirectory.ControlAddress) => Effect.Effect<A>) =>
@@ -153,9 +154,12 @@ export const daemonAt = (
       blocking: at(blocking),
       requestStop: process.platform === "win32" ? at((control) => requestEnd(control, false)) : undefined,
       requestLeave: at((control) => requestEnd(control, true)),
-      kept: { list: keepers.kept, end: keepers.end(() => true) }
+      kept: {
+        list: keepers.kept,
+        end: Effect.zipWith(keepers.end(() => true), elsewhere, (here, there) => [...here, ...there])
+      }
     }
-    return { daemon, directory, file, control: DaemonPlace.controlOf(folder, configured) }
+    return { daemon, directory, file, elsewhere, control: DaemonPlace.controlOf(folder, configured) }
   })
 
 export const seconds = (ms: number): string => `${(ms / 1000).toFixed(1)} s`
@@ -237,6 +241,8 @@ export const start = Effect.fn("treeline daemon start")((options: StartOptions) 
     // In one turn: a stop comes before both or after both.
     const outcome = yield* Daemon.exclusively(daemon, "start", (turn) =>
       Effect.gen(function*() {
+        // The daemon would do it, too, in the time that it has to get ready.
+        yield* place.elsewhere
         const started = yield* turn.start(options)
         const updater = started.managed ? yield* ensure({ ...place, flags: options.flags }, loaded.config) : undefined
         return { ...started, updater: updater?.pid ?? null }

@@ -1,6 +1,13 @@
 /** Who keeps services that go on when their daemon ends: this very program, as `treeline shim`. */
+import * as PidRecord from "@treeline/core/daemon/PidRecord"
 import type { StateFolder } from "@treeline/core/daemon/StateFolder"
+import { ProcessPlatform } from "@treeline/core/ProcessPlatform"
 import * as NodeKeeper from "@treeline/platform-node/NodeKeeper"
+import * as NodeStateFolder from "@treeline/platform-node/NodeStateFolder"
+import * as StateDirectory from "@treeline/platform-node/StateDirectory"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import * as Schema from "effect/Schema"
 import * as Detached from "./Detached.ts"
 
 /** A shim passes output on and keeps no other young objects; this makes it 5 MiB smaller. */
@@ -12,3 +19,37 @@ export const keepersOf = (folder: StateFolder) =>
     shim: [process.execPath, ...process.execArgv, small, process.argv[1] ?? "", "shim"],
     launch: Detached.launch
   })
+
+/** What `DaemonPlace.remember` writes into the usual folder. */
+const Pointer = Schema.fromJsonString(Schema.Struct({ config: Schema.String, directory: Schema.String }))
+
+/** The folders in which a daemon of this configuration may have had its state: the usual one, and the one of the last start. */
+const placesOf = (config: string) =>
+  Effect.gen(function*() {
+    const usual = StateDirectory.directoryOf(config)
+    const text = yield* NodeStateFolder.make(usual).read("place.json").pipe(Effect.orElseSucceed(() => undefined))
+    const pointer = Schema.decodeUnknownOption(Pointer)(text)
+    return Option.isSome(pointer) && pointer.value.config === config ? [usual, pointer.value.directory] : [usual]
+  })
+
+/**
+ * Ends what is kept in the other folders of this configuration: a daemon whose state is in `directory` would not find it,
+ * and start it a second time. What a living daemon keeps there is its own. A folder that can't be read keeps nothing from
+ * its start. The names of those that were ended.
+ */
+export const endElsewhere = Effect.fnUntraced(function*(config: string, directory: string) {
+  const platform = yield* ProcessPlatform
+  const places = new Set(yield* placesOf(config))
+  places.delete(directory)
+  const ended = yield* Effect.forEach(places, (place) =>
+    Effect.gen(function*() {
+      const folder = NodeStateFolder.make(place)
+      const { _tag } = yield* PidRecord.read({ folder, platform })
+      if (_tag !== "Missing" && _tag !== "Stale") return []
+      return yield* (yield* keepersOf(folder)).end(() => true)
+    }).pipe(
+      Effect.catchTag("StateFolderError", ({ message }) =>
+        Effect.as(Effect.logWarning(`what is kept there is not known: ${message}`), []))
+    ))
+  return ended.flat()
+})
