@@ -102,17 +102,37 @@ describe("the updater and its commands", () => {
         assert.isTrue(yield* isPaused)
         yield* supervision.resume
         assert.isFalse(yield* isPaused)
+        assert.isFalse(yield* supervision.isPaused)
         yield* answer(scratch, ["pause"], "Paused", CommandReport.Paused)
-        yield* supervision.pause
-        yield* supervision.resume
-        assert.isTrue(yield* isPaused)
-        // Who comes after one that has died while it was paused.
-        yield* UpdaterProcess.supervisionOf(Effect.succeed(address)).resume
-        assert.isFalse(yield* isPaused)
+        assert.isTrue(yield* supervision.isPaused, "so it is neither paused nor resumed for an update")
+        yield* UpdaterProcess.isServing(Effect.succeed(address), ["web", "gone"])
         yield* Managed.daemon(scratch, "stop")
         yield* scratch.awaitNoneLiving()
         yield* supervision.resume
         assert.strictEqual((yield* Effect.flip(supervision.pause))._tag, "ControlUnavailable")
+      })
+  )
+
+  Managed.real(
+    "a start after a death of the machine during an update to what can't start goes back to what ran",
+    (scratch) =>
+      Effect.gen(function*() {
+        Managed.publish(scratch, "1.0.0")
+        Managed.configure(scratch, { update: { first: "1 hour", validateWithin: "5 seconds" } })
+        const first = yield* Managed.bootstrap(scratch)
+        yield* Managed.daemon(scratch, "stop")
+        Managed.publish(scratch, "1.1.0", "exit 9")
+        const { current } = yield* Managed.update(scratch)
+        const file = scratch.file(".treeline/update.json")
+        const record = JSON.parse(fs.readFileSync(file, "utf8"))
+        const from = first.install.current
+        fs.writeFileSync(file, JSON.stringify({ ...record, phase: "validating", from, to: current, running: true }))
+        yield* Managed.daemon(scratch, "start")
+        const running = yield* Managed.statusOf(scratch)
+        assert.deepStrictEqual([running.status, running.updater.phase], ["running", "done"])
+        assert.include(running.program!, from)
+        yield* Managed.daemon(scratch, "stop")
+        yield* scratch.awaitNoneLiving()
       })
   )
 

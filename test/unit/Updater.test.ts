@@ -447,6 +447,37 @@ describe("a pass", () => {
       assert.deepStrictEqual(world.launches, [])
     }))
 
+  it.effect("K17: a pause that could not be ended is ended by the next pass, and no other one is", () =>
+    Effect.gen(function*() {
+      const { folder, options, provide, world } = yield* started
+      const failing = { ...options.supervision!, resume: Effect.fail({ message: "no answer" }) }
+      assert.strictEqual((yield* provide(Updater.update({ ...options, supervision: failing }))).status, "updated")
+      assert.isTrue((yield* UpdateRecord.read(folder)).paused)
+      world.calls.length = 0
+      assert.strictEqual((yield* provide(Updater.update(options))).status, "noUpdate")
+      assert.deepStrictEqual(world.calls, ["resume"])
+      assert.isFalse((yield* UpdateRecord.read(folder)).paused)
+      yield* provide(Updater.update(options))
+      assert.deepStrictEqual(world.calls, ["resume"])
+    }))
+
+  it.effect("K17: a pause of somebody else is not ended", () =>
+    Effect.gen(function*() {
+      const { options, provide, world } = yield* started
+      const supervision = { ...options.supervision!, isPaused: Effect.succeed(true) }
+      assert.strictEqual((yield* provide(Updater.update({ ...options, supervision }))).status, "updated")
+      assert.deepStrictEqual(world.calls, ["switch two", "SIGTERM 101"])
+    }))
+
+  it.effect("where a new daemon would not live on the old one is left", () =>
+    Effect.gen(function*() {
+      const { options, provide, world } = yield* started
+      const preflight = Effect.fail({ message: "it would end with its job" })
+      const outcome = yield* provide(Updater.update({ ...options, preflight }))
+      assert.deepStrictEqual([outcome.status, outcome.detail], ["rolledBack", "it would end with its job"])
+      assert.deepStrictEqual([world.calls, world.current], [[], "one"])
+    }))
+
   it.effect("C33: a record of updates that can't be read stops updates, and nothing else", () =>
     Effect.gen(function*() {
       const { daemon, files, options, provide, world } = yield* started

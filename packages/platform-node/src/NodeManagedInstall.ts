@@ -76,7 +76,8 @@ const makeWritable = async (folder: string): Promise<void> => {
 /** A path without links, as far as it is there. */
 const resolved = (file: string): string => {
   try {
-    return realpathSync(file)
+    // The system's own: on Windows also its letters and short names are as they are there.
+    return realpathSync.native(file)
   } catch {
     return file
   }

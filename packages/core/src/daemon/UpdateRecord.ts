@@ -73,6 +73,8 @@ export const UpdateRecord = Schema.Struct({
   stopped: Schema.Boolean,
   /** Why it is rolled back. */
   reason: Schema.String,
+  /** Supervision was paused for an update, and has not been resumed since. */
+  paused: Schema.Boolean.pipe(Schema.withDecodingDefaultKey(Effect.succeed(false))),
   /** `to` is at fault, so it is rejected once the version before has been found to hold. */
   blamed: Schema.Boolean.pipe(Schema.withDecodingDefaultKey(Effect.succeed(false))),
   /** How often somebody has tried to finish it after a death. */
@@ -98,6 +100,7 @@ export const empty: UpdateRecord = {
   running: false,
   stopped: false,
   reason: "",
+  paused: false,
   blamed: false,
   recoveries: 0,
   validated: null,

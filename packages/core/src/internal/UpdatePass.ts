@@ -51,15 +51,22 @@ export interface Options {
   /** The kill switch, asked before each step that changes something. Default: true. */
   readonly enabled?: Effect.Effect<boolean> | undefined
   /**
-   * Who else starts or ends services of the daemon keeps still from `pause` to `resume`. Both may be called more often than
-   * the other; `resume` also when `pause` has failed.
+   * Who else starts or ends services of the daemon keeps still from `pause` to `resume`. `resume` is called also when `pause`
+   * has failed, and again by later passes until it has succeeded. Neither is when `isPaused`: that is somebody else's to end.
    */
   readonly supervision?: {
+    /** Somebody has paused it already. Default: nobody has. */
+    readonly isPaused?: Effect.Effect<boolean, Failure> | undefined
     readonly pause: Effect.Effect<void, Failure>
     readonly resume: Effect.Effect<void, Failure>
   } | undefined
-  /** Whether a daemon that was just started is as it should be; asked again and again within `validateWithin`. */
-  readonly validate?: ((daemon: PidRecord.PidRecord) => Effect.Effect<void, Failure>) | undefined
+  /** Whether a daemon that is started from here would live on; asked before anything is changed. Default: it would. */
+  readonly preflight?: Effect.Effect<void, Failure> | undefined
+  /**
+   * Whether a daemon that was just started is as it should be; asked again and again within `validateWithin`. `isBack`: it is
+   * of the version before, which has been gone back to.
+   */
+  readonly validate?: ((daemon: PidRecord.PidRecord, isBack: boolean) => Effect.Effect<void, Failure>) | undefined
   /** How long it may take, once it is ready, until it is found to be as it should. Default: 10 s. */
   readonly validateWithin?: Duration.Input | undefined
   /** How long a daemon may take to get ready. Default: 10 s. */
@@ -205,13 +212,15 @@ const versionOf = (
     ? record.validated.id
     : Option.getOrNull(options.install.versionOf(daemon.program))
 
-/** A failure of the way back, or of the pause, is told; the pass goes on as it has to. */
-const resume = ({ options }: Pass): Effect.Effect<void> =>
-  options.supervision === undefined
-    ? Effect.void
-    : options.supervision.resume.pipe(
-      Effect.catch(({ message }) => Effect.logWarning(`supervision was not resumed: ${message}`))
-    )
+/** Ends the pause of this update or of one before it. One that fails is told; later passes try it again. */
+const resume = (pass: Pass): Effect.Effect<void> =>
+  Effect.gen(function*() {
+    const { daemon, supervision } = pass.options
+    const record = yield* read(pass)
+    if (supervision === undefined || !record.paused) return
+    yield* supervision.resume
+    yield* UpdateRecord.write(pass.place.folder, daemon.self.pid, { ...record, paused: false })
+  }).pipe(Effect.catch(({ message }) => Effect.logWarning(`supervision was not resumed: ${message}`)))
 
 /**
  * Runs what must not be cut off in the middle. Who interrupts it waits for its end; it is told by `asked`, and starts
@@ -238,7 +247,8 @@ const validate = (
   { options, place, times }: Pass,
   id: string,
   started: { readonly pid: number } | undefined,
-  asked: () => boolean
+  asked: () => boolean,
+  isBack = false
 ): Effect.Effect<PidRecord.PidRecord, StepError, ProcessPlatform> =>
   Effect.gen(function*() {
     const timer = yield* EndProcess.makeTimer
@@ -264,7 +274,7 @@ const validate = (
       const answer = state._tag === "Running" ? yield* options.daemon.ask : Option.none()
       if (Option.isSome(answer) && (answer.value.pid ?? record.identity.pid) === record.identity.pid) {
         const checked = yield* Effect.result(
-          (options.validate?.(record) ?? Effect.void).pipe(
+          (options.validate?.(record, isBack) ?? Effect.void).pipe(
             Effect.timeout(Math.max(1, times.validateWithin - timer.elapsed()))
           )
         )
@@ -414,7 +424,7 @@ const goBack = (
     }
     const again = yield* Effect.result(Effect.gen(function*() {
       const restarted = yield* restartAs(pass, attended, from)
-      return yield* validate(pass, from, startedBy(restarted), asked)
+      return yield* validate(pass, from, startedBy(restarted), asked, true)
     }))
     if (Result.isSuccess(again)) {
       const { identity } = again.success
@@ -585,7 +595,8 @@ export const recover = (
   pass: Pass
 ): Effect.Effect<Option.Option<Outcome>, UpdateError, ProcessPlatform> =>
   Effect.gen(function*() {
-    if ((yield* read(pass)).phase === "done") return Option.none()
+    const { paused, phase } = yield* read(pass)
+    if (phase === "done" && !(paused && pass.options.supervision !== undefined)) return Option.none()
     return Option.fromUndefinedOr(yield* inTurn(pass, (attended) => recoverInTurn(pass, attended)))
   })
 
@@ -613,7 +624,7 @@ const activate = (
 ): Effect.Effect<Outcome, UpdateError, ProcessPlatform> =>
   inTurn(pass, (attended) =>
     Effect.gen(function*() {
-      const { install, supervision } = pass.options
+      const { install, preflight, supervision } = pass.options
       const current = yield* currentOf(pass)
       const end = (outcome: Outcome) => Effect.as(finish(pass, given, outcome), outcome)
       // Who had the turn before may have changed everything (seed C29).
@@ -626,15 +637,36 @@ const activate = (
           "treeline daemon bootstrap restarts it as the current one"
         return yield* end(nothingDone("noUpdate", current, detail, version))
       }
-      const pausing = yield* enter(pass, given, "pausing", { from, to, running })
-      if (running && supervision !== undefined) {
-        const paused = yield* Effect.result(supervision.pause)
-        if (Result.isFailure(paused)) {
-          const detail = `supervision could not be paused: ${paused.failure.message}`
-          return yield* end({ ...nothingDone("noUpdate", current, detail), status: "rolledBack" })
+      const untouched = (detail: string, record = given): Effect.Effect<Outcome, StateFolderError> => {
+        const outcome: Outcome = { ...nothingDone("noUpdate", current, detail), status: "rolledBack" }
+        return Effect.as(finish(pass, record, outcome, { from: given.from }), outcome)
+      }
+      if (running && preflight !== undefined) {
+        const possible = yield* Effect.result(preflight)
+        if (Result.isFailure(possible)) return yield* untouched(possible.failure.message)
+      }
+      const known = running && supervision !== undefined
+        ? yield* Effect.result(supervision.isPaused ?? Effect.succeed(false))
+        : Result.succeed(true)
+      if (Result.isFailure(known)) {
+        return yield* untouched(`supervision could not be paused: ${known.failure.message}`)
+      }
+      const pauses = !known.success
+      // What a pass before could not resume is still to be resumed.
+      const paused = given.paused || pauses
+      const pausing = yield* enter(pass, given, "pausing", { from, to, running, paused })
+      if (pauses && supervision !== undefined) {
+        const done = yield* Effect.result(supervision.pause)
+        if (Result.isFailure(done)) {
+          return yield* untouched(`supervision could not be paused: ${done.failure.message}`, pausing)
         }
       }
-      if (attended.asked() || !(yield* isEnabled(pass))) return yield* end(nothingDone("disabled", current))
+      if (attended.asked() || !(yield* isEnabled(pass))) {
+        return yield* Effect.as(
+          finish(pass, pausing, nothingDone("disabled", current), { from: given.from }),
+          nothingDone("disabled", current)
+        )
+      }
       if (current === to) return yield* forward(pass, pausing, attended, version)
       const switching = yield* enter(pass, pausing, "switching")
       yield* install.switchTo(to)

@@ -3,6 +3,7 @@ import * as ControlClient from "@treeline/core/daemon/ControlClient"
 import * as Daemon from "@treeline/core/daemon/Daemon"
 import type { Config } from "@treeline/core/daemon/ServiceConfig"
 import * as Updater from "@treeline/core/daemon/Updater"
+import * as UpdateRecord from "@treeline/core/daemon/UpdateRecord"
 import { LaunchError } from "@treeline/core/Errors"
 import type { ProcessIdentity } from "@treeline/core/ProcessIdentity"
 import { ProcessPlatform } from "@treeline/core/ProcessPlatform"
@@ -230,12 +231,22 @@ export const preflight = (config: Config, directory: string, own: ProcessIdentit
     (managed) => managed === undefined ? Effect.undefined : ManagedDaemon.preflight(managed)
   )
 
+/** What a dead updater had begun is finished first. That it can't be is told; the start says what else is wrong. */
+const recovered = (place: Effect.Success<ReturnType<typeof daemonOf>>, flags: Options["flags"], config: Config) =>
+  Effect.gen(function*() {
+    const { paused, phase } = yield* UpdateRecord.read(place.daemon.folder)
+    if (phase === "done" && !paused) return
+    const { recover } = yield* updaters
+    yield* recover({ ...place, flags }, config)
+  }).pipe(Effect.catch(({ message }) => note(`the update that had begun was not finished: ${message}`)))
+
 export const start = Effect.fn("treeline daemon start")((options: StartOptions) =>
   onPlatform(Effect.gen(function*() {
     // What is wrong in it is told here, and not by a daemon that does not come up.
     const loaded = yield* ConfigFile.load(options)
     const place = yield* daemonOf(options, loaded)
     const { daemon, directory } = place
+    yield* recovered(place, options.flags, loaded.config)
     yield* preflight(loaded.config, directory, daemon.self)
     const { ensure } = yield* updaters
     // In one turn: a stop comes before both or after both.
@@ -271,10 +282,12 @@ export const stop = Effect.fn("treeline daemon stop")((options: StopOptions) =>
 export const restart = Effect.fn("treeline daemon restart")((options: StartOptions & StopOptions) =>
   onPlatform(Effect.gen(function*() {
     const loaded = yield* ConfigFile.load(options)
-    const { daemon, directory } = yield* daemonOf(options, loaded)
+    const place = yield* daemonOf(options, loaded)
+    const { daemon, directory } = place
     // Where it runs, and where it is to run: the configuration may say another folder by now.
     const { file } = loaded
     const next = { file, ...yield* StateDirectory.locate({ file, daemon: loaded.config.daemon }) }
+    if (next.directory === directory) yield* recovered(place, options.flags, loaded.config)
     yield* preflight(loaded.config, next.directory, daemon.self)
     const moved = next.directory === directory
       ? undefined

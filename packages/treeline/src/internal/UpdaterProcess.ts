@@ -2,7 +2,7 @@
 import type * as Daemon from "@treeline/core/daemon/Daemon"
 import type { Config } from "@treeline/core/daemon/ServiceConfig"
 import * as Updater from "@treeline/core/daemon/Updater"
-import type { StateFolderError } from "@treeline/core/Errors"
+import { DetachUnavailable, type StateFolderError } from "@treeline/core/Errors"
 import { ProcessPlatform } from "@treeline/core/ProcessPlatform"
 import * as NodeControl from "@treeline/platform-node/NodeControl"
 import type * as StateDirectory from "@treeline/platform-node/StateDirectory"
@@ -34,40 +34,55 @@ export interface Place {
   readonly control: Effect.Effect<StateDirectory.ControlAddress, never, ProcessPlatform>
 }
 
-/**
- * No restarts and no probes by the daemon while it is handed over (peer seed K17). A pause that somebody else has asked for
- * is theirs to end.
- */
-export const supervisionOf = (control: Effect.Effect<StateDirectory.ControlAddress>) => {
-  let paused = true
-  const withClient = <A, E>(
-    use: (client: Effect.Success<ReturnType<typeof NodeControl.connect>>) => Effect.Effect<A, E>
-  ) =>
-    Effect.scoped(
-      Effect.flatMap(control, (address) => Effect.flatMap(NodeControl.connect(address, { within: askWithin }), use))
-    )
-  return {
-    pause: withClient((client) =>
-      Effect.gen(function*() {
-        const { host } = yield* client.status
-        paused = !host.paused
-        if (paused) yield* client.pause([])
-      })
-    ),
-    resume: Effect.suspend(() => paused ? withClient((client) => client.resume([])) : Effect.void).pipe(
-      // Nothing runs that could be paused.
-      Effect.catchIf((error) => error._tag === "ControlUnavailable" && error.reason === "NotRunning", () => Effect.void)
-    )
-  }
-}
+type Control = Effect.Effect<StateDirectory.ControlAddress>
+type Connected = ReturnType<typeof NodeControl.connect>
 
-/** Whether the daemon runs services, and is not on its way out. */
-const isServing = (control: Effect.Effect<StateDirectory.ControlAddress>) =>
-  Effect.scoped(Effect.gen(function*() {
-    const client = yield* NodeControl.connect(yield* control, { within: askWithin })
-    const { phase } = yield* client.status
-    if (phase !== "running") return yield* new InternalError({ detail: `its services are ${phase}` })
-  }))
+const withClient = <A, E>(control: Control, use: (client: Effect.Success<Connected>) => Effect.Effect<A, E>) =>
+  Effect.scoped(
+    Effect.flatMap(control, (address) => Effect.flatMap(NodeControl.connect(address, { within: askWithin }), use))
+  )
+
+/** Whom nobody can talk to as this program does can't be paused by it, and is updated all the same. */
+const isUnreachable = (error: Effect.Error<Connected>): boolean =>
+  error._tag === "VersionMismatch" || (error._tag === "ControlUnavailable" && error.reason === "NoAnswer")
+
+/** No restarts and no probes by the daemon while it is handed over (peer seed K17). */
+export const supervisionOf = (control: Control) => ({
+  isPaused: withClient(control, (client) => Effect.map(client.status, ({ host }) => host.paused)).pipe(
+    Effect.catchIf(isUnreachable, () => Effect.succeed(true))
+  ),
+  pause: withClient(control, (client) => client.pause([])),
+  resume: withClient(control, (client) => client.resume([])).pipe(
+    // Nothing runs that could be paused, or it is another one than was paused.
+    Effect.catchIf(
+      (error) =>
+        error._tag === "VersionMismatch" || (error._tag === "ControlUnavailable" && error.reason === "NotRunning"),
+      () => Effect.void
+    )
+  )
+})
+
+/** The services that are ready now; none where nobody tells. */
+const readyOf = (control: Control): Effect.Effect<ReadonlyArray<string>> =>
+  withClient(control, (client) => client.status).pipe(
+    Effect.map(({ services }) => services.flatMap(({ name, readySince }) => readySince === null ? [] : [name])),
+    Effect.orElseSucceed(() => [])
+  )
+
+/**
+ * Whether the daemon runs services and is not on its way out, and whether those of `ready` are ready. One that speaks another
+ * protocol has shown who it is, and can't be asked for more: it is not judged by this program's.
+ */
+export const isServing = (control: Control, ready: ReadonlyArray<string>) =>
+  withClient(control, (client) =>
+    Effect.gen(function*() {
+      const { phase, services } = yield* client.status
+      if (phase !== "running") return yield* new InternalError({ detail: `its services are ${phase}` })
+      const waits = services.filter(({ name, readySince }) => readySince === null && ready.includes(name))
+      if (waits.length === 0) return
+      const names = waits.map(({ name }) => name).join(", ")
+      return yield* new InternalError({ detail: `ready before and not yet again: ${names}` })
+    })).pipe(Effect.catchIf((error) => error._tag === "VersionMismatch", () => Effect.void))
 
 /** What an update is made with; undefined where nothing is fetched. */
 export const optionsOf = (place: Place, config: Config) =>
@@ -77,6 +92,10 @@ export const optionsOf = (place: Place, config: Config) =>
     if (managed?.fetch === undefined) return undefined
     const platform = yield* ProcessPlatform
     const control = Effect.provideService(place.control, ProcessPlatform, platform)
+    const { validateWithin } = config.daemon.update
+    /** Before the update: what had failed already is not the fault of a version. */
+    let ready: ReadonlyArray<string> = []
+    const supervision = supervisionOf(control)
     const options: Updater.Options = {
       daemon,
       install: managed.install,
@@ -87,11 +106,27 @@ export const optionsOf = (place: Place, config: Config) =>
         Effect.map(({ config }) => config.daemon.update.enabled),
         Effect.orElseSucceed(() => false)
       ),
-      supervision: supervisionOf(control),
-      validate: () => isServing(control),
-      validateWithin: config.daemon.update.validateWithin
+      preflight: Effect.gen(function*() {
+        const reason = yield* Detached.unavailable
+        if (reason !== undefined) return yield* new DetachUnavailable({ command: managed.program, reason })
+        ready = yield* readyOf(control)
+      }),
+      supervision,
+      validate: (_, isBack) => isServing(control, isBack ? [] : ready),
+      validateWithin,
+      readyWithin: validateWithin
     }
     return options
+  })
+
+/**
+ * Finishes or takes back what an updater had begun that died, before the current version is looked at or started: it may be one
+ * that can't start, and then nobody else would go back. An update that is going on is left to who makes it.
+ */
+export const recover = (place: Place, config: Config) =>
+  Effect.gen(function*() {
+    const options = yield* optionsOf(place, config)
+    if (options !== undefined) yield* Updater.recover(options)
   })
 
 // ---------------------------------------------------------------------------------------------- its process
