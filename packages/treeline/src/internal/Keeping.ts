@@ -20,16 +20,17 @@ export const keepersOf = (folder: StateFolder) =>
     launch: Detached.launch
   })
 
-/** What `DaemonPlace.remember` writes into the usual folder. */
-const Pointer = Schema.fromJsonString(Schema.Struct({ config: Schema.String, directory: Schema.String }))
+/** What `DaemonPlace.remember` writes into the usual folder: the folder of each configuration, by its file. */
+const Pointers = Schema.fromJsonString(Schema.Record(Schema.String, Schema.String))
 
 /** The folders in which a daemon of this configuration may have had its state: the usual one, and the one of the last start. */
 const placesOf = (config: string) =>
   Effect.gen(function*() {
     const usual = StateDirectory.directoryOf(config)
     const text = yield* NodeStateFolder.make(usual).read("place.json").pipe(Effect.orElseSucceed(() => undefined))
-    const pointer = Schema.decodeUnknownOption(Pointer)(text)
-    return Option.isSome(pointer) && pointer.value.config === config ? [usual, pointer.value.directory] : [usual]
+    const pointers = Schema.decodeUnknownOption(Pointers)(text)
+    const last = Option.isSome(pointers) ? pointers.value[config] : undefined
+    return last === undefined ? [usual] : [usual, last]
   })
 
 /**
