@@ -212,6 +212,41 @@ describe("a keeper", () => {
       })
   )
 
+  real("one whose end was asked for is not left", (scratch) =>
+    Effect.gen(function*() {
+      const keepers = yield* keepersOf(scratch)
+      const scope = yield* Scope.make()
+      const { tree } = yield* Scope.provide(keepers.keeper("one").launch(sh("exec sleep 60"), {}), scope)
+      yield* tree.shutdown()
+      yield* keepers.leave
+      yield* Scope.close(scope, Exit.void)
+      assert.deepStrictEqual(yield* keepers.kept, [])
+    }))
+
+  real(
+    "what was heard before a death is told again: half a line, and all when nobody saw it ready",
+    (scratch) =>
+      Effect.gen(function*() {
+        const command = sh("printf 'whole\nhalf'; exec sleep 60")
+        const heardAgain = (service: string, isReady: boolean) =>
+          Effect.gen(function*() {
+            const keepers = yield* keepersOf(scratch)
+            const { ready, tree } = yield* keepers.keeper(service).launch(command, {})
+            yield* tree.stdout.stream.pipe(Stream.take(1), Stream.runDrain)
+            if (isReady) yield* ready
+            const at = performance.now() + 3500
+            yield* eventually("it has told the shim what it took", () => performance.now() >= at)
+            // As if it had died: it tells nothing more before the next one is there.
+            const found = Option.getOrThrow(yield* (yield* keepersOf(scratch)).keeper(service).find(command, {}))
+            const [first] = yield* found.tree.stdout.pieces(1000).pipe(Stream.take(1), Stream.runCollect)
+            yield* keepers.leave
+            return new TextDecoder().decode(first!.bytes)
+          })
+        const both = [heardAgain("one", true), heardAgain("two", false)]
+        assert.deepStrictEqual(yield* Effect.all(both, { concurrency: 2 }), ["half", "whole\nhalf"])
+      })
+  )
+
   real("nothing grows, here or there, when it is found and left again and again", (scratch) =>
     Effect.gen(function*() {
       const command = sh("exec sleep 60")

@@ -109,6 +109,8 @@ export const awaitGone = (
 export const kill = (reach: Pick<Reach, "leader" | "platform" | "shim">): Effect.Effect<boolean> =>
   Effect.andThen(reach.platform.signalProcess(reach.shim, "SIGKILL"), awaitGone(reach, 20_000))
 
+const lineFeed = 10
+
 /** One descriptor, as it comes in. */
 class Feed implements PipeReader {
   readonly fd: number
@@ -118,6 +120,8 @@ class Feed implements PipeReader {
   readonly turn = Effect.void
   /** Where the next byte is expected; undefined before the first. */
   next: number | undefined = undefined
+  /** Where the newest whole line ends; undefined before the first. */
+  line: number | undefined = undefined
   ended = false
 
   constructor(fd: number) {
@@ -148,6 +152,8 @@ class Feed implements PipeReader {
       const missing = this.next === undefined ? lost : Math.max(0, offset - this.next)
       if (known >= bytes.length && missing === 0) return 0
       this.next = offset + bytes.length
+      const newline = bytes.lastIndexOf(lineFeed)
+      if (newline >= 0) this.line = offset + newline + 1
       this.skip(missing)
       if (bytes.length > known) this.handlers?.onChunk(bytes.subarray(known))
       return missing
@@ -188,6 +194,8 @@ class RemoteTree implements ProcessTree.ProcessTree {
   private readonly emptyDeferred = Deferred.makeUnsafe<ReadonlyArray<ProcessInfo>>()
   private readonly drainedDeferred = Deferred.makeUnsafe<Output.Drained>()
   private ending: ProcessTree.TeardownState | undefined = undefined
+  /** Its end was asked for: what is left of it then is no use to anybody. */
+  private shut = false
   private manager: Fiber.Fiber<void> | undefined = undefined
 
   constructor(hosted: Shim.Hosted, options: Options, clock: Clock.Clock) {
@@ -280,13 +288,24 @@ class RemoteTree implements ProcessTree.ProcessTree {
     )
     const exited = Effect.flatMap(calls.Exited(), (status) => Deferred.succeed(this.exitedDeferred, status))
     let said = 0
+    let before = this.lines
+    // Only whole lines, and those of a while ago: a log may not have the others if this process dies now.
     const taken = Effect.forever(Effect.gen({ self: this }, function*() {
       yield* this.clock.sleep(Duration.millis(takenPause))
-      if (this.count === said) return
-      said = this.count
-      yield* this.tellTaken(calls)
+      const lines = before
+      before = this.lines
+      const sum = lines.reduce((sum, { bytes }) => sum + bytes, 0)
+      if (sum === said) return
+      said = sum
+      yield* calls.Taken({ taken: lines })
     }))
     return Effect.all([calls.Attend(), drained, exited, taken], { concurrency: "unbounded", discard: true })
+  }
+
+  private get lines(): Array<{ readonly fd: number; readonly bytes: number }> {
+    return [...this.pumps.values()].flatMap(({ feed: { fd, line } }) =>
+      fd > 2 || line === undefined ? [] : [{ fd, bytes: line }]
+    )
   }
 
   /** What the next daemon need not be told: announcements, on further descriptors, are told to each. */
@@ -322,6 +341,7 @@ class RemoteTree implements ProcessTree.ProcessTree {
 
   private shutdownBy(plan: Shim.Plan): Effect.Effect<ReadonlyArray<ProcessInfo>> {
     return Effect.gen({ self: this }, function*() {
+      this.shut = true
       if (Deferred.isDoneUnsafe(this.emptyDeferred)) return yield* Deferred.await(this.emptyDeferred)
       let survivors: ReadonlyArray<ProcessInfo> | undefined = undefined as typeof survivors
       const hear = (calls: Calls) =>
@@ -380,7 +400,7 @@ class RemoteTree implements ProcessTree.ProcessTree {
   }
 
   close(): Effect.Effect<void> {
-    return Effect.suspend(() => this.options.leaving() ? this.leave() : this.end())
+    return Effect.suspend(() => this.options.leaving() && !this.shut ? this.leave() : this.end())
   }
 
   /** Tells the shim that a daemon has seen it ready. */

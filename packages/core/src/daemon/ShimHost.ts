@@ -200,8 +200,11 @@ export const make = Effect.fn("ShimHost.make")(function*(
         () => Effect.never,
         () => Effect.logInfo("the daemon has gone")
       ),
+    // What was taken before it was ready may have been its announcement, which nobody has heard.
     Output: ({ fd }) =>
-      Stream.unwrap(Effect.map(tree, (tree) => told(outputOf(tree, fd), taken.get(fd) ?? 0, outputBytes))),
+      Stream.unwrap(
+        Effect.map(tree, (tree) => told(outputOf(tree, fd), ready ? taken.get(fd) ?? 0 : 0, outputBytes))
+      ),
     Taken: (payload) =>
       Effect.sync(() => {
         for (const { bytes, fd } of payload.taken) taken.set(fd, bytes)
