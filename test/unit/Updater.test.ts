@@ -1,11 +1,11 @@
 /** The updater on a system of its own: when passes are made, and what becomes of one that can't do its work. */
 import { assert, describe, it } from "@effect/vitest"
-import { Daemon, type ManagedInstall, PidRecord, Updater, UpdateRecord } from "@treeline/core/daemon"
+import { Claim, Daemon, type ManagedInstall, PidRecord, Updater, UpdateRecord } from "@treeline/core/daemon"
 import { LaunchError, UpdateFetchFailed } from "@treeline/core/Errors"
 import { equals, type ProcessIdentity } from "@treeline/core/ProcessIdentity"
 import { ProcessPlatform } from "@treeline/core/ProcessPlatform"
 import type { ProcessTree } from "@treeline/core/ProcessTree"
-import { Clock, Deferred, Effect, Exit, Fiber, Option, Result, Scope } from "effect"
+import { Clock, Deferred, Effect, Exit, Fiber, Option, Result, Schema, Scope } from "effect"
 import { TestClock } from "effect/testing"
 import { eventually } from "../support/Eventually.ts"
 import { MemoryFolder, Table } from "../support/MemoryFolder.ts"
@@ -478,6 +478,33 @@ describe("a pass", () => {
       assert.deepStrictEqual([world.calls, world.current], [[], "one"])
     }))
 
+  it.effect("the versions of what runs, and the one that was last found to hold, are kept", () =>
+    Effect.gen(function*() {
+      const { options, platform, provide, table, folder } = yield* started
+      let kept: ReadonlyArray<string> = []
+      const install: ManagedInstall.ManagedInstall = {
+        ...options.install,
+        prune: (keep) =>
+          Effect.sync(() => {
+            kept = keep
+            return []
+          })
+      }
+      const info = Schema.Struct({ install: Schema.String })
+      const place = { folder, platform, name: "updater", info }
+      const outcome = yield* Effect.scoped(Effect.gen(function*() {
+        yield* Claim.take(place, table.start(70), { install: "updater's" })
+        const held = yield* UpdateRecord.read(folder)
+        const validated = { id: "held", daemon: table.start(71) }
+        yield* UpdateRecord.write(folder, 9, { ...held, validated })
+        return yield* provide(
+          Updater.update({ ...options, install, enabled: Effect.succeed(true), fetch: () => failing })
+        )
+      })).pipe(Effect.flip)
+      assert.strictEqual(outcome._tag, "UpdateFetchFailed")
+      assert.includeMembers([...kept], ["updater's", "held", "one"])
+    }))
+
   it.effect("C33: a record of updates that can't be read stops updates, and nothing else", () =>
     Effect.gen(function*() {
       const { daemon, files, options, provide, world } = yield* started
@@ -570,6 +597,33 @@ describe("a hand-over to a new version", () => {
         yield* Fiber.interrupt(fiber)
       }))
   }
+
+  it.effect("a successor whose predecessor has been ended does not go on", () =>
+    Effect.gen(function*() {
+      const { daemon, options, provide, table } = yield* make
+      const gone = table.start(600)
+      table.end(gone)
+      const predecessor = JSON.stringify({ holder: gone, token: "token" })
+      const error = yield* Effect.flip(provide(Updater.run({ ...options, daemon, version: "1.0.0", predecessor })))
+      assert.strictEqual(error._tag, "NotReplaced")
+      assert.strictEqual((yield* provide(Updater.status(daemon))).status, "notRunning")
+    }))
+
+  it.effect("one that has lost its claim makes no further pass", () =>
+    Effect.gen(function*() {
+      const { files, options, provide, world } = yield* make
+      const fiber = yield* Effect.forkChild(
+        Effect.flip(provide(Updater.run({ ...options, version: "1.0.0", jitter: 0 })))
+      )
+      yield* settle
+      for (const name of files.names.filter((name) => name.startsWith("updater/"))) files.entries.delete(name)
+      for (let minute = 0; minute < 6; minute++) {
+        yield* TestClock.adjust("1 minute")
+        yield* settle
+      }
+      assert.strictEqual((yield* Fiber.join(fiber))._tag, "ClaimLost")
+      assert.strictEqual(world.fetches, 0)
+    }))
 
   it.effect("a process that was not meant is refused, whatever it says whom it replaces", () =>
     Effect.gen(function*() {

@@ -15,7 +15,7 @@ import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import {
   AlreadyRunning,
-  type ClaimLost,
+  ClaimLost,
   type ClaimUndecided,
   type DetachUnavailable,
   InvalidSpec,
@@ -33,7 +33,7 @@ import * as Tail from "../internal/Tail.ts"
 import { millis } from "../internal/Time.ts"
 import * as UpdatePass from "../internal/UpdatePass.ts"
 import type { Failure, Options, Outcome, UpdateError } from "../internal/UpdatePass.ts"
-import { ProcessIdentity } from "../ProcessIdentity.ts"
+import { equals, ProcessIdentity } from "../ProcessIdentity.ts"
 import { ProcessPlatform } from "../ProcessPlatform.ts"
 import * as Claim from "./Claim.ts"
 import type * as Daemon from "./Daemon.ts"
@@ -56,7 +56,11 @@ const Info = Schema.Struct({
 })
 type Info = typeof Info.Type
 
-const updaterOf = (place: UpdatePass.Place): Claim.Place<Info> => ({ ...place, name: "updater", info: Info })
+const updaterOf = (place: UpdatePass.Place): Claim.Place<Info> => ({
+  ...place,
+  name: UpdatePass.updaterName,
+  info: Info
+})
 
 /**
  * One pass: finishes what a dead updater had begun, fetches, and updates the daemon if there is something new. A daemon that
@@ -228,6 +232,11 @@ const takeClaim = (
     const known = Option.flatMap(Option.fromUndefinedOr(options.predecessor), Schema.decodeOption(Predecessor))
     if (Option.isSome(known)) {
       const { holder, token } = known.value
+      // Whoever has ended the one that it was to replace wants none.
+      if (!equals(holder, self) && (yield* place.platform.standing(holder)) === "Gone") {
+        const detail = `process ${holder.pid}, which it was to replace, has ended`
+        return yield* new NotReplaced({ reason: "NotAcknowledged", detail })
+      }
       const taken = yield* Claim.takeOver(
         updaterOf(place),
         holder,
@@ -380,6 +389,10 @@ export const run = Effect.fn("Updater.run")((
     }
     while (true) {
       yield* Effect.sleep(UpdateDecision.pause(timing, passes, failures, yield* Random.next))
+      // Without its claim there may be another one.
+      if (!(yield* Effect.orElseSucceed(claim.isThere, () => true))) {
+        return yield* new ClaimLost({ path: `${place.folder.path}/${UpdatePass.updaterName}` })
+      }
       const result = yield* Effect.result(update(options))
       passes++
       yield* told(result)

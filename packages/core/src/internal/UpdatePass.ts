@@ -99,6 +99,10 @@ export type Place = Pick<Claim.Place<unknown>, "folder" | "platform">
 
 const Nothing = Schema.Struct({})
 
+/** The name of the claim of the one that makes passes again and again, and what is read of it here. */
+export const updaterName = "updater"
+const Updating = Schema.Struct({ install: Schema.NullOr(Schema.String) })
+
 /** One pass at a time. */
 export const claimOf = (place: Place): Claim.Place<typeof Nothing.Type> => ({ ...place, name: "update", info: Nothing })
 
@@ -754,7 +758,8 @@ const passWith = (options: Options): Effect.Effect<Pass, InvalidSpec, ProcessPla
   })
 
 /**
- * Removes all versions but the current one, the one before, that of the daemon that runs, and what dead processes have left.
+ * Removes what dead processes have left, and all versions but the current one, the one before, the one that was last found to
+ * hold, and those of the daemon and the updaters that run.
  * That it can't is no reason to say that a pass has failed.
  */
 const tidy = (pass: Pass): Effect.Effect<void> =>
@@ -762,7 +767,14 @@ const tidy = (pass: Pass): Effect.Effect<void> =>
     if (!(yield* isEnabled(pass))) return
     const record = yield* read(pass)
     const daemon = yield* runningOf(pass)
-    const keep = [record.from, record.to, daemon === null ? null : versionOf(pass, record, daemon)]
+    const updaters = yield* Claim.holders<typeof Updating.Type>({ ...pass.place, name: updaterName, info: Updating })
+    const keep = [
+      record.from,
+      record.to,
+      record.validated?.id ?? null,
+      daemon === null ? null : versionOf(pass, record, daemon),
+      ...updaters.map(({ info }) => info.install)
+    ]
     yield* pass.options.install.prune(keep.filter((id) => id !== null))
   }).pipe(Effect.catch(({ message }) => Effect.logWarning(message)))
 

@@ -78,10 +78,11 @@ export const bootstrap = Effect.fn("treeline daemon bootstrap")((options: StartO
         if (isOther) yield* turn.stop({ onWaiting: sayWaiting(options), leave: true })
         const started = yield* turn.start({ readyWithin: options.readyWithin })
         if (!started.managed) return yield* new Unmanaged({ pid: started.pid, folder: directory })
-        return { checked, status: isOther ? "restarted" as const : started.status, started }
+        // A stop comes before both or after both.
+        const updater = yield* UpdaterProcess.ensure({ ...place, flags: options.flags }, loaded.config)
+        return { checked, updater, status: isOther ? "restarted" as const : started.status, started }
       })
-    const { checked, started, status } = yield* Daemon.exclusively(daemon, "bootstrap", turn)
-    const updater = yield* UpdaterProcess.ensure({ ...place, flags: options.flags }, loaded.config)
+    const { checked, started, status, updater } = yield* Daemon.exclusively(daemon, "bootstrap", turn)
     const isNew = found.status === "fetched" || status !== "alreadyRunning" || updater.status === "started"
     const report: Reports.DaemonBootstrap = {
       status: isNew ? "bootstrapped" : "alreadyBootstrapped",

@@ -21,9 +21,15 @@ export type Outcome<A> = { readonly _tag: "Done"; readonly value: A } | {
   readonly signal: NodeJS.Signals
 }
 
+/** Those that ask for the end. */
+export const endings = signals(["SIGHUP", "SIGINT", "SIGTERM"])
+
 /** Runs something until it is done or a signal asks for its end; then it is interrupted, and what it ends with is awaited. */
-export const untilAsked = <A, E, R>(body: Effect.Effect<A, E, R>): Effect.Effect<Outcome<A>, E, R> =>
-  Effect.flatMap(signals(["SIGHUP", "SIGINT", "SIGTERM"]), (incoming) =>
+export const untilAsked = <A, E, R>(
+  body: Effect.Effect<A, E, R>,
+  asked: Effect.Effect<Queue.Dequeue<NodeJS.Signals>> = endings
+): Effect.Effect<Outcome<A>, E, R> =>
+  Effect.flatMap(asked, (incoming) =>
     Effect.raceFirst(
       Effect.map(body, (value): Outcome<A> => ({ _tag: "Done", value })),
       Effect.map(Queue.take(incoming), (signal): Outcome<A> => ({ _tag: "Asked", signal }))

@@ -8,6 +8,7 @@ import * as StateDirectory from "@treeline/platform-node/StateDirectory"
 import * as Effect from "effect/Effect"
 import * as Logger from "effect/Logger"
 import * as Option from "effect/Option"
+import * as Queue from "effect/Queue"
 import * as Result from "effect/Result"
 import { Buffer } from "node:buffer"
 import * as path from "node:path"
@@ -39,7 +40,7 @@ interface Started {
 }
 
 /** One life of it: until somebody asks for the end, or another version is to take its place. */
-const live = (options: Options, { predecessor, program }: Started) =>
+const live = (options: Options, { predecessor, program }: Started, incoming: Queue.Dequeue<NodeJS.Signals>) =>
   Effect.gen(function*() {
     const loaded = yield* ConfigFile.load(options)
     const { config, file } = loaded
@@ -74,7 +75,7 @@ const live = (options: Options, { predecessor, program }: Started) =>
     })
     const end = yield* Effect.andThen(
       Effect.logInfo(`treeline ${options.version} updates ${file}, process ${process.pid}`),
-      Incoming.untilAsked(running)
+      Incoming.untilAsked(running, Effect.succeed(incoming))
     ).pipe(
       Effect.tapError(({ message }) => Effect.logError(message)),
       Effect.tap((end) => Effect.logInfo(end._tag === "Asked" ? `${end.signal}: it ends` : "another version goes on")),
@@ -89,9 +90,12 @@ export const run = Effect.fn("treeline daemon updater")(function*(options: Optio
     program: take(ManagedDaemon.programVariable),
     predecessor: take(Updater.predecessorVariable)
   }
+  const incoming = yield* Incoming.endings
   while (true) {
-    const { end, file } = yield* live(options, started)
+    const { end, file } = yield* live(options, started, incoming)
     if (end._tag === "Asked" || end.value._tag === "HandedOver") return Ending.code(0)
+    // One that came since would be lost with this program.
+    if (Option.isSome(yield* Queue.poll(incoming))) return Ending.code(0)
     const { program, variables } = end.value.successor
     yield* Effect.ignore(NodeReplace.become({
       command: program.path,
