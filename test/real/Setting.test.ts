@@ -199,9 +199,9 @@ describe("treeline set", () => {
     (scratch) =>
       Effect.gen(function*() {
         const services = { web: Up.role(scratch, "plain") }
-        Up.configure(scratch, { services })
+        Up.configure(scratch, { services, daemon: { socket: "run/first.sock" } })
         const { pid } = yield* daemon(scratch, "start")
-        Up.configure(scratch, { services, daemon: { socket: "other.sock" } })
+        Up.configure(scratch, { services, daemon: { socket: "run/other.sock" } })
         assert.deepStrictEqual((yield* set(scratch, "services.web.env.A", "1")).services, ["web"])
 
         Up.configure(scratch, { services, daemon: { directory: "elsewhere" } })
