@@ -106,6 +106,10 @@ describe("the updater and its commands", () => {
         yield* answer(scratch, ["pause"], "Paused", CommandReport.Paused)
         assert.isTrue(yield* supervision.isPaused, "so it is neither paused nor resumed for an update")
         yield* UpdaterProcess.isServing(Effect.succeed(address), ["web", "gone"])
+        yield* Command.run(["stop", "web"], { scratch })
+        const missed = yield* Effect.flip(UpdaterProcess.isServing(Effect.succeed(address), ["web"]))
+        assert.include(missed.message, "ready before and not yet again: web")
+        yield* UpdaterProcess.isServing(Effect.succeed(address), [])
         yield* Managed.daemon(scratch, "stop")
         yield* scratch.awaitNoneLiving()
         yield* supervision.resume
