@@ -6,9 +6,9 @@ import * as NodeStateFolder from "@treeline/platform-node/NodeStateFolder"
 import * as PosixPlatform from "@treeline/platform-posix/PosixPlatform"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
-import * as net from "node:net"
 import * as path from "node:path"
 import { fileURLToPath } from "node:url"
+import { ask } from "./Asking.ts"
 import { engine } from "./Host.ts"
 import { program } from "./Programs.ts"
 
@@ -38,20 +38,6 @@ export const environment = (scratch: Place): Record<string, string> => ({
   HOME: scratch.directory,
   NODE_COMPILE_CACHE: fileURLToPath(new URL("../../node_modules/.cache/treeline/daemons", import.meta.url))
 })
-
-/** Who answers at the socket. */
-export const ask = (socket: string): Effect.Effect<Option.Option<Daemon.Answer>> =>
-  Effect.callback<Option.Option<Daemon.Answer>>((resume) => {
-    let text = ""
-    const connection = net.connect(socket)
-    connection.setEncoding("utf8").on("data", (chunk: string) => (text += chunk))
-    connection.on("error", () => resume(Effect.succeedNone))
-    connection.on("close", () => {
-      const [pid, version] = text.trim().split(" ")
-      resume(version === undefined ? Effect.succeedNone : Effect.succeedSome({ pid: Number(pid), version }))
-    })
-    return Effect.sync(() => connection.destroy())
-  }).pipe(Effect.timeoutOption("1 second"), Effect.map(Option.flatten))
 
 /** A daemon as commands know it. */
 export const make = (scratch: Place, behaviour = "well") =>

@@ -15,6 +15,7 @@ import * as Option from "effect/Option"
 import * as ChildProcess from "effect/process/ChildProcess"
 import * as fs from "node:fs"
 import * as path from "node:path"
+import { ask } from "./Asking.ts"
 import * as Daemons from "./Daemons.ts"
 import { program } from "./Programs.ts"
 
@@ -68,7 +69,7 @@ export const options = (place: Daemons.Place, more: Partial<Updater.Options> = {
           env: { ...Daemons.environment(place), ...variables },
           output: path.join(folder, "daemon.err")
         })),
-      ask: Daemons.ask(path.join(folder, "control.sock"))
+      ask: ask(path.join(folder, "control.sock"))
     }
     const script = process.env[fetchVariable]
     const fetch = yield* UpdateFetch.command(

@@ -14,8 +14,8 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as ChildProcess from "effect/process/ChildProcess"
 import * as fs from "node:fs"
-import * as net from "node:net"
 import * as path from "node:path"
+import { ask } from "../../support/Asking.ts"
 
 /** `exits` before it is ready; `shy` is an updater that does not go on. */
 export type Behaviour = "well" | "exits" | "shy"
@@ -54,20 +54,6 @@ export const launch = (
     env: { ...process.env, ...variables },
     output: path.join(stateOf(directory), `${role}.err`)
   })
-
-/** Who answers at the pipe. */
-const ask = (pipe: string): Effect.Effect<Option.Option<Daemon.Answer>> =>
-  Effect.callback<Option.Option<Daemon.Answer>>((resume) => {
-    let text = ""
-    const connection = net.connect(pipe)
-    connection.setEncoding("utf8").on("data", (chunk: string) => (text += chunk))
-    connection.on("error", () => resume(Effect.succeedNone))
-    connection.on("close", () => {
-      const [pid, version] = text.trim().split(" ")
-      resume(version === undefined ? Effect.succeedNone : Effect.succeedSome({ pid: Number(pid), version }))
-    })
-    return Effect.sync(() => connection.destroy())
-  }).pipe(Effect.timeoutOption("1 second"), Effect.map(Option.flatten))
 
 const copy = `const fs = require("node:fs")
 fs.cpSync(fs.readFileSync(process.argv[1], "utf8"), ".", { recursive: true })`

@@ -113,7 +113,8 @@ Exit codes:
   const run = Command.make(
     "run",
     Flags.configuration,
-    (options) => ended(Effect.flatMap(verbs, ({ run }) => run({ ...options, version })))
+    (options) =>
+      ended(Effect.flatMap(Effect.promise(() => import("./DaemonRun.ts")), ({ run }) => run({ ...options, version })))
   ).pipe(
     Command.withShortDescription("Be the daemon, in the foreground: for systemd and the like"),
     Command.withDescription(`What "treeline daemon start" starts. SIGTERM and SIGINT end it in order, a second

@@ -10,6 +10,7 @@ import * as ConfigFile from "../ConfigFile.ts"
 import * as Console from "./Console.ts"
 import * as Ending from "./Ending.ts"
 import { InternalError, UsageError } from "./Failure.ts"
+import * as OwnProcess from "./OwnProcess.ts"
 import * as ServiceUnits from "./ServiceUnits.ts"
 
 export interface Options {
@@ -70,11 +71,7 @@ export const install = Effect.fn("treeline daemon install")(function*(options: O
     process.execPath,
     ...process.execArgv,
     fs.realpathSync(process.argv[1] ?? ""),
-    "daemon",
-    verb,
-    "--config",
-    file,
-    ...options.flags.flatMap((flag) => ["--set", flag])
+    ...OwnProcess.daemonArguments(verb, file, options.flags)
   ]
   const unit = ServiceUnits.unitOf(manager, {
     name,

@@ -54,7 +54,7 @@ export const remember = (config: string, directory: string): Effect.Effect<void,
   })
 
 /** The folder that was remembered for this configuration. */
-const remembered = (config: string): Effect.Effect<string | undefined> =>
+export const remembered = (config: string): Effect.Effect<string | undefined> =>
   NodeStateFolder.make(StateDirectory.directoryOf(config)).read(pointerName).pipe(
     Effect.orElseSucceed(() => undefined),
     Effect.map((text) => pointersOf(text)[config])

@@ -21,12 +21,12 @@ import * as path from "node:path"
 import * as ConfigFile from "../ConfigFile.ts"
 import * as Treeline from "../Treeline.ts"
 import * as DaemonPlace from "./DaemonPlace.ts"
-import { self } from "./DaemonVerbs.ts"
 import * as Detached from "./Detached.ts"
 import * as Ending from "./Ending.ts"
 import * as Incoming from "./Incoming.ts"
 import { endElsewhere, keepersOf } from "./Keeping.ts"
-import * as ManagedDaemon from "./ManagedDaemon.ts"
+import * as OwnIdentity from "./OwnIdentity.ts"
+import * as OwnProcess from "./OwnProcess.ts"
 import * as Words from "./Words.ts"
 
 export interface Options {
@@ -46,8 +46,7 @@ const margin = 5000
  * because it may be a script around this.
  */
 const program = (): string => {
-  const managed = process.env[ManagedDaemon.programVariable]
-  delete process.env[ManagedDaemon.programVariable]
+  const managed = OwnProcess.takeVariable(OwnProcess.programVariable)
   if (managed !== undefined && managed !== "") return managed
   try {
     return fs.realpathSync(process.argv[1] ?? process.execPath)
@@ -61,8 +60,9 @@ const program = (): string => {
  * services: what they would say would be taken for this process's word.
  */
 const makeNotifier = Effect.gen(function*() {
-  const { NOTIFY_SOCKET: socket, WATCHDOG_PID: pid, WATCHDOG_USEC: period } = process.env
-  for (const name of ["NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"]) delete process.env[name]
+  const socket = OwnProcess.takeVariable("NOTIFY_SOCKET")
+  const pid = OwnProcess.takeVariable("WATCHDOG_PID")
+  const period = OwnProcess.takeVariable("WATCHDOG_USEC")
   if (socket === undefined || socket === "" || process.platform !== "linux") return () => Effect.void
   const { send } = yield* Effect.promise(() => import("@treeline/platform-posix/ServiceNotify"))
   const notify = (message: string) =>
@@ -77,16 +77,9 @@ const makeNotifier = Effect.gen(function*() {
   return notify
 })
 
-/** Who started it, for `PidRecord.take`; its services are not told. */
-const takeStarter = (): string | undefined => {
-  const starter = process.env[PidRecord.starterVariable]
-  delete process.env[PidRecord.starterVariable]
-  return starter
-}
-
 const daemon = Effect.fnUntraced(function*(options: Options) {
   const incoming = yield* Incoming.signals(["SIGHUP", "SIGINT", "SIGTERM"])
-  const starter = takeStarter()
+  const starter = OwnProcess.takeVariable(PidRecord.starterVariable)
   // Of the jobs around its starter only this process can know the outer ones.
   const confined = starter === undefined ? undefined : yield* Detached.unavailable
   if (confined !== undefined) return yield* new DetachUnavailable({ command: "the daemon", reason: confined })
@@ -99,7 +92,7 @@ const daemon = Effect.fnUntraced(function*(options: Options) {
   // Before anything else: of two only one goes on.
   const record = yield* PidRecord.take(
     { folder: NodeStateFolder.make(directory), platform },
-    yield* self,
+    yield* OwnIdentity.identity,
     {
       version: options.version,
       program: program(),

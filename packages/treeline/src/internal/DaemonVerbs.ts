@@ -23,10 +23,11 @@ import * as Console from "./Console.ts"
 import * as DaemonPlace from "./DaemonPlace.ts"
 import * as Detached from "./Detached.ts"
 import * as Ending from "./Ending.ts"
-import { InternalError } from "./Failure.ts"
 import * as Incoming from "./Incoming.ts"
 import { endElsewhere, keepersOf } from "./Keeping.ts"
 import * as ManagedDaemon from "./ManagedDaemon.ts"
+import * as OwnIdentity from "./OwnIdentity.ts"
+import * as OwnProcess from "./OwnProcess.ts"
 
 /** What all of them take. */
 export interface Options {
@@ -49,14 +50,6 @@ export const onPlatform = <A, E>(effect: Effect.Effect<A, E, ProcessPlatform>): 
 export const print = (text: string) => Effect.promise(() => Console.print(1, text))
 
 const note = (text: string) => Effect.promise(() => Console.print(2, `treeline: ${text}`))
-
-/** This process, for records. */
-export const self = Effect.gen(function*() {
-  const platform = yield* ProcessPlatform
-  const identity = yield* platform.identify(process.pid)
-  if (Option.isSome(identity)) return identity.value
-  return yield* new InternalError({ detail: "the system does not tell when this process was started" })
-})
 
 /** Who answers at the control address. Another version is somebody, too. */
 const ask = (control: StateDirectory.ControlAddress): Effect.Effect<Option.Option<Daemon.Answer>> =>
@@ -114,7 +107,7 @@ export const daemonAt = (
     const keepers = yield* keepersOf(folder)
     const platform = yield* ProcessPlatform
     const elsewhere = Effect.provideService(endElsewhere(file, directory), ProcessPlatform, platform)
-    const own = yield* self
+    const own = yield* OwnIdentity.identity
     /** Looked up each time: a daemon that is replaced meanwhile may be talked to elsewhere. */
     const at = <A>(use: (control: StateDirectory.ControlAddress) => Effect.Effect<A>) =>
       Effect.provideService(
@@ -138,16 +131,9 @@ export const daemonAt = (
           )
           return yield* Detached.launch({
             command: program.command,
-            args: [
-              ...program.args,
-              "daemon",
-              "run",
-              "--config",
-              file,
-              ...flags.flatMap((flag) => ["--set", flag])
-            ],
+            args: [...program.args, ...OwnProcess.daemonArguments("run", file, flags)],
             cwd: path.dirname(file),
-            env: { ...process.env, ...variables, [ManagedDaemon.programVariable]: program.file },
+            env: { ...process.env, ...variables, [OwnProcess.programVariable]: program.file },
             output: path.join(directory, errorsName)
           })
         }).pipe(Effect.provideService(ProcessPlatform, platform)),
@@ -398,6 +384,3 @@ export const versions = Effect.fn("treeline daemon version")((options: Options) 
     return Ending.code(0)
   }))
 )
-
-export const run = (options: Omit<Options, "json">) =>
-  Effect.flatMap(Effect.promise(() => import("./DaemonRun.ts")), ({ run }) => run(options))

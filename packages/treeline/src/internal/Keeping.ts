@@ -6,8 +6,7 @@ import * as NodeKeeper from "@treeline/platform-node/NodeKeeper"
 import * as NodeStateFolder from "@treeline/platform-node/NodeStateFolder"
 import * as StateDirectory from "@treeline/platform-node/StateDirectory"
 import * as Effect from "effect/Effect"
-import * as Option from "effect/Option"
-import * as Schema from "effect/Schema"
+import * as DaemonPlace from "./DaemonPlace.ts"
 import * as Detached from "./Detached.ts"
 
 /** A shim passes output on and keeps no other young objects; this makes it 5 MiB smaller. */
@@ -20,27 +19,15 @@ export const keepersOf = (folder: StateFolder) =>
     launch: Detached.launch
   })
 
-/** What `DaemonPlace.remember` writes into the usual folder: the folder of each configuration, by its file. */
-const Pointers = Schema.fromJsonString(Schema.Record(Schema.String, Schema.String))
-
-/** The folders in which a daemon of this configuration may have had its state: the usual one, and the one of the last start. */
-const placesOf = (config: string) =>
-  Effect.gen(function*() {
-    const usual = StateDirectory.directoryOf(config)
-    const text = yield* NodeStateFolder.make(usual).read("place.json").pipe(Effect.orElseSucceed(() => undefined))
-    const pointers = Schema.decodeUnknownOption(Pointers)(text)
-    const last = Option.isSome(pointers) ? pointers.value[config] : undefined
-    return last === undefined ? [usual] : [usual, last]
-  })
-
 /**
- * Ends what is kept in the other folders of this configuration: a daemon whose state is in `directory` would not find it,
- * and start it a second time. What a living daemon keeps there is its own. A folder that can't be read keeps nothing from
- * its start. The names of those that were ended.
+ * Ends what is kept in other folders of this configuration, the usual one and that of the last start: a daemon whose
+ * state is in `directory` would not find it, and start it a second time. What a living daemon keeps there is its own.
+ * A folder that can't be read keeps nothing from its start. The names of those that were ended.
  */
 export const endElsewhere = Effect.fnUntraced(function*(config: string, directory: string) {
   const platform = yield* ProcessPlatform
-  const places = new Set(yield* placesOf(config))
+  const remembered = yield* DaemonPlace.remembered(config)
+  const places = new Set([StateDirectory.directoryOf(config), ...remembered === undefined ? [] : [remembered]])
   places.delete(directory)
   const ended = yield* Effect.forEach(places, (place) =>
     Effect.gen(function*() {

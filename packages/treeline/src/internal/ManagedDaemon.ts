@@ -11,9 +11,6 @@ import * as Option from "effect/Option"
 import * as ChildProcess from "effect/process/ChildProcess"
 import * as path from "node:path"
 
-/** The variable by which a daemon or an updater is told which file it was started as; see `programOf`. */
-export const programVariable = "TREELINE_PROGRAM"
-
 export interface Managed {
   readonly install: ManagedInstall.ManagedInstall
   /** The path of the program in a version. */

@@ -26,6 +26,7 @@ import * as SocketServer from "effect/socket/SocketServer"
 import * as fs from "node:fs"
 import * as Treeline from "../Treeline.ts"
 import * as Incoming from "./Incoming.ts"
+import * as OwnProcess from "./OwnProcess.ts"
 
 /** Lines that a shim writes at most: one that is attended ten times a day writes for a year. */
 const mostLines = 10_000
@@ -52,8 +53,7 @@ const takeWithin = 24 * 3_600_000
 const keep = Effect.fnUntraced(function*(directory: string, service: string, version: string) {
   const incoming = yield* Incoming.signals(["SIGHUP", "SIGINT", "SIGTERM"])
   // What it hosts is not told.
-  const starter = PidRecord.decodeStarter(process.env[PidRecord.starterVariable])
-  delete process.env[PidRecord.starterVariable]
+  const starter = PidRecord.decodeStarter(OwnProcess.takeVariable(PidRecord.starterVariable))
   const platform = yield* ProcessPlatform
   const folder = NodeStateFolder.make(directory)
   const self = yield* platform.identify(process.pid)

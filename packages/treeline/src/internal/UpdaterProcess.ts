@@ -14,6 +14,7 @@ import * as ConfigFile from "../ConfigFile.ts"
 import * as Detached from "./Detached.ts"
 import { InternalError, UpdaterNotStarted } from "./Failure.ts"
 import * as ManagedDaemon from "./ManagedDaemon.ts"
+import * as OwnProcess from "./OwnProcess.ts"
 
 /** How long control may take to answer, in ms. */
 const askWithin = 2000
@@ -144,7 +145,7 @@ export const launch = (
     command: program.command,
     args: argumentsOf(program, file, flags),
     cwd: path.dirname(file),
-    env: { ...process.env, ...variables, [ManagedDaemon.programVariable]: program.file },
+    env: { ...process.env, ...variables, [OwnProcess.programVariable]: program.file },
     output: path.join(directory, errorsName)
   })
 
@@ -153,14 +154,7 @@ export const argumentsOf = (
   program: Pick<ManagedDaemon.Program, "args">,
   file: string,
   flags: ReadonlyArray<string>
-): ReadonlyArray<string> => [
-  ...program.args,
-  "daemon",
-  "updater",
-  "--config",
-  file,
-  ...flags.flatMap((flag) => ["--set", flag])
-]
+): ReadonlyArray<string> => [...program.args, ...OwnProcess.daemonArguments("updater", file, flags)]
 
 const tailOf = (launched: Daemon.Launched) =>
   Effect.map(launched.errors, ({ bytes }) => new TextDecoder().decode(bytes).trimEnd().replace(/^treeline: /, ""))

@@ -17,7 +17,7 @@ import { notFetched } from "./Bootstrap.ts"
 import { daemonOf, onPlatform, type Options as DaemonOptions } from "./DaemonVerbs.ts"
 import * as Ending from "./Ending.ts"
 import * as Incoming from "./Incoming.ts"
-import * as ManagedDaemon from "./ManagedDaemon.ts"
+import * as OwnProcess from "./OwnProcess.ts"
 import * as Update from "./Update.ts"
 import * as UpdaterProcess from "./UpdaterProcess.ts"
 
@@ -25,13 +25,6 @@ export type Options = Omit<DaemonOptions, "json">
 
 /** Its log. */
 const rotation = { maxBytes: 1024 * 1024, keep: 3 }
-
-/** What only this process is to know. */
-const take = (name: string): string | undefined => {
-  const value = process.env[name]
-  delete process.env[name]
-  return value === "" ? undefined : value
-}
 
 interface Started {
   /** Which file this is, where it is of a managed install. */
@@ -87,8 +80,8 @@ const live = (options: Options, { predecessor, program }: Started, incoming: Que
 /** Goes on until it is asked to end. A version that can't take its place leaves it as it is. */
 export const run = Effect.fn("treeline daemon updater")(function*(options: Options) {
   let started: Started = {
-    program: take(ManagedDaemon.programVariable),
-    predecessor: take(Updater.predecessorVariable)
+    program: OwnProcess.takeVariable(OwnProcess.programVariable) || undefined,
+    predecessor: OwnProcess.takeVariable(Updater.predecessorVariable) || undefined
   }
   const incoming = yield* Incoming.endings
   while (true) {
@@ -100,7 +93,7 @@ export const run = Effect.fn("treeline daemon updater")(function*(options: Optio
     yield* Effect.ignore(NodeReplace.become({
       command: program.path,
       args: UpdaterProcess.argumentsOf({ args: [] }, file, options.flags),
-      env: { ...process.env, ...variables, [ManagedDaemon.programVariable]: program.path }
+      env: { ...process.env, ...variables, [OwnProcess.programVariable]: program.path }
     }))
     // It has kept its claim for the successor, and takes it over itself.
     started = { program: started.program, predecessor: variables[Updater.predecessorVariable] }
