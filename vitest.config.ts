@@ -118,9 +118,13 @@ export default defineConfig({
   test: {
     passWithNoTests: true,
     // .ci/run counts tests from the report.
-    reporters: process.env["CI"] === "true"
-      ? ["default", ["json", { outputFile: `.reports/${process.env["TREELINE_REPORT"] ?? "vitest"}.json` }]]
-      : ["default"],
+    reporters: [
+      "default",
+      ...process.env["CI"] === "true"
+        ? [["json", { outputFile: `.reports/${process.env["TREELINE_REPORT"] ?? "vitest"}.json` }] as ["json", object]]
+        : [],
+      ...onWindows ? ["./tools/windows/lastWord.mjs"] : []
+    ],
     env: onWindows ? {} : { NODE_COMPILE_CACHE },
     sequence: { sequencer: LongestFirst },
     // One group after another: what needs all processors has the machine to itself.
