@@ -20,6 +20,7 @@ export const sources: Readonly<Record<string, string>> = {
       "controlClient",
       "daemon",
       "daemonCommand",
+      "environmentHost",
       "host",
       "launchLoop",
       "logHost",

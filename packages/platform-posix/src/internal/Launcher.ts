@@ -2,9 +2,8 @@
 import type { LaunchRequest, Pipe } from "@treeline/core/Engine"
 import type { ExitStatus } from "@treeline/core/ExitStatus"
 import type * as Effect from "effect/Effect"
+import type { Environment } from "./Environment.ts"
 import type * as Executable from "./Executable.ts"
-
-export type Environment = Readonly<Record<string, string | undefined>>
 
 /** A program that has been found, with everything it gets. */
 export interface Program {

@@ -5,6 +5,7 @@ import * as NodePipes from "@treeline/platform-node/NodePipes"
 import * as Effect from "effect/Effect"
 import * as child_process from "node:child_process"
 import type { Socket } from "node:net"
+import * as Environment from "./Environment.ts"
 import * as Executable from "./Executable.ts"
 import type { Launched, Launcher, LaunchProblem } from "./Launcher.ts"
 import type { Tagger } from "./Tagging.ts"
@@ -51,7 +52,8 @@ export const make = (tagger: Tagger | undefined): Launcher => ({
   holdsNumber: false,
   launch: (program) =>
     Effect.suspend((): Effect.Effect<Launched, LaunchProblem> => {
-      const { args, cwd, env, name, ownSession, stdio, tag } = program
+      const { args, cwd, name, ownSession, stdio, tag } = program
+      const env = Environment.toRecord(program.env)
       const command = tagger === undefined || tag === undefined
         ? { file: name, args }
         : tagger.wrap(tag, name, args, env)

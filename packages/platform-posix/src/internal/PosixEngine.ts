@@ -13,6 +13,7 @@ import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import { type Entry, toInfo } from "./Entry.ts"
+import * as Environment from "./Environment.ts"
 import * as Executable from "./Executable.ts"
 import type { Guardian } from "./Guardian.ts"
 import type { Launched, Launcher, Program } from "./Launcher.ts"
@@ -38,15 +39,6 @@ export interface Parts {
   /** What holds a tree by the kernel, or why nothing does; asked when a launch needs it, and by `report`. */
   readonly sealer: () => Sealer | SealProblem
   readonly report: () => Report
-}
-
-const environmentOf = (request: LaunchRequest): Record<string, string | undefined> => {
-  const env: Record<string, string | undefined> = request.extendEnv ? { ...process.env } : {}
-  for (const [name, value] of Object.entries(request.env)) {
-    if (value === undefined) delete env[name]
-    else env[name] = value
-  }
-  return env
 }
 
 /** The host's working directory; it may have been removed. */
@@ -101,10 +93,10 @@ export const make = (parts: Parts): Engine => {
         const problem = Executable.checkDirectory(request.cwd)
         if (problem?._tag === "Failed") return fail(problem.reason, problem.detail)
       }
-      const env = environmentOf(request)
       const sealed = needsSeal(request)
       const directory = request.cwd ?? currentDirectory()
-      const found = (sealed ? Executable.resolve : launcher.find)(name, directory, env["PATH"])
+      const searchPath = Environment.get({ inherits: request.extendEnv, changes: request.env }, "PATH")
+      const found = (sealed ? Executable.resolve : launcher.find)(name, directory, searchPath)
       if (found._tag === "Failed") return fail(found.reason, found.detail)
       const number = Numbers.take()
       if (number === undefined) return fail("ResourceExhausted", "too many living trees in one process")
@@ -116,12 +108,12 @@ export const make = (parts: Parts): Engine => {
         )
       }
       guardian.ensure()
-      env[Mark.variable] = Mark.extend(outerMark, { hostPid: host.pid, hostStart: host.start, tree: number })
+      const mark = Mark.extend(outerMark, { hostPid: host.pid, hostStart: host.start, tree: number })
       const program: Program = {
         name,
         file: found.file,
         args,
-        env,
+        env: { inherits: request.extendEnv, changes: { ...request.env, [Mark.variable]: mark } },
         cwd: request.cwd,
         stdio: request.stdio,
         ownSession: request.session === "own",
@@ -133,7 +125,7 @@ export const make = (parts: Parts): Engine => {
           seal?.remove()
           Numbers.giveBack(number)
           // A look at the file often tells more than the error code.
-          const looked = Executable.resolve(name, directory, env["PATH"])
+          const looked = Executable.resolve(name, directory, searchPath)
           if (looked._tag === "Failed") return fail(looked.reason, looked.detail)
           // What Node says of its arguments may quote them.
           const detail = code?.startsWith("ERR_") === true ? "an argument or option can't be used" : code ?? "unknown"

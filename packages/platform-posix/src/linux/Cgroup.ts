@@ -6,6 +6,7 @@ import type { Limits } from "@treeline/core/Limits"
 import * as child_process from "node:child_process"
 import * as fs from "node:fs"
 import * as path from "node:path"
+import * as Environment from "../internal/Environment.ts"
 import type { Program } from "../internal/Launcher.ts"
 import * as ProcTable from "../internal/ProcTable.ts"
 import { type Seal, type Sealer, SealProblem } from "../internal/Seal.ts"
@@ -67,7 +68,8 @@ class TreeGroup implements Seal {
 
   /** A shell joins the group and then becomes the program, so that nothing of the tree ever runs outside. */
   wrap(program: Program): Program {
-    const { args, env, name } = program
+    const { args, name } = program
+    const env = Environment.toRecord(program.env)
     const added = shellVariables.filter((variable) => env[variable] === undefined)
     const unset = added.length > 0 ? `unset ${added.join(" ")}; ` : ""
     // bash hands on every variable; a smaller shell is faster and does as well where all names are identifiers.
@@ -188,7 +190,15 @@ export class HostGroup implements Sealer {
     const probe = this.seal(0, {})
     if (probe instanceof SealProblem) return probe.detail
     const stdio = "ignore" as const
-    const program = { name: "true", file: "true", args: [], env: {}, cwd: undefined, stdio: [], ownSession: false }
+    const program = {
+      name: "true",
+      file: "true",
+      args: [],
+      env: { inherits: false, changes: {} },
+      cwd: undefined,
+      stdio: [],
+      ownSession: false
+    }
     const { args, file } = probe.wrap({ ...program, tag: undefined })
     const result = child_process.spawnSync(file, args, { stdio, timeout: 5000 })
     probe.remove()

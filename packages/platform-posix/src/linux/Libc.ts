@@ -4,6 +4,9 @@
  */
 import { createRequire } from "node:module"
 
+/** Numbers that may be above 2^53 come as bigint. */
+type Long = number | bigint
+
 type Pointer = Uint8Array | BigUint64Array | Int32Array | null
 
 /** The functions that are used. Each returns what the C function returns; `errno` is read right after a call. */
@@ -48,6 +51,13 @@ export interface Libc {
   readonly attrSetSigMask: (attributes: Uint8Array, set: Uint8Array) => number
   /** Absent before glibc 2.39 and in musl. */
   readonly attrSetCgroup: ((attributes: Uint8Array, fd: number) => number) | undefined
+  /** The address of the value, 0 where there is none. */
+  readonly getenv: (name: Uint8Array) => Long
+  /** memcpy(3) from an address. */
+  readonly copy: (to: Uint8Array | BigUint64Array, from: bigint, length: number) => void
+  readonly strlen: (string: bigint) => Long
+  /** Where the address of the environment stands (environ(7)). */
+  readonly environ: bigint
   readonly errno: () => number
   readonly address: (buffer: Uint8Array) => bigint
 }
@@ -81,7 +91,10 @@ export const POSIX_SPAWN_SETCGROUP = 0x100
 export const sizes = { attributes: 512, actions: 128, signalSet: 128, signalInfo: 128 }
 
 interface Koffi {
-  readonly load: (path: string | null) => { readonly func: (prototype: string) => (...args: Array<unknown>) => unknown }
+  readonly load: (path: string | null) => {
+    readonly func: (prototype: string) => (...args: Array<unknown>) => unknown
+    readonly symbol: (name: string, type: string) => unknown
+  }
   readonly errno: () => number
   readonly address: (value: unknown) => bigint
 }
@@ -127,6 +140,10 @@ const open = (): Libc => {
     attrSetSigDefault: bind("int posix_spawnattr_setsigdefault(void *attr, const void *set)"),
     attrSetSigMask: bind("int posix_spawnattr_setsigmask(void *attr, const void *set)"),
     attrSetCgroup: maybe("int posix_spawnattr_setcgroup_np(void *attr, int fd)"),
+    getenv: bind("unsigned long getenv(const void *name)"),
+    copy: bind("void memcpy(void *to, unsigned long from, unsigned long length)"),
+    strlen: bind("unsigned long strlen(unsigned long string)"),
+    environ: koffi.address(library.symbol("environ", "void *")),
     errno: koffi.errno,
     address: koffi.address
   }

@@ -3,7 +3,7 @@
  * its page tables as fork does: the cost does not grow with the host.
  *
  * Pipes are pipes and no sockets, so a child can open /dev/stdout; every descriptor that was not asked for is closed;
- * signal mask and dispositions are the defaults.
+ * signal mask and dispositions are the defaults; an inherited environment is the host's, byte by byte.
  */
 import type { Pipe } from "@treeline/core/Engine"
 import type { ExitStatus } from "@treeline/core/ExitStatus"
@@ -14,38 +14,13 @@ import * as fs from "node:fs"
 import * as net from "node:net"
 import { constants } from "node:os"
 import { getSystemErrorName } from "node:util"
+import * as Environment from "../internal/Environment.ts"
 import * as Executable from "../internal/Executable.ts"
-import type { Environment, Launched, Launcher, LaunchProblem, Program } from "../internal/Launcher.ts"
+import type { Launched, Launcher, LaunchProblem, Program } from "../internal/Launcher.ts"
+import * as CStrings from "./CStrings.ts"
+import { HostEnvironment } from "./HostEnvironment.ts"
 import * as Libc from "./Libc.ts"
 import type { Reaper } from "./Reaper.ts"
-
-/** Strings for C: an array of pointers into one block. Both must stay referenced during the call. */
-interface Strings {
-  readonly pointers: BigUint64Array
-  readonly block: Buffer
-}
-
-const toStrings = (libc: Libc.Libc, strings: ReadonlyArray<string>): Strings => {
-  const block = Buffer.from(`${strings.join("\0")}\0`)
-  const pointers = new BigUint64Array(strings.length + 1)
-  if (strings.length > 0) {
-    const base = libc.address(block)
-    let offset = 0
-    for (let index = 0; index < strings.length; index++) {
-      pointers[index] = base + BigInt(offset)
-      offset = block.indexOf(0, offset) + 1
-    }
-  }
-  return { pointers, block }
-}
-
-const environmentStrings = (env: Environment): ReadonlyArray<string> => {
-  const strings: Array<string> = []
-  for (const name in env) if (env[name] !== undefined) strings.push(`${name}=${env[name]}`)
-  return strings
-}
-
-const cString = (text: string): Buffer => Buffer.from(`${text}\0`)
 
 /** An error of a system call; no exception, because launches fail in the ordinary course of things. */
 class Failed {
@@ -182,7 +157,12 @@ export const make = (libc: Libc.Libc, reaper: Reaper): Launcher => {
   let wide = 0
   const nullDevice = fs.openSync("/dev/null", "r+")
   /** The strings of the call that is going on: C has only their addresses, so the collector must not move in. */
-  const held: { strings: ReadonlyArray<Strings> } = { strings: [] }
+  const held: { strings: ReadonlyArray<CStrings.CStrings> } = { strings: [] }
+  const hostEnvironment = new HostEnvironment(libc)
+
+  const environmentOf = (env: Environment.Environment): CStrings.CStrings =>
+    (env.inherits ? hostEnvironment.extend(env.changes) : undefined) ??
+      CStrings.make(libc, Object.entries(Environment.toRecord(env)).map(([name, value]) => `${name}=${value}`))
 
   /** Programs expect blocking descriptors, and Node may have changed the host's own, which the child shares. */
   const makeBlocking = (fd: number): void => {
@@ -234,14 +214,14 @@ export const make = (libc: Libc.Libc, reaper: Reaper): Launcher => {
     file: string,
     args: ReadonlyArray<string>
   ): number => {
-    const argv = toStrings(libc, args)
-    const envp = toStrings(libc, environmentStrings(program.env))
-    const path = cString(file)
+    const argv = CStrings.make(libc, args)
+    const envp = environmentOf(program.env)
+    const path = CStrings.one(file)
     held.strings = [argv, envp]
     libc.actionsInit(actions)
     // Each target is written once, and a source is the target itself or above all targets.
     for (const [fd, end] of ends.entries()) libc.actionsAddDup2(actions, end.child, fd)
-    if (program.cwd !== undefined) libc.actionsAddChdir(actions, cString(program.cwd))
+    if (program.cwd !== undefined) libc.actionsAddChdir(actions, CStrings.one(program.cwd))
     libc.actionsAddCloseFrom?.(actions, ends.length)
     const attributes = program.ownSession ? ownSession : sharedSession
     // From here to the restored limit nothing else of this thread runs, so no other child can get the tag.
