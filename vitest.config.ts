@@ -89,8 +89,8 @@ const realProcesses = (
 
 const packages = path.join(import.meta.dirname, "packages").replaceAll("\\", "/")
 
-/** They mostly wait: three files at a time keep two processors busy. */
-const few = { groupOrder: 2, maxWorkers: 3 }
+/** They mostly wait: four files at a time keep two processors busy. */
+const few = { groupOrder: 2, maxWorkers: 4 }
 
 /** `npm run test:windows`. */
 const windows = (name: string, groupOrder: number, include: Array<string>, exclude: Array<string>) => {
@@ -166,6 +166,7 @@ export default defineConfig({
             include: [
               "Child",
               "Closing",
+              "Environment",
               "Guardian",
               "GuardianDescriptors",
               "HostDeath",
