@@ -31,11 +31,13 @@ const ask = async (
   return Array.isArray(answer) ? answer : [answer as Row]
 }
 
-/** How often each contender gets a host, in turn with the others. */
-const turns = 3
-
-/** A host for each contender, in turn; of each the middle answer. */
-const askNode = async (file: string, mebibytes: number, rounds: number): Promise<ReadonlyArray<Row>> => {
+/** `turns` hosts for each contender, in turn with the others; of each the middle answer. */
+const askNode = async (
+  file: string,
+  mebibytes: number,
+  rounds: number,
+  turns: number
+): Promise<ReadonlyArray<Row>> => {
   const hosts: Array<ReadonlyArray<Row>> = []
   for (let turn = 0; turn < turns; turn++) {
     const rows: Array<Row> = []
@@ -81,7 +83,7 @@ export const memory: Question = {
     const figures: Record<string, number> = {}
     for (const size of short ? [512] : [0, 512, 2048]) {
       progress(`memory ${size} MiB`)
-      const answers = await askNode(process.execPath, size, roundsFor(size, rounds))
+      const answers = await askNode(process.execPath, size, roundsFor(size, rounds), short ? 1 : 3)
       const [first] = answers
       for (const answer of answers) {
         rows.push([`${answer.name}, ${size} MiB`, ...cells(answer, first!)])
@@ -121,7 +123,7 @@ export const runtimes: Question = {
       for (let round = 0; round < 3; round++) {
         progress(`runtimes ${size} MiB, round ${round + 1}`)
         const times = roundsFor(size, rounds)
-        own.push(await askNode(process.execPath, size, times))
+        own.push(await askNode(process.execPath, size, times, 1))
         for (const [at, { before, file }] of scripted.entries()) others[at]!.push(await ask(file, before, size, times))
       }
       const mine = middle(own)
@@ -153,7 +155,7 @@ export const nodes: Question = {
       for (const [at, { file, name }] of versions.entries()) {
         progress(`${name}, round ${round + 1}`)
         for (const size of [0, 512]) {
-          answers[at]![size]!.push(await askNode(file, size, Math.ceil(roundsFor(size, rounds) / 2)))
+          answers[at]![size]!.push(await askNode(file, size, Math.ceil(roundsFor(size, rounds) / 2), 1))
         }
       }
     }
