@@ -80,6 +80,12 @@ describe("Commands", () => {
     const long = failure({ args: ["secret".repeat(10_000)] })
     assert.strictEqual(long.reason, "InvalidArgument")
     assert.notInclude(long.message, "secret")
+    for (const lines of ["echo secret\r\nexit 3", "echo secret\nexit 3", "echo secret\rexit 3"]) {
+      const { command, detail, reason } = failure({ command: lines, shell: true })
+      assert.deepStrictEqual([reason, command], ["InvalidArgument", "shell"])
+      assert.match(detail, /line break, and cmd.exe runs only the first line/)
+      assert.notInclude(detail, "secret")
+    }
     const script = failure({ command: `echo secret ${"x".repeat(9_000)}`, shell: true })
     assert.deepStrictEqual([script.reason, script.command], ["InvalidArgument", "shell"])
     assert.notInclude(script.message, "secret")

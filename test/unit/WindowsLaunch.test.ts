@@ -97,6 +97,8 @@ describe("Executable", () => {
       193: "NotExecutable",
       206: "InvalidArgument",
       267: "BadWorkingDirectory",
+      1450: "ResourceExhausted",
+      1453: "ResourceExhausted",
       1455: "ResourceExhausted",
       9999: "Unknown"
     }

@@ -71,8 +71,11 @@ export const ofBatch = (script: string, args: ReadonlyArray<string>): Line => {
   return bounded(`cmd.exe /e:ON /v:OFF /d /c "${parts.join(" ")}"`, longestForCmd)
 }
 
-/** The command line of a script for cmd.exe: the text is the caller's, as it is. */
-export const ofCmdScript = (script: string): Line => bounded(`cmd.exe /d /s /c "${script}"`, longestForCmd)
+/** The command line of a script for cmd.exe: the text is the caller's, as it is. Of several lines it would run the first. */
+export const ofCmdScript = (script: string): Line =>
+  /[\r\n]/.test(script)
+    ? problem("the script contains a line break, and cmd.exe runs only the first line: join the commands with \"&\"")
+    : bounded(`cmd.exe /d /s /c "${script}"`, longestForCmd)
 
 /** What a file is by its name: trailing dots and spaces do not count for Windows (CVE-2024-43402). */
 export const extensionOf = (file: string): string => {

@@ -177,6 +177,8 @@ export const reasonOf = (code: number): { readonly reason: LaunchReason; readonl
     case 8:
     case 14:
     case 231:
+    case 1450:
+    case 1453:
     case 1455:
     case 1816:
       return is("ResourceExhausted", "the system has no memory or handles left for it")

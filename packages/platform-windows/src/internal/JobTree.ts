@@ -119,15 +119,13 @@ export const make = ({ console, consoleControl, job, launched, means }: Parts): 
   const send = (event: Event, wanted?: Pick<ProcessInfo, "pid" | "startTime">): Effect.Effect<SignalReport> =>
     // A console that is the host's too can't be given an event without the host.
     console === "own" || console === "visible"
-      ? Effect.acquireUseRelease(
-        // The helper knows a console by a pid only.
-        Effect.sync(() => job.hold(wanted)),
-        ({ pids }) =>
-          Effect.map(
-            Effect.promise(() => consoleControl.send(event, leaderFirst(pids))),
-            (delivered) => ({ delivered, denied: [] })
-          ),
-        ({ release }) => Effect.sync(release)
+      ? Effect.map(
+        Effect.promise(() => {
+          // The helper knows a console by a pid only, and has the request also when nobody waits for the answer any more.
+          const { pids, release } = job.hold(wanted)
+          return consoleControl.send(event, leaderFirst(pids)).finally(release)
+        }),
+        (delivered) => ({ delivered, denied: [] })
       )
       : Effect.succeed(nobody)
 
@@ -173,15 +171,23 @@ export const make = ({ console, consoleControl, job, launched, means }: Parts): 
     members,
     usage: Effect.sync(() => job.usage()),
     signal,
-    requestClose: Effect.sync(() =>
-      Windows.requestClose(kernel, new Set(job.members(pid).map((member) => member.pid)))
-    ),
+    requestClose: Effect.sync(() => {
+      // Windows are known by pids only.
+      const { pids, release } = job.hold()
+      try {
+        return Windows.requestClose(kernel, new Set(pids))
+      } finally {
+        release()
+      }
+    }),
     kill,
     setReferenced: (next) =>
       Effect.sync(() => {
         if (next === referenced || released) return
+        const problem = job.setKillOnClose(next)
+        // The tree would end with this host although it was let go, or outlive it although it was taken back.
+        if (problem !== undefined) throw new Error(problem.detail)
         referenced = next
-        job.setKillOnClose(next)
         for (const socket of launched.sockets) socket[next ? "ref" : "unref"]()
         if (!ended) keepAlive[next ? "reference" : "unreference"]()
       }),

@@ -172,6 +172,7 @@ export const WAIT_OBJECT_0 = 0
 export const ERROR_ACCESS_DENIED = 5
 export const ERROR_MORE_DATA = 234
 export const ERROR_INTERNAL_ERROR = 1359
+export const ERROR_INVALID_WINDOW_HANDLE = 1400
 export const INVALID_FILE_ATTRIBUTES = 0xffff_ffff
 export const FILE_ATTRIBUTE_DIRECTORY = 0x10
 export const SNAP_PROCESS = 2
