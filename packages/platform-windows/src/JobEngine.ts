@@ -10,6 +10,7 @@ import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
+import { isMainThread } from "node:worker_threads"
 import * as Commands from "./internal/Commands.ts"
 import { ConsoleControl } from "./internal/ConsoleControl.ts"
 import * as EnvironmentBlock from "./internal/EnvironmentBlock.ts"
@@ -24,6 +25,8 @@ import * as Waits from "./internal/Waits.ts"
 
 /** Why the engine can't be had here; undefined when it can. */
 export const unavailable = (): string | undefined => {
+  // A job's handle is the process's: it would not be closed with the Worker, and its waits would call into nothing.
+  if (!isMainThread) return "this is a Worker, which can be ended without its trees"
   const kernel = Kernel32.load()
   if (kernel instanceof Error) return `koffi could not be loaded: ${kernel.message.split("\n", 1)[0]}`
   const job = Job.make(meansOf(kernel))

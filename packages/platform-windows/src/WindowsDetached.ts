@@ -10,6 +10,7 @@ import * as DetachedOutput from "@treeline/platform-node/internal/DetachedOutput
 import * as NodeDetached from "@treeline/platform-node/NodeDetached"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
+import { isMainThread } from "node:worker_threads"
 import * as Commands from "./internal/Commands.ts"
 import * as Detachment from "./internal/Detachment.ts"
 import * as EnvironmentBlock from "./internal/EnvironmentBlock.ts"
@@ -36,8 +37,8 @@ export const unavailable = (kernel: Kernel32.Kernel32 | Error = Kernel32.load())
 
 const endOf = (kernel: Kernel32.Kernel32, process: Structs.Handle): Effect.Effect<ExitStatus.ExitStatus> => {
   const ended = Deferred.makeUnsafe<ExitStatus.ExitStatus>()
-  // While it is open its pid is nobody else's.
-  const cancel = Waits.get(kernel).add(process, () => {
+  // While it is open its pid is nobody else's. A Worker can be ended at any time, and a wait would call into nothing.
+  const cancel = !isMainThread ? undefined : Waits.get(kernel).add(process, () => {
     const code = new Uint32Array(1)
     const told = kernel.GetExitCodeProcess(process, code) !== 0
     kernel.CloseHandle(process)
@@ -46,7 +47,7 @@ const endOf = (kernel: Kernel32.Kernel32, process: Structs.Handle): Effect.Effec
       Effect.succeed(told ? ExitCode.toStatus(code[0]!, false) : ExitStatus.unknown)
     )
   })
-  // The system has no room for one more wait: the record of the daemon tells as well.
+  // Or the system has no room for one more wait: the record of the daemon tells as well.
   if (cancel === undefined) kernel.CloseHandle(process)
   return Deferred.await(ended)
 }

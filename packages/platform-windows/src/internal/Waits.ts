@@ -57,12 +57,26 @@ export class Waits {
       if (this.pending.delete(id)) this.kernel.UnregisterWaitEx(wait, 0)
     }
   }
+
+  /** Cancels all that is pending. */
+  cancelAll(): void {
+    for (const { wait } of this.pending.values()) this.kernel.UnregisterWaitEx(wait, 0)
+    this.pending.clear()
+  }
 }
 
 let shared: Waits | undefined = undefined
 
-/** One for the whole thread: the function that Windows calls can never be taken back safely. */
-export const get = (kernel: Kernel32.Kernel32): Waits => shared ??= new Waits(kernel)
+/**
+ * One for the whole process: the function that Windows calls can never be taken back safely. It must not be called when
+ * Node has ended, which is before the process has.
+ */
+export const get = (kernel: Kernel32.Kernel32): Waits => {
+  if (shared !== undefined) return shared
+  const waits = new Waits(kernel)
+  process.once("exit", () => waits.cancelAll())
+  return shared = waits
+}
 
 /** Keeps the event loop alive while anything references it: a pending wait does not. */
 export class KeepAlive {
