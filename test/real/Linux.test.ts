@@ -15,7 +15,7 @@ import * as vm from "node:vm"
 import { Worker } from "node:worker_threads"
 import { eventually, stays } from "../support/Eventually.ts"
 import * as Host from "../support/Host.ts"
-import { identify, isAlive, stateOf } from "../support/Processes.ts"
+import { identify, isAlive, killIfAlive, stateOf } from "../support/Processes.ts"
 import * as Scratch from "../support/Scratch.ts"
 
 const isRoot = process.getuid?.() === 0
@@ -289,6 +289,32 @@ describe.runIf(Host.isNative)("the engine of Linux", () => {
           yield* scratch.awaitReported(2)
         }))
         assert.deepStrictEqual(scratch.living(), [])
+      }))
+
+    it.effect("a tree that was let go is given back when the last of it has ended, long after its leader", () =>
+      Effect.gen(function*() {
+        const scratch = yield* Scratch.make
+        const before = listeners()
+        const pid = yield* Effect.scoped(Effect.gen(function*() {
+          const platform = yield* another
+          const command = sh(`setsid sleep 300 & echo $! > ${scratch.report}; exit 0`, quiet)
+          const tree = yield* Effect.scoped(
+            Effect.tap(platform.launch(command, { shutdown: soon }), (tree) => tree.setReferenced(false))
+          )
+          yield* tree.exited
+          return tree.pid
+        }))
+        yield* eventually("it has reported", () => fs.readFileSync(scratch.report, "utf8").trim() !== "")
+        const daemon = identify(Number(fs.readFileSync(scratch.report, "utf8")))!
+        yield* Effect.addFinalizer(() => Effect.sync(() => killIfAlive(daemon)))
+        assert.isTrue(isAlive(daemon))
+        assert.strictEqual(stateOf(pid), "Z", "the number of its leader is held")
+        process.kill(daemon.pid, "SIGKILL")
+        yield* eventually(
+          "both numbers are free",
+          () => ![pid, daemon.pid].some((pid) => fs.existsSync(`/proc/${pid}`))
+        )
+        yield* eventually("the watch has ended", () => listeners() === before)
       }))
 
     it.effect("a daemon of the user that comes to the host is left alone, and reaped when it has ended", () =>

@@ -124,6 +124,11 @@ export interface EngineTree {
   readonly setFrozen?: ((frozen: boolean) => Effect.Effect<void>) | undefined
   /** Gives back descriptors and registrations; called once, last. */
   readonly release: Effect.Effect<void>
+  /**
+   * In the place of `release` for a tree that lives on: gives them back when nothing of it lives, and returns at once. There
+   * is no such member where the end of a tree is only seen by looking for it again and again.
+   */
+  readonly releaseWhenEmpty?: Effect.Effect<void> | undefined
 }
 
 /** What became of a signal to one process. `Denied`: the system does not let this user, or has no such signal. */

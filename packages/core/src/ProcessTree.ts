@@ -323,7 +323,7 @@ class Tree implements ProcessTree {
 
   /** A released tree lives on; what belongs to it is given back when it has ended by itself. */
   private leave(): Effect.Effect<unknown> {
-    return this.exited.pipe(
+    return this.engine.releaseWhenEmpty ?? this.exited.pipe(
       Effect.andThen(this.engine.members),
       Effect.flatMap((members) => members.length === 0 ? this.engine.release : Effect.void),
       Effect.forkDetach

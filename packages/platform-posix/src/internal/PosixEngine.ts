@@ -301,7 +301,8 @@ export const make = (parts: Parts): Engine => {
           else guardian.released(number)
         }),
       setFrozen: seal?.setFrozen === undefined ? undefined : freeze,
-      release: Effect.sync(settle)
+      release: Effect.sync(settle),
+      releaseWhenEmpty: watcher.adopts ? Effect.sync(() => void watcher.onEmpty(watched, settle)) : undefined
     }
   }
 

@@ -93,6 +93,11 @@ export class Watcher {
     this.orphans = orphans
   }
 
+  /** Orphans come to the host, so that a tree is empty is told and needs no look. */
+  get adopts(): boolean {
+    return this.orphans !== undefined
+  }
+
   static attribution(host: Host, table: Table): Attribution<Watched> {
     return new Attribution(host, table.tolerance)
   }
