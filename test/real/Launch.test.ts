@@ -171,29 +171,40 @@ layer(PosixPlatform.layer, { excludeTestServices: true })("a launch that fails",
       assert.deepStrictEqual(children(), before.children)
     }))
 
-  it("peer 65: no descriptor left is ResourceExhausted", () => {
+  it("peer 65: no descriptor left is ResourceExhausted, at the first launch and later", () => {
     // A host of its own with a low limit: here it would hurt the test runner.
     const host = child_process.spawnSync("sh", [
       "-c",
       `ulimit -n 64; exec "$0" --conditions=source -e '${outOfDescriptors}'`,
       process.execPath
     ], { encoding: "utf8", cwd: fileURLToPath(new URL("..", import.meta.url)), timeout: 20_000 })
-    assert.strictEqual(host.stdout.trim(), "ResourceExhausted", host.stderr)
+    assert.strictEqual(host.stdout.trim(), "ResourceExhausted Exited ResourceExhausted", host.stderr)
   })
 })
 
-/** A host that has no descriptor left, launches, and prints the reason of the failure. */
+/**
+ * A host that launches with two descriptors free, which is enough to begin with the start of its guardian, then as it
+ * should, then with none, and prints what becomes of each.
+ */
 const outOfDescriptors = `
   Promise.all([import("effect"), import("effect/process"), import("@treeline/core"), import("@treeline/platform-posix"), import("node:fs")])
     .then(async ([{ Effect }, { ChildProcess }, { ProcessPlatform }, { PosixPlatform }, fs]) => {
       const program = Effect.gen(function*() {
         const platform = yield* ProcessPlatform.ProcessPlatform
-        yield* Effect.scoped(Effect.flatMap(platform.launch(ChildProcess.make("true")), (tree) => tree.exited))
-        try { while (true) fs.openSync("/dev/null", "r") } catch {}
-        return yield* Effect.flip(Effect.scoped(platform.launch(ChildProcess.make("true"))))
+        const launch = Effect.scoped(Effect.flatMap(platform.launch(ChildProcess.make("true")), (tree) => tree.exited))
+        const files = []
+        const exhaust = () => { try { while (true) files.push(fs.openSync("/dev/null", "r")) } catch {} }
+        exhaust()
+        for (const fd of files.splice(-2)) fs.closeSync(fd)
+        const first = yield* Effect.flip(launch)
+        for (const fd of files.splice(0)) fs.closeSync(fd)
+        const second = yield* launch
+        exhaust()
+        const third = yield* Effect.flip(launch)
+        return [first.reason, second._tag, third.reason].join(" ")
       })
-      const error = await Effect.runPromise(program.pipe(Effect.provide(PosixPlatform.layer)))
-      fs.writeSync(1, error.reason)
+      const text = await Effect.runPromise(program.pipe(Effect.provide(PosixPlatform.layer)))
+      fs.writeSync(1, text)
       process.exit(0)
     })
 `

@@ -10,15 +10,19 @@ import * as Scratch from "../support/Scratch.ts"
 /** What a busy machine may take beyond a deadline, in ms. */
 const tolerance = 3000
 
-const started = Effect.gen(function*() {
-  const scratch = yield* Scratch.make
-  const host = yield* Host.startProgram({
-    program: ["watchdogHost", ...Host.treeCommand("session", scratch)],
-    scratch
+const startedThrough = (...through: ReadonlyArray<string>) =>
+  Effect.gen(function*() {
+    const scratch = yield* Scratch.make
+    const host = yield* Host.startProgram({
+      program: ["watchdogHost", ...Host.treeCommand("session", scratch)],
+      through,
+      scratch
+    })
+    yield* scratch.awaitReported(3)
+    return { scratch, host }
   })
-  yield* scratch.awaitReported(3)
-  return { scratch, host }
-})
+
+const started = startedThrough()
 
 /** The watchdogs of a host, by the kernel's list of its children. */
 const watchdogsOf = (host: Host.Host): ReadonlyArray<Identity> => {
@@ -92,6 +96,26 @@ describe.runIf(process.platform === "linux")("a watchdog", () => {
       host.signal("SIGSTOP")
       yield* host.awaitDead
       yield* scratch.awaitNoneLiving()
+    }))
+
+  it.live("a host that has no descriptor left lives without watchdog and guardian, and has new ones when it can", () =>
+    Effect.gen(function*() {
+      // A low limit, so that no machine's files are all used up.
+      const { host } = yield* startedThrough("sh", "-c", "ulimit -n 512; exec \"$@\"", "sh")
+      const [watchdog] = watchdogsOf(host)
+      const guardian = yield* eventually("a guardian is there", () => Host.guardianAmongChildren(host))
+      host.order("exhaust")
+      yield* host.awaitLine("exhausted")
+      killIfAlive(watchdog!)
+      killIfAlive(guardian)
+      // Longer than the pause after which another one is tried.
+      yield* stays("it lives", host.isAlive, 400)
+      host.order("restore")
+      yield* eventually("another watchdog is there", () => watchdogsOf(host).find(({ pid }) => pid !== watchdog!.pid))
+      yield* eventually("another guardian is there", () => {
+        const next = Host.guardianAmongChildren(host)
+        return next !== undefined && next.pid !== guardian.pid
+      })
     }))
 
   it.live("it ends with its scope, and with a host that dies", () =>

@@ -3,10 +3,12 @@
  */
 import { WatchdogUnavailable } from "@treeline/core/cluster/Errors"
 import { type Running, Watchdog } from "@treeline/core/cluster/Watchdog"
+import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import * as child_process from "node:child_process"
+import type { Readable, Writable } from "node:stream"
 import { fileURLToPath } from "node:url"
 import * as ProcTable from "./internal/ProcTable.ts"
 
@@ -34,26 +36,39 @@ class Dog implements Running {
 
   private start(): void {
     const host = ProcTable.readStat(process.pid)?.start ?? Math.floor(Date.now() / 1000 - process.uptime())
-    // A session of its own: what stops or ends the host's group leaves it alone. Little memory: it does nothing.
-    const child = child_process.spawn(
-      process.execPath,
-      ["--max-semi-space-size=1", "--max-old-space-size=16", program, String(process.pid), String(host)],
-      { stdio: ["pipe", "pipe", "inherit"], cwd: "/", detached: true, env: { PATH: process.env["PATH"] ?? "" } }
-    )
+    let child: child_process.ChildProcessByStdio<Writable, Readable, null>
+    try {
+      // A session of its own: what stops or ends the host's group leaves it alone. Little memory: it does nothing.
+      child = child_process.spawn(
+        process.execPath,
+        ["--max-semi-space-size=1", "--max-old-space-size=16", program, String(process.pid), String(host)],
+        { stdio: ["pipe", "pipe", "inherit"], cwd: "/", detached: true, env: { PATH: process.env["PATH"] ?? "" } }
+      )
+    } catch (error) {
+      return this.startLater(String(error))
+    }
+    // Without a descriptor left there is no pid, and there are not even streams.
+    if (child.pid === undefined) {
+      child.once("error", (error) => this.startLater(error.message))
+      return
+    }
     this.child = child
-    let problem = "it has ended"
-    child.on("error", (error) => (problem = error.message))
+    child.on("error", () => {}) // a failed kill
     child.on("close", () => {
       if (this.child !== child) return
       this.child = undefined
-      this.started(problem)
-      if (!this.closed) this.restart = setTimeout(() => this.start(), restartPause).unref()
+      this.startLater("it has ended")
     })
     child.stdin.on("error", () => {}) // it has died; `close` follows
     child.stdout.once("data", () => this.started())
     child.unref()
     for (const stream of [child.stdin, child.stdout]) (stream as unknown as { unref: () => void }).unref()
     this.tell()
+  }
+
+  private startLater(problem: string): void {
+    this.started(problem)
+    if (!this.closed) this.restart = setTimeout(() => this.start(), restartPause).unref()
   }
 
   /** The line is in the pipe when this returns, and is read even when the host is stopped in the next instant. */
@@ -76,18 +91,19 @@ class Dog implements Running {
 }
 
 const start: Effect.Effect<Running, WatchdogUnavailable, Scope.Scope> = Effect.gen(function*() {
-  let settle: (effect: Effect.Effect<void, WatchdogUnavailable>) => void = () => {}
+  const started = yield* Deferred.make<void, WatchdogUnavailable>()
   const dog = yield* Effect.acquireRelease(
     Effect.sync(() =>
       new Dog((problem) =>
-        settle(problem === undefined ? Effect.void : Effect.fail(new WatchdogUnavailable({ reason: problem })))
+        void Deferred.doneUnsafe(
+          started,
+          problem === undefined ? Effect.void : Effect.fail(new WatchdogUnavailable({ reason: problem }))
+        )
       )
     ),
     (dog) => Effect.sync(() => dog.close())
   )
-  yield* Effect.callback<void, WatchdogUnavailable>((resume) => {
-    settle = resume
-  }).pipe(Effect.timeoutOrElse({
+  yield* Deferred.await(started).pipe(Effect.timeoutOrElse({
     duration: startWithin,
     orElse: () => Effect.fail(new WatchdogUnavailable({ reason: `it did not start within ${startWithin} ms` }))
   }))

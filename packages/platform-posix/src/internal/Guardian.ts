@@ -42,7 +42,6 @@ export class Guardian {
   private readonly options: GuardianOptions
   private child: child_process.ChildProcess | undefined = undefined
   private record: HostRecord | undefined = undefined
-  private recordOpened = false
   /** Lines since the record was last written anew. */
   private recordLines = 0
   private closing = false
@@ -76,13 +75,10 @@ export class Guardian {
     const { grace, host, shell, tagged } = this.options
     this.restart = undefined
     this.closing = false
-    if (!this.recordOpened) {
-      this.recordOpened = true
-      this.record = this.options.openRecord()
-    }
     let child: child_process.ChildProcess
     let nothing: number | undefined = undefined
     try {
+      this.record ??= this.options.openRecord()
       nothing = fs.openSync("/dev/null", "r")
       // No environment but PATH: with the host's own it would look like a member of an outer tree. The program is
       // passed by a variable, so that `ps` shows a short command.
@@ -110,16 +106,20 @@ export class Guardian {
     } finally {
       if (nothing !== undefined) fs.closeSync(nothing)
     }
+    child.stdin?.on("error", () => {}) // it has died; `exit` follows
+    // Without a descriptor left there is no pid, and not even a stdin; the error is told later.
+    if (child.pid === undefined) {
+      child.on("error", () => {})
+      return this.startLater()
+    }
     this.starts++
     this.child = child
-    const gone = () => {
+    child.on("error", () => {}) // a failed kill
+    child.on("exit", () => {
       if (this.child !== child) return
       this.child = undefined
       if (!this.closing) this.startLater()
-    }
-    child.on("error", gone)
-    child.on("exit", gone)
-    child.stdin!.on("error", () => {}) // it has died; `exit` follows
+    })
     child.unref()
     ;(child.stdin as unknown as { unref: () => void }).unref()
     this.untold.clear()
@@ -231,7 +231,6 @@ export class Guardian {
     // A tree that lives on keeps the record, or the next host could not know that it was released.
     if (this.kept.size === 0) this.record?.remove()
     this.record = undefined
-    this.recordOpened = false
   }
 }
 
