@@ -16,7 +16,7 @@ import { type Entry, toInfo } from "./Entry.ts"
 import * as Environment from "./Environment.ts"
 import * as Executable from "./Executable.ts"
 import type { Guardian } from "./Guardian.ts"
-import type { Launched, Launcher, Program } from "./Launcher.ts"
+import type { Launched, Launcher, LaunchProblem, Program } from "./Launcher.ts"
 import * as Leftovers from "./Leftovers.ts"
 import * as Listeners from "./Listeners.ts"
 import * as Mark from "./Mark.ts"
@@ -41,6 +41,12 @@ export interface Parts {
   readonly report: () => Report
 }
 
+/** A tree that has just been launched. */
+interface Started {
+  readonly tree: EngineTree
+  readonly hasEnded: () => boolean
+}
+
 /** The host's working directory; it may have been removed. */
 const currentDirectory = (): string => {
   try {
@@ -61,6 +67,13 @@ const nodeThread = "MainThread"
 
 /** How often a kernel's container is looked at while its end is awaited, in ms. */
 const sealPoll = 5
+
+/** How often, and how long at most, a launch waits until its leader is inside the seal, in ms. */
+const entryPoll = 1
+const entryLimit = 5000
+
+/** How long the end of one that is not is awaited, in ms. */
+const killLimit = 1000
 
 /** How long the kernel may take to stop everything in a group, in ms. */
 const freezeLimit = 1000
@@ -121,7 +134,7 @@ export const make = (parts: Parts): Engine => {
       }
       return launcher.launch(seal?.wrap(program) ?? program).pipe(
         Effect.map((launched) => treeOf(launched, number, program.ownSession, seal)),
-        Effect.catch(({ code }) => {
+        Effect.catch(({ code }: LaunchProblem) => {
           seal?.remove()
           Numbers.giveBack(number)
           // A look at the file often tells more than the error code.
@@ -130,8 +143,33 @@ export const make = (parts: Parts): Engine => {
           // What Node says of its arguments may quote them.
           const detail = code?.startsWith("ERR_") === true ? "an argument or option can't be used" : code ?? "unknown"
           return fail(Executable.reasonOf(code), detail)
-        })
+        }),
+        Effect.flatMap((started) => seal?.entered === undefined ? Effect.succeed(started.tree) : inside(started, seal))
       )
+    })
+
+  /** A tree that did not get into its seal is none: what was to run there has not been run. */
+  const inside = ({ hasEnded, tree }: Started, seal: Seal): Effect.Effect<EngineTree, ContainmentUnavailable> =>
+    Effect.gen(function*() {
+      const endsAt = performance.now() + entryLimit
+      const isIn = yield* Effect.promise(async () => {
+        for (;;) {
+          // Asked before, because it may enter and end between two questions.
+          const over = hasEnded() || performance.now() >= endsAt
+          if (seal.entered?.() === true) return true
+          if (over) return false
+          await pause(entryPoll)
+        }
+      })
+      if (isIn) return tree
+      yield* tree.kill(killLimit)
+      for (const pipe of tree.pipes.values()) {
+        pipe.reader?.close()
+        pipe.writer?.close()
+      }
+      yield* tree.release
+      const reason = "the tree's process could not be moved into its control group"
+      return yield* new ContainmentUnavailable({ required: "sealed", available: parts.level, reason })
     })
 
   const treeOf = (
@@ -139,7 +177,7 @@ export const make = (parts: Parts): Engine => {
     number: number,
     ownSession: boolean,
     seal: Seal | undefined
-  ): EngineTree => {
+  ): Started => {
     const { pid } = launched
     // Nothing has been reaped since the spawn: this is the child, living or not.
     const leader = { pid, start: table.startOf(pid) }
@@ -273,7 +311,7 @@ export const make = (parts: Parts): Engine => {
       })
     }
 
-    return {
+    const tree: EngineTree = {
       identity: { pid, startTime: String(leader.start), boot },
       level: seal === undefined ? parts.level : "sealed",
       pipes: launched.pipes,
@@ -304,6 +342,7 @@ export const make = (parts: Parts): Engine => {
       release: Effect.sync(settle),
       releaseWhenEmpty: watcher.adopts ? Effect.sync(() => void watcher.onEmpty(watched, settle)) : undefined
     }
+    return { tree, hasEnded: () => watched.ended }
   }
 
   const processes: Effect.Effect<ReadonlyArray<ProcessInfo>> = Effect.promise(async () => {

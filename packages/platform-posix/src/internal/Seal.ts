@@ -6,6 +6,8 @@ import type { Program } from "./Launcher.ts"
 export interface Seal {
   /** The program as it has to be started to be inside from its first instruction on. */
   readonly wrap: (program: Program) => Program
+  /** Whether somebody is or was inside, where a launch that has been accepted may still fail to get in. */
+  readonly entered?: (() => boolean) | undefined
   /** Host pids of everything inside. */
   readonly pids: () => ReadonlyArray<number>
   /** Whether a living process is inside. */

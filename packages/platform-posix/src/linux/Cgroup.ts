@@ -57,7 +57,7 @@ const quote = (text: string): string => `'${text.replaceAll("'", "'\\''")}'`
 
 /** The group of one tree. */
 class TreeGroup implements Seal {
-  private readonly folder: string
+  readonly folder: string
   constructor(folder: string) {
     this.folder = folder
   }
@@ -74,8 +74,14 @@ class TreeGroup implements Seal {
     const unset = added.length > 0 ? `unset ${added.join(" ")}; ` : ""
     // bash hands on every variable; a smaller shell is faster and does as well where all names are identifiers.
     const shell = Object.keys(env).every((variable) => identifier.test(variable)) ? "/bin/sh" : "/bin/bash"
-    const script = `echo 0 > ${quote(this.joinFile)} && ${unset}exec "$@"`
+    // Outside of the group nothing runs.
+    const script = `echo 0 > ${quote(this.joinFile)} || exit 126; ${unset}exec "$@"`
     return { ...program, name: shell, file: shell, args: ["-c", script, "sh", name, ...args] }
+  }
+
+  /** Whoever has been inside has used the processor there; cpu.stat counts it in every group, whatever the controllers. */
+  entered(): boolean {
+    return this.populated() || (this.usage().cpu ?? 0) > 0
   }
 
   pids(): ReadonlyArray<number> {
@@ -134,13 +140,19 @@ export class HostGroup implements Sealer {
     this.controllers = controllers
   }
 
-  /** Makes the host's group where it may be made, after removing those of dead hosts; else says why not. */
+  /** Makes the host's group beside its own or inside; else says why not. */
   static make(host: TagHost, instance: number): HostGroup | SealProblem {
     const places = folderOf(read("/proc/self/mountinfo") ?? "", read("/proc/self/cgroup") ?? "")
     if (places === undefined) return new SealProblem("cgroup v2 is not mounted, or not for this process")
-    let problem = "no place"
     // Beside the host's own group controllers can be had; inside it they can't, because the host is in it.
-    for (const parent of places.own === places.point ? [places.own] : [path.dirname(places.own), places.own]) {
+    const parents = places.own === places.point ? [places.own] : [path.dirname(places.own), places.own]
+    return HostGroup.makeIn(parents, host, instance)
+  }
+
+  /** Makes the host's group in the first of these that lets a process join, after removing what dead hosts have left. */
+  static makeIn(parents: ReadonlyArray<string>, host: TagHost, instance: number): HostGroup | SealProblem {
+    let problem = "no place"
+    for (const parent of parents) {
       const folder = path.join(parent, `treeline-${host.pid}-${host.start}-${instance}`)
       try {
         for (const name of fs.readdirSync(parent)) {
@@ -185,24 +197,31 @@ export class HostGroup implements Sealer {
     return enabled
   }
 
-  /** Moves a process of its own into a group, as every launch will; says what went wrong. */
+  /** Moves a process of its own into a group, as every launch will, and asks it where it is; says what went wrong. */
   private tryJoin(): string | undefined {
     const probe = this.seal(0, {})
     if (probe instanceof SealProblem) return probe.detail
-    const stdio = "ignore" as const
     const program = {
-      name: "true",
-      file: "true",
-      args: [],
+      name: "cat",
+      file: "cat",
+      args: ["/proc/self/cgroup"],
       env: { inherits: false, changes: {} },
       cwd: undefined,
       stdio: [],
       ownSession: false
     }
     const { args, file } = probe.wrap({ ...program, tag: undefined })
-    const result = child_process.spawnSync(file, args, { stdio, timeout: 5000 })
+    const result = child_process.spawnSync(file, args, {
+      stdio: ["ignore", "pipe", "ignore"],
+      encoding: "utf8",
+      timeout: 5000
+    })
+    const place = folderOf(read("/proc/self/mountinfo") ?? "", result.stdout ?? "")?.own
+    const entered = probe.entered()
     probe.remove()
-    return result.status === 0 ? undefined : `a process can't be moved into ${this.folder}`
+    return result.status === 0 && place === probe.folder && entered
+      ? undefined
+      : `a process can't be moved into ${this.folder}`
   }
 
   /** Why these limits can't be given; undefined when they can. */
@@ -219,7 +238,7 @@ export class HostGroup implements Sealer {
   }
 
   /** A group for a tree. */
-  seal(tree: number, limits: Limits): Seal | SealProblem {
+  seal(tree: number, limits: Limits): TreeGroup | SealProblem {
     const problem = this.problemWith(limits)
     if (problem !== undefined) return new SealProblem(problem)
     const folder = path.join(this.folder, String(tree))
