@@ -49,6 +49,13 @@ const testGroup = Effect.acquireRelease(
 const isPopulated = (group: string): boolean =>
   fs.readFileSync(path.join(group, "cgroup.events"), "utf8").includes("populated 1")
 
+/** A process in a group, which ends with it. */
+const sleepIn = (group: string): void => {
+  fs.mkdirSync(group, { recursive: true })
+  const { pid } = child_process.spawn("sleep", ["60"], { stdio: "ignore" })
+  fs.writeFileSync(path.join(group, "cgroup.procs"), String(pid))
+}
+
 /** From now on no process can be moved into a group that is made in this one (cgroup-v2.rst, "domain invalid"). */
 const closeToProcesses = (group: string): void => {
   fs.mkdirSync(path.join(group, "threads"))
@@ -108,6 +115,36 @@ describe.skipIf(problem !== undefined)(
         })
         const { status, stdout } = child_process.spawnSync(file, args, { encoding: "utf8" })
         assert.deepStrictEqual({ status, stdout }, { status: 126, stdout: "" })
+      }))
+
+    it.live("a host of another pid namespace, which can't be seen from here, keeps its groups and what lives in them", () =>
+      Effect.gen(function*() {
+        const parent = yield* testGroup
+        const own = path.basename(made([parent]).folder).split("-")
+        assert.include(fs.readlinkSync("/proc/self/ns/pid"), `[${own[1]}]`)
+        const tree = path.join(parent, "treeline-1-999999999-1-0", "7")
+        sleepIn(tree)
+        // One that its host is just about to launch into.
+        const next = path.join(path.dirname(tree), "8")
+        fs.mkdirSync(next)
+        HostGroup.makeIn([parent], host, 901)
+        assert.isTrue(isPopulated(tree))
+        assert.isTrue(fs.existsSync(next))
+      }))
+
+    it.live("of a dead host the empty groups are removed; who lives there may have been released, and is left alone", () =>
+      Effect.gen(function*() {
+        const parent = yield* testGroup
+        const [, namespace] = path.basename(made([parent]).folder).split("-")
+        const nameOf = (pid: number) => path.join(parent, `treeline-${namespace}-${pid}-1-0`)
+        const tree = path.join(nameOf(999_999_999), "7")
+        sleepIn(tree)
+        fs.mkdirSync(path.join(nameOf(999_999_999), "8"))
+        fs.mkdirSync(path.join(nameOf(999_999_998), "1"), { recursive: true })
+        HostGroup.makeIn([parent], host, 901)
+        assert.isTrue(isPopulated(tree))
+        assert.isFalse(fs.existsSync(path.join(nameOf(999_999_999), "8")))
+        assert.isFalse(fs.existsSync(nameOf(999_999_998)))
       }))
 
     layer(PosixPlatform.layerWith({ seal: "cgroup" }), { excludeTestServices: true })((it) => {

@@ -12,7 +12,7 @@ import * as ProcTable from "../internal/ProcTable.ts"
 import { type Seal, type Sealer, SealProblem } from "../internal/Seal.ts"
 import type { TagHost } from "../internal/Tag.ts"
 import { shellVariables } from "../internal/Tagging.ts"
-import { removeGroup, removeGroups } from "./ControlGroups.ts"
+import { removeBare, removeGroup } from "./ControlGroups.ts"
 
 const read = (file: string): string | undefined => {
   try {
@@ -45,8 +45,17 @@ export const folderOf = (
   return relative === undefined ? undefined : { point: mount.point, own: path.resolve(mount.point, `.${relative}`) }
 }
 
-/** Names of the groups that hosts make: pid, start time and number of the platform in the host. */
-const pattern = /^treeline-(\d+)-(\d+)-\d+$/
+/** Names of the groups that hosts make: pid namespace, pid, start time and number of the platform in the host. */
+const pattern = /^treeline-(\d+)-(\d+)-(\d+)-\d+$/
+
+const namespace = (): string => ProcTable.pidNamespace().replace(/\D/g, "") || "0"
+
+/** A host of this pid namespace that has gone; of another one nothing can be told. */
+const isOfDeadHost = (name: string): boolean => {
+  const match = pattern.exec(name)
+  return match !== null && match[1] === namespace() &&
+    !ProcTable.stillLives({ pid: Number(match[2]), start: Number(match[3]) })
+}
 
 const controllersOf = (text: string): ReadonlyArray<string> => text.trim().split(" ").filter((name) => name !== "")
 
@@ -153,13 +162,10 @@ export class HostGroup implements Sealer {
   static makeIn(parents: ReadonlyArray<string>, host: TagHost, instance: number): HostGroup | SealProblem {
     let problem = "no place"
     for (const parent of parents) {
-      const folder = path.join(parent, `treeline-${host.pid}-${host.start}-${instance}`)
+      const folder = path.join(parent, `treeline-${namespace()}-${host.pid}-${host.start}-${instance}`)
       try {
         for (const name of fs.readdirSync(parent)) {
-          const match = pattern.exec(name)
-          if (match !== null && ProcTable.readStat(Number(match[1]))?.start !== Number(match[2])) {
-            removeGroups(path.join(parent, name), () => true)
-          }
+          if (isOfDeadHost(name)) removeBare(path.join(parent, name))
         }
         fs.mkdirSync(folder)
       } catch (error) {
