@@ -285,7 +285,13 @@ describe.concurrent("a kept service", () => {
           fs.writeFileSync(path.join(state(scratch, "keep-web"), name), text)
         }
         const leader = { pid, startTime: String(Number(start) - 1), boot }
-        const info = { service: "web", version: "1", listens: true, launched: { digest: "", leader, grace: 100 } }
+        const info = {
+          service: "web",
+          version: "1",
+          program: "treeline",
+          listens: true,
+          launched: { digest: "", leader, grace: 100 }
+        }
         claim(`${pid}-00.json`, JSON.stringify({ holder: leader, since: 0, info }))
         yield* run(scratch, "start")
         const web = yield* nth(scratch, "web", 1)

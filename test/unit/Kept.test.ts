@@ -16,7 +16,11 @@ const launched = { digest: "same", leader: { ...holder, pid: 4712 }, grace: 1000
 
 const held = (launchedNow: Kept.Facts["launched"]): Claim.State<Kept.Facts> => ({
   _tag: "Held",
-  holding: { holder, since: 0, info: { service: "web", version: "1", listens: true, launched: launchedNow } }
+  holding: {
+    holder,
+    since: 0,
+    info: { service: "web", version: "1", program: "treeline", listens: true, launched: launchedNow }
+  }
 })
 
 describe("a kept service", () => {
@@ -87,7 +91,7 @@ describe("a kept service", () => {
 
   const hostOf = (isThere: () => boolean, starter: ProcessIdentity | undefined) =>
     Effect.gen(function*() {
-      const facts: Kept.Facts = { service: "web", version: "1", listens: true, launched: null }
+      const facts: Kept.Facts = { service: "web", version: "1", program: "treeline", listens: true, launched: null }
       const claim: Claim.Claim<Kept.Facts> = {
         holder,
         tell: () => Effect.void,

@@ -1,6 +1,6 @@
 /** The updater on a system of its own: when passes are made, and what becomes of one that can't do its work. */
 import { assert, describe, it } from "@effect/vitest"
-import { Claim, Daemon, type ManagedInstall, PidRecord, Updater, UpdateRecord } from "@treeline/core/daemon"
+import { Claim, Daemon, Kept, type ManagedInstall, PidRecord, Updater, UpdateRecord } from "@treeline/core/daemon"
 import { LaunchError, UpdateFetchFailed } from "@treeline/core/Errors"
 import { equals, type ProcessIdentity } from "@treeline/core/ProcessIdentity"
 import { ProcessPlatform } from "@treeline/core/ProcessPlatform"
@@ -492,8 +492,10 @@ describe("a pass", () => {
       }
       const info = Schema.Struct({ install: Schema.String })
       const place = { folder, platform, name: "updater", info }
+      const shim = { service: "web", version: "1", program: "/install/kept/app", listens: true, launched: null }
       const outcome = yield* Effect.scoped(Effect.gen(function*() {
         yield* Claim.take(place, table.start(70), { install: "updater's" })
+        yield* Claim.take(Kept.claimOf({ folder, platform }, "web"), table.start(72), shim)
         const held = yield* UpdateRecord.read(folder)
         const validated = { id: "held", daemon: table.start(71) }
         yield* UpdateRecord.write(folder, 9, { ...held, validated })
@@ -502,7 +504,7 @@ describe("a pass", () => {
         )
       })).pipe(Effect.flip)
       assert.strictEqual(outcome._tag, "UpdateFetchFailed")
-      assert.includeMembers([...kept], ["updater's", "held", "one"])
+      assert.includeMembers([...kept], ["updater's", "held", "one", "kept"])
     }))
 
   it.effect("C33: a record of updates that can't be read stops updates, and nothing else", () =>

@@ -14,6 +14,8 @@ import * as Claim from "./Claim.ts"
 export const Facts = Schema.Struct({
   service: Schema.String,
   version: Schema.String,
+  /** The file of the shim: while it lives, nothing of a managed install that it needs is removed. */
+  program: Schema.String,
   /** It can be talked to. */
   listens: Schema.Boolean,
   /** Of what it has launched: `digest` of the description, the leader, and how long its orderly end may take, in ms. */
@@ -111,7 +113,7 @@ export type Decision =
  *
  * const holder = { pid: 4711, startTime: "123", boot: "b" }
  * const launched = { digest: "of other arguments", leader: { ...holder, pid: 4712 }, grace: 10_000 }
- * const info = { service: "web", version: "1.0.0", listens: true, launched }
+ * const info = { service: "web", version: "1.0.0", program: "treeline", listens: true, launched }
  * const state = { _tag: "Held" as const, holding: { holder, since: 0, info } }
  * deepStrictEqual(Kept.decide(state, "of these arguments")._tag, "EndFirst")
  * deepStrictEqual(Kept.decide(state, "of other arguments")._tag, "Adopt")

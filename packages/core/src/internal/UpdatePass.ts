@@ -12,6 +12,7 @@ import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import * as Claim from "../daemon/Claim.ts"
 import * as Daemon from "../daemon/Daemon.ts"
+import * as Kept from "../daemon/Kept.ts"
 import * as ManagedInstall from "../daemon/ManagedInstall.ts"
 import * as PidRecord from "../daemon/PidRecord.ts"
 import type { StateFolder } from "../daemon/StateFolder.ts"
@@ -759,23 +760,28 @@ const passWith = (options: Options): Effect.Effect<Pass, InvalidSpec, ProcessPla
 
 /**
  * Removes what dead processes have left, and all versions but the current one, the one before, the one that was last found to
- * hold, and those of the daemon and the updaters that run.
+ * hold, and those of the daemon, the updaters and the kept services that run.
  * That it can't is no reason to say that a pass has failed.
  */
 const tidy = (pass: Pass): Effect.Effect<void> =>
   Effect.gen(function*() {
     if (!(yield* isEnabled(pass))) return
+    const { install } = pass.options
     const record = yield* read(pass)
     const daemon = yield* runningOf(pass)
+    const kept = yield* Kept.look(pass.place)
     const updaters = yield* Claim.holders<typeof Updating.Type>({ ...pass.place, name: updaterName, info: Updating })
     const keep = [
       record.from,
       record.to,
       record.validated?.id ?? null,
       daemon === null ? null : versionOf(pass, record, daemon),
-      ...updaters.map(({ info }) => info.install)
+      ...updaters.map(({ info }) => info.install),
+      ...kept.flatMap(({ state }) =>
+        state._tag === "Held" ? Option.toArray(install.versionOf(state.holding.info.program)) : []
+      )
     ]
-    yield* pass.options.install.prune(keep.filter((id) => id !== null))
+    yield* install.prune(keep.filter((id) => id !== null))
   }).pipe(Effect.catch(({ message }) => Effect.logWarning(message)))
 
 /** Makes a pass alone; when somebody else makes one, that is an outcome. */

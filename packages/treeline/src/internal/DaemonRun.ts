@@ -16,7 +16,6 @@ import * as Queue from "effect/Queue"
 import * as Result from "effect/Result"
 import * as Stream from "effect/Stream"
 import { Buffer } from "node:buffer"
-import * as fs from "node:fs"
 import * as path from "node:path"
 import * as ConfigFile from "../ConfigFile.ts"
 import * as Treeline from "../Treeline.ts"
@@ -47,12 +46,7 @@ const margin = 5000
  */
 const program = (): string => {
   const managed = OwnProcess.takeVariable(OwnProcess.programVariable)
-  if (managed !== undefined && managed !== "") return managed
-  try {
-    return fs.realpathSync(process.argv[1] ?? process.execPath)
-  } catch {
-    return process.execPath
-  }
+  return managed === undefined || managed === "" ? OwnProcess.ownFile() : managed
 }
 
 /**

@@ -58,7 +58,7 @@ const keep = Effect.fnUntraced(function*(directory: string, service: string, ver
   const folder = NodeStateFolder.make(directory)
   const self = yield* platform.identify(process.pid)
   if (Option.isNone(self)) return yield* Effect.die("the system does not tell when this process was started")
-  const facts: Kept.Facts = { service, version, listens: false, launched: null }
+  const facts: Kept.Facts = { service, version, program: OwnProcess.ownFile(), listens: false, launched: null }
   const taken = yield* Claim.take(Kept.claimOf({ folder, platform }, service), self.value, facts)
   if (Result.isFailure(taken)) return yield* Effect.die(`process ${taken.failure.holder.pid} keeps it already`)
   const claim = taken.success
