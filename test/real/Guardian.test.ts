@@ -5,6 +5,7 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as child_process from "node:child_process"
 import * as fs from "node:fs"
+import { Guardian } from "../../packages/platform-posix/src/internal/Guardian.ts"
 import { guardianScript } from "../../packages/platform-posix/src/internal/guardianScript.ts"
 import * as Tag from "../../packages/platform-posix/src/internal/Tag.ts"
 import { eventually, stays } from "../support/Eventually.ts"
@@ -178,6 +179,24 @@ describe.runIf(process.platform === "linux")("the guardian", () => {
         }))
     }
   })
+
+  it.live("is not told again of a tree that is taken back without having been released", () =>
+    Effect.gen(function*() {
+      const scratch = yield* Scratch.make
+      const shell = scratch.file("shell")
+      fs.writeFileSync(shell, `#!/bin/sh\ncat >'${scratch.file("told")}'\n`, { mode: 0o755 })
+      const host = { pid: process.pid, start: 1 }
+      const guardian = new Guardian({ shell, host, tagged: false, grace: 0, openRecord: () => undefined })
+      guardian.ensure()
+      const leader = { pid: 600, start: 1 }
+      guardian.started(1, leader)
+      guardian.takenBack(1, leader)
+      guardian.ended(1)
+      guardian.close()
+      const told = () => fs.existsSync(scratch.file("told")) ? fs.readFileSync(scratch.file("told"), "utf8") : ""
+      yield* eventually("it has been told all", () => told().endsWith("Q\n"))
+      assert.deepStrictEqual(told().split("\n").filter((line) => !line.startsWith("G ")), ["+ 1 600 1", "- 1", "Q", ""])
+    }))
 
   describe("where Node can't run any more, the shell alone", () => {
     const shells = [["sh"], ["bash"], ["busybox", "sh"]]

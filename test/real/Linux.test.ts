@@ -37,7 +37,7 @@ const textOf = (command: ChildProcess.StandardCommand, options?: ProcessPlatform
     Effect.scoped
   )
 
-const descriptors = () => fs.readdirSync("/proc/self/fd").length
+const descriptors = () => fs.readdirSync("/proc/self/fd")
 
 /** Every listener on the process object. */
 const listeners = () => process.eventNames().reduce((sum, name) => sum + process.listenerCount(name), 0)
@@ -317,6 +317,28 @@ describe.runIf(Host.isNative)("the engine of Linux", () => {
         yield* eventually("the watch has ended", () => listeners() === before)
       }))
 
+    it.effect("platforms that close over a released tree hold no descriptor any more", () =>
+      Effect.gen(function*() {
+        const scratch = yield* Scratch.make
+        const [file, ...args] = Host.treeCommand("plain", scratch)
+        const release = Effect.flatMap(another, (platform) => platform.launch(ChildProcess.make(file!, args, quiet)))
+          .pipe(Effect.flatMap((tree) => tree.setReferenced(false)), Effect.scoped)
+        const records = () =>
+          descriptors().filter((fd) => {
+            try {
+              return fs.readlinkSync(`/proc/self/fd/${fd}`).endsWith(".host")
+            } catch {
+              return false // closed since the folder was read
+            }
+          }).length
+        const before = [records(), listeners()]
+        for (let round = 0; round < 3; round++) yield* release
+        yield* scratch.awaitReported(3)
+        assert.strictEqual(records(), before[0])
+        scratch.killLiving()
+        yield* eventually("the watch has ended", () => listeners() === before[1])
+      }))
+
     it.effect("a daemon of the user that comes to the host is left alone, and reaped when it has ended", () =>
       Effect.gen(function*() {
         const platform = yield* ProcessPlatform.ProcessPlatform
@@ -344,7 +366,7 @@ describe.runIf(Host.isNative)("the engine of Linux", () => {
         const state = () => {
           collectGarbage()
           return {
-            descriptors: descriptors(),
+            descriptors: descriptors().length,
             listeners: listeners(),
             heap: process.memoryUsage().heapUsed / 1024 / 1024
           }

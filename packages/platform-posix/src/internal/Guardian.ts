@@ -206,7 +206,7 @@ export class Guardian {
   }
 
   takenBack(tree: number, leader: Leader | undefined): void {
-    this.kept.delete(tree)
+    if (!this.kept.delete(tree)) return
     this.tell(Ledger.takenBack(tree))
     this.started(tree, leader)
   }
@@ -230,6 +230,7 @@ export class Guardian {
     this.child = undefined
     // A tree that lives on keeps the record, or the next host could not know that it was released.
     if (this.kept.size === 0) this.record?.remove()
+    else this.record?.close()
     this.record = undefined
   }
 }

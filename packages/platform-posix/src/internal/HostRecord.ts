@@ -72,8 +72,13 @@ export class HostRecord {
     }
   }
 
-  remove(): void {
+  /** The file stays, for the host that comes next. */
+  close(): void {
     fs.closeSync(this.fd)
+  }
+
+  remove(): void {
+    this.close()
     fs.rmSync(this.path, { force: true })
   }
 }
