@@ -5,7 +5,7 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as child_process from "node:child_process"
 import * as fs from "node:fs"
-import { Guardian } from "../../packages/platform-posix/src/internal/Guardian.ts"
+import { Guardian, sweeperPath } from "../../packages/platform-posix/src/internal/Guardian.ts"
 import { guardianScript } from "../../packages/platform-posix/src/internal/guardianScript.ts"
 import * as Tag from "../../packages/platform-posix/src/internal/Tag.ts"
 import { eventually, stays } from "../support/Eventually.ts"
@@ -198,14 +198,74 @@ describe.runIf(process.platform === "linux")("the guardian", () => {
       assert.deepStrictEqual(told().split("\n").filter((line) => !line.startsWith("G ")), ["+ 1 600 1", "- 1", "Q", ""])
     }))
 
+  it.live("a released tree outlives a host that can keep no record", () =>
+    Effect.gen(function*() {
+      const scratch = yield* Scratch.make
+      const spec = { command: Host.treeCommand("session", scratch), release: true }
+      const host = yield* Host.start({ on: "treeline", scratch, spec, env: { TMPDIR: "/dev/null" } })
+      yield* scratch.awaitReported(3)
+      const guardian = yield* eventually("a guardian runs", () => Host.guardianAmongChildren(host))
+      host.signal("SIGKILL")
+      yield* host.awaitDead
+      yield* eventually("the guardian is gone", () => !isAlive(guardian))
+      assert.strictEqual(scratch.living().length, 3)
+    }))
+
+  describe("a tree that one of two platforms in a host has released", () => {
+    for (const end of ["SIGKILL", "closed, then SIGKILL", "all killed in the same instant"] as const) {
+      it.live(`outlives the host (${end}) and is not swept by the next one`, () =>
+        Effect.gen(function*() {
+          const released = yield* Scratch.make
+          const { host, scratch } = yield* start("stubborn", 2, { beside: Host.treeCommand("session", released) })
+          yield* released.awaitReported(3)
+          const records = Host.recordsOf(host, scratch)
+          assert.strictEqual(records.length, 2)
+          if (end === "closed, then SIGKILL") {
+            host.order("close-beside")
+            yield* host.awaitLine("closed-beside")
+            yield* eventually("its guardian is gone", () => !records.every(({ guardian }) => isAlive(guardian!)))
+            assert.strictEqual(Host.recordsOf(host, scratch).length, 2)
+          }
+          const together = end === "all killed in the same instant"
+          const guardians = records.map(({ guardian }) => guardian!)
+          // A stopped guardian can't see the end of its host.
+          if (together) { for (const { pid } of guardians) process.kill(pid, "SIGSTOP") }
+          host.signal("SIGKILL")
+          if (together) guardians.forEach(killIfAlive)
+          yield* host.awaitDead
+          yield* eventually("the guardians are gone", () => !guardians.some(isAlive))
+          assert.strictEqual(scratch.living().length, together ? 2 : 0)
+          assert.strictEqual(released.living().length, 3)
+          const next = yield* Host.start({
+            on: "treeline",
+            scratch,
+            spec: { command: Host.treeCommand("plain", scratch) }
+          })
+          yield* scratch.awaitNamed("plain")
+          assert.deepStrictEqual(scratch.living().map(({ name }) => name), ["plain"])
+          assert.deepStrictEqual(Host.recordsOf(host, scratch), [])
+          next.order("finish")
+          yield* next.awaitDead
+          assert.strictEqual(released.living().length, 3)
+        }))
+    }
+  })
+
   describe("where Node can't run any more, the shell alone", () => {
     const shells = [["sh"], ["bash"], ["busybox", "sh"]]
     for (const shell of shells) {
       const available = child_process.spawnSync(shell[0]!, [...shell.slice(1), "-c", ":"]).status === 0
       const name = shell.join(" ")
 
-      /** Leaves a tree without host and guardian, then runs the guardian's script on the host's record. */
-      const sweepByShell = Effect.fn(function*(role: string, reports: number, more: string = "") {
+      /**
+       * Leaves a tree without host and guardian, then runs the guardian's script on the host's record and some lines more.
+       */
+      const sweepByShell = Effect.fn(function*(
+        role: string,
+        reports: number,
+        more: string = "",
+        sweeper = ["/nonexistent/node", "/nonexistent/sweeper.js"]
+      ) {
         const { guardian, host, scratch } = yield* start(role, reports)
         if (role === "stopped") {
           yield* eventually("the tree is stopped", () => scratch.living().every(({ pid }) => stateOf(pid) === "T"))
@@ -225,8 +285,7 @@ describe.runIf(process.platform === "linux")("the guardian", () => {
           String(tagHost.pid),
           String(tagHost.start),
           "300",
-          "/nonexistent/node",
-          "/nonexistent/sweeper.js",
+          ...sweeper,
           record.path
         ]
         const script = yield* Effect.acquireRelease(
@@ -265,6 +324,31 @@ describe.runIf(process.platform === "linux")("the guardian", () => {
             const { scratch } = yield* sweepByShell("cleared", 2, "- 1\n= 1\n")
             yield* stays("the tree lives", () => scratch.living().length === 2, window)
           }))
+
+        for (const sweeper of [undefined, [process.execPath, sweeperPath]]) {
+          const by = sweeper === undefined ? "" : ", and so does the sweeper that it starts"
+          it.live(`peer 22: leaves a stranger that has the number of a former leader${by}`, () =>
+            Effect.gen(function*() {
+              const strangers = yield* Scratch.make
+              // A name that looks like the fields that follow it.
+              const name = strangers.file("s) R 1\n(2 ")
+              fs.copyFileSync("/bin/sleep", name)
+              const [stranger, ours] = yield* Effect.acquireRelease(
+                Effect.sync(() =>
+                  [1, 2].map(() => {
+                    const { pid } = child_process.spawn(name, ["30"], { detached: true, stdio: "ignore", env: {} })
+                    return identify(pid!)!
+                  })
+                ),
+                (started) => Effect.sync(() => started.forEach(killIfAlive))
+              )
+              const before = Number(stranger!.start) - 1
+              const more = `+ 900 ${stranger!.pid} ${before}\n+ 901 ${ours!.pid} ${ours!.start}\n`
+              yield* sweepByShell("plain", 1, more, sweeper)
+              yield* eventually("who has the very start time is ended", () => !isAlive(ours!))
+              assert.isTrue(isAlive(stranger!))
+            }))
+        }
       })
     }
   })

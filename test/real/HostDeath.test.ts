@@ -5,9 +5,11 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
+import * as child_process from "node:child_process"
+import * as fs from "node:fs"
 import { eventually, stays } from "../support/Eventually.ts"
 import * as Host from "../support/Host.ts"
-import { isAlive, killIfAlive, stateOf } from "../support/Processes.ts"
+import { identify, isAlive, killIfAlive, stateOf } from "../support/Processes.ts"
 import * as Random from "../support/Random.ts"
 import * as Scratch from "../support/Scratch.ts"
 
@@ -200,22 +202,28 @@ describe.runIf(process.platform === "linux")("the host dies", () => {
   })
 
   describe("peer 42: host and guardian are killed in the same instant", () => {
-    const killBoth = Effect.fn(function*(scratch: Scratch.Scratch, through?: ReadonlyArray<string>) {
+    const killBoth = Effect.fn(function*(
+      scratch: Scratch.Scratch,
+      through?: ReadonlyArray<string>,
+      role = "cleared",
+      reports = 2
+    ) {
       const host = yield* Host.start({
         on: "treeline",
         scratch,
-        spec: { command: Host.treeCommand("cleared", scratch) },
+        spec: { command: Host.treeCommand(role, scratch) },
         ...(through === undefined ? {} : { through })
       })
-      yield* scratch.awaitReported(2)
+      yield* scratch.awaitReported(reports)
       const guardian = yield* Host.awaitGuardian(host, scratch)
+      yield* eventually("the tree is registered", () => Host.recordOf(host, scratch)?.text.includes("+ 1 "))
       // A stopped guardian can't see the end of its host, so the two kills are as one.
       process.kill(guardian.pid, "SIGSTOP")
       host.signal("SIGKILL")
       process.kill(guardian.pid, "SIGKILL")
       yield* host.awaitDead
       yield* eventually("the guardian is dead", () => !isAlive(guardian))
-      yield* stays("both processes of the tree live", () => scratch.living().length === 2, window)
+      yield* stays("the processes of the tree live", () => scratch.living().length === reports, window)
       return host
     })
 
@@ -242,6 +250,44 @@ describe.runIf(process.platform === "linux")("the host dies", () => {
         }))
     }
 
+    it.live("peer 22: the sweep leaves strangers who have the number of a former leader, and all that is in their group", () =>
+      Effect.gen(function*() {
+        const scratch = yield* Scratch.make
+        const first = yield* killBoth(scratch)
+        const strangers = yield* Scratch.make
+        const started = (role: string) => {
+          const [file, ...args] = Host.treeCommand(role, strangers)
+          const { pid } = child_process.spawn(file!, args, {
+            detached: true,
+            stdio: "ignore",
+            env: { PATH: process.env["PATH"] }
+          })
+          return identify(pid!)!
+        }
+        const leads = started("grandchild")
+        // This one has gone by the time of the sweep, and a member of its group has not.
+        const led = started("gone")
+        const reported = yield* strangers.awaitReported(6)
+        yield* eventually("the second leader has gone", () => stateOf(led.pid) === undefined)
+        const lines = [leads, led].map(({ pid, start }, index) => `+ ${900 + index} ${pid} ${Number(start) - 1}\n`)
+        fs.appendFileSync(Host.recordOf(first, scratch)!.path, lines.join(""))
+        yield* Host.start({ on: "treeline", scratch, spec: { command: Host.treeCommand("plain", scratch) } })
+        yield* scratch.awaitNamed("plain")
+        assert.deepStrictEqual(scratch.living().map(({ name }) => name), ["plain"])
+        assert.deepStrictEqual(
+          strangers.living(),
+          reported.filter(({ pid }) => pid !== led.pid)
+        )
+      }))
+
+    it.live("what is left is asked to end before it is killed", () =>
+      Effect.gen(function*() {
+        const scratch = yield* Scratch.make
+        yield* killBoth(scratch, undefined, "asked", 1)
+        yield* Host.start({ on: "treeline", scratch, spec: { command: Host.treeCommand("plain", scratch) } })
+        assert.include(scratch.reported().map(({ name }) => name), "asked-to-end")
+      }))
+
     it.live("a living host's trees are not swept by another one", () =>
       Effect.gen(function*() {
         const scratch = yield* Scratch.make
@@ -257,36 +303,43 @@ describe.runIf(process.platform === "linux")("the host dies", () => {
   })
 
   describe("peer 44: a Worker that launched a tree ends", () => {
-    for (const order of ["terminate", "leave"] as const) {
-      for (const on of both) {
-        it.live(title(on, `${order}: its tree ends, the main thread's does not`), () =>
-          Effect.gen(function*() {
-            const scratch = yield* Scratch.make
-            const commands = {
-              main: Host.treeCommand("grandchild", scratch),
-              worker: Host.treeCommand("cleared", scratch)
-            }
-            const host = yield* Host.startProgram({
-              program: ["workerHost", on, JSON.stringify(commands)],
-              scratch
-            })
-            yield* scratch.awaitReported(5)
-            const namesLiving = () => scratch.living().map(({ name }) => name).sort()
-            const mains = ["grandchild", "leaf", "middle"]
-            assert.deepStrictEqual(namesLiving(), ["cleared", ...mains, "quiet"].sort())
-            host.order(order)
-            yield* host.awaitLine("worker gone")
-            if (on === "node") {
-              yield* stays("all live", () => namesLiving().length === 5, window)
-              return
-            }
-            yield* eventually("the Worker's tree is gone", () => namesLiving().length <= 3, { detail: namesLiving })
-            yield* stays("the main thread's tree lives", () => namesLiving().join() === mains.join(), window)
-            assert.isTrue(host.isAlive())
-            host.signal("SIGKILL")
-            yield* outcome("treeline", host, scratch)
-          }))
-      }
+    const cases = [
+      { order: "terminate", on: "treeline" },
+      { order: "terminate", on: "node" },
+      { order: "leave", on: "treeline" },
+      { order: "leave", on: "node" },
+      { order: "terminate", on: "treeline", env: { TMPDIR: "/dev/null" } }
+    ] as const
+    for (const { on, order, ...options } of cases) {
+      const what = `${order}${"env" in options ? ", without a record" : ""}: its tree ends, the main thread's does not`
+      it.live(title(on, what), () =>
+        Effect.gen(function*() {
+          const scratch = yield* Scratch.make
+          const commands = {
+            main: Host.treeCommand("grandchild", scratch),
+            worker: Host.treeCommand("cleared", scratch)
+          }
+          const host = yield* Host.startProgram({
+            program: ["workerHost", on, JSON.stringify(commands)],
+            scratch,
+            ...options
+          })
+          yield* scratch.awaitReported(5)
+          const namesLiving = () => scratch.living().map(({ name }) => name).sort()
+          const mains = ["grandchild", "leaf", "middle"]
+          assert.deepStrictEqual(namesLiving(), ["cleared", ...mains, "quiet"].sort())
+          host.order(order)
+          yield* host.awaitLine("worker gone")
+          if (on === "node") {
+            yield* stays("all live", () => namesLiving().length === 5, window)
+            return
+          }
+          yield* eventually("the Worker's tree is gone", () => namesLiving().length <= 3, { detail: namesLiving })
+          yield* stays("the main thread's tree lives", () => namesLiving().join() === mains.join(), window)
+          assert.isTrue(host.isAlive())
+          host.signal("SIGKILL")
+          yield* outcome("treeline", host, scratch)
+        }))
     }
   })
 

@@ -448,26 +448,29 @@ describe.runIf(Host.isNative)("the engine of Linux", () => {
             assert.strictEqual((yield* run("kill -KILL $$", false)).code, 137)
           })))
 
-        it.effect(`peer 15: ${seal}: a host that is killed leaves nothing sealed behind`, () =>
-          whenSealed(Effect.gen(function*() {
-            const scratch = yield* Scratch.make
-            const spec = { command: Host.treeCommand("shed", scratch), require: "sealed" as const, seal }
-            const host = yield* Host.start({ on: "treeline", scratch, spec })
-            yield* eventually("all have reported", () => scratch.reported().length >= 2)
-            host.signal("SIGKILL")
-            yield* host.awaitDead
-            yield* eventually(
-              "none runs tree.sh any more",
-              () => !commandLines().some((line) => line.includes(scratch.report)),
-              {
-                within: 10_000
-              }
-            )
-            yield* eventually(
-              "its group is removed",
-              () => !hostGroups().some((name) => name.includes(`-${host.identity.pid}-`))
-            )
-          })))
+        for (const env of [{}, { TMPDIR: "/dev/null" }]) {
+          const record = "TMPDIR" in env ? ", also without a record" : ""
+          it.effect(`peer 15: ${seal}: a host that is killed leaves nothing sealed behind${record}`, () =>
+            whenSealed(Effect.gen(function*() {
+              const scratch = yield* Scratch.make
+              const spec = { command: Host.treeCommand("shed", scratch), require: "sealed" as const, seal }
+              const host = yield* Host.start({ on: "treeline", scratch, spec, env })
+              yield* eventually("all have reported", () => scratch.reported().length >= 2)
+              host.signal("SIGKILL")
+              yield* host.awaitDead
+              yield* eventually(
+                "none runs tree.sh any more",
+                () => !commandLines().some((line) => line.includes(scratch.report)),
+                {
+                  within: 10_000
+                }
+              )
+              yield* eventually(
+                "its group is removed",
+                () => !hostGroups().some((name) => name.includes(`-${host.identity.pid}-`))
+              )
+            })))
+        }
 
         it.effect(`peer 21: ${seal}: limits that can't be kept are refused, and nothing is started`, () =>
           whenSealed(Effect.gen(function*() {

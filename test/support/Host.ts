@@ -192,23 +192,33 @@ export const startProgram = (options: ProgramOptions): Effect.Effect<Host, never
     }
   })
 
-/** The record that a Treeline host keeps on disk, with its guardian's identity; undefined when there is none. */
-export const recordOf = (
+/** A record that a Treeline host keeps on disk, with its guardian's identity. */
+export interface HostRecord {
+  readonly path: string
+  readonly text: string
+  readonly guardian: Identity | undefined
+}
+
+/** The records of a host: one for each platform in it. */
+export const recordsOf = (
   host: Host,
   scratch: Scratch,
   user = process.getuid?.() ?? 0
-): { readonly path: string; readonly text: string; readonly guardian: Identity | undefined } | undefined => {
+): ReadonlyArray<HostRecord> => {
   const directory = path.join(scratch.directory, `treeline-${user}`)
-  const name = fs.existsSync(directory)
-    ? fs.readdirSync(directory).find((name) => name.includes(`-${host.identity.pid}-`) && name.endsWith(".host"))
-    : undefined
-  if (name === undefined) return undefined
-  const file = path.join(directory, name)
-  const text = fs.readFileSync(file, "utf8")
-  const last = text.split("\n").findLast((line) => line.startsWith("G "))
-  const pid = Number(last?.split(" ")[1])
-  return { path: file, text, guardian: pid > 1 ? identify(pid) : undefined }
+  const names = fs.existsSync(directory) ? fs.readdirSync(directory) : []
+  return names.filter((name) => name.includes(`-${host.identity.pid}-`) && name.endsWith(".host")).map((name) => {
+    const file = path.join(directory, name)
+    const text = fs.readFileSync(file, "utf8")
+    const last = text.split("\n").findLast((line) => line.startsWith("G "))
+    const pid = Number(last?.split(" ")[1])
+    return { path: file, text, guardian: pid > 1 ? identify(pid) : undefined }
+  })
 }
+
+/** The record of a host with one platform; undefined when there is none. */
+export const recordOf = (host: Host, scratch: Scratch, user?: number): HostRecord | undefined =>
+  recordsOf(host, scratch, user)[0]
 
 /** The guardian of a host, as soon as it runs. */
 export const awaitGuardian = (host: Host, scratch: Scratch): Effect.Effect<Identity> =>

@@ -1,6 +1,11 @@
 import { assert, describe, it } from "@effect/vitest"
 import type { Entry } from "../../packages/platform-posix/src/internal/Entry.ts"
-import { Attribution, type Key, RemainsAttribution } from "../../packages/platform-posix/src/internal/Membership.ts"
+import {
+  Attribution,
+  type Key,
+  type Remains,
+  RemainsAttribution
+} from "../../packages/platform-posix/src/internal/Membership.ts"
 
 const host = { pid: 500, start: 123_456 }
 const tree: Key = { tree: 7, leader: { pid: 600, start: 200_000 }, ownSession: true, reaped: false }
@@ -104,16 +109,20 @@ describe("Attribution", () => {
 })
 
 describe("RemainsAttribution", () => {
-  const remains = (fields: { readonly kept?: ReadonlySet<number>; readonly only?: ReadonlySet<number> }) =>
+  const remains = (fields: Partial<Remains> = {}) =>
     new RemainsAttribution({
       host,
       groups: new Map([[600, 200_000]]),
-      kept: fields.kept ?? new Set(),
-      only: fields.only
+      holderOf: () => 200_000,
+      goneLeadersCount: false,
+      tolerance: 0,
+      kept: new Set(),
+      only: undefined,
+      ...fields
     })
 
   it("ends everything that carries the host's tag or mark, or is in a registered group", () => {
-    const all = remains({})
+    const all = remains()
     assert.isTrue(all.isMember(entry({ tag: tagOf(7) })))
     assert.isTrue(all.isMember(entry({ mark: [{ hostPid: 500, hostStart: 123_456, tree: 9 }] })))
     assert.isTrue(all.isMember(entry({ session: 600 })))
@@ -134,8 +143,25 @@ describe("RemainsAttribution", () => {
     assert.isFalse(worker.isMember(entry({ tag: tagOf(8) })))
   })
 
-  it("peer 22: a stranger with the pid of a registered leader is left alone", () => {
-    assert.isFalse(remains({}).isMember(entry({ pid: 600, session: 600, group: 600, start: 300_000 })))
-    assert.isFalse(remains({}).isMember(entry({ session: 600, start: 199_000 })))
+  it("peer 22: a stranger with the number of a registered leader is left alone, with all that is in its group", () => {
+    const reused = remains({ holderOf: () => 300_000, goneLeadersCount: true })
+    assert.isFalse(reused.isMember(entry({ pid: 600, session: 600, group: 600, start: 300_000 })))
+    assert.isFalse(reused.isMember(entry({ pid: 601, session: 600, group: 600, start: 300_001 })))
+    assert.isFalse(reused.isMember(entry({ pid: 602, session: 590, group: 600, start: 300_001 })))
+    assert.isFalse(remains().isMember(entry({ session: 600, start: 199_000 })))
+    // What carries the tag is a member, whoever has the number.
+    assert.isTrue(reused.isMember(entry({ pid: 603, session: 600, tag: tagOf(7) })))
+  })
+
+  it("peer 22: the group of a leader that has gone counts when the host has just died, not later", () => {
+    const member = entry({ session: 600, start: 300_000 })
+    assert.isTrue(remains({ holderOf: () => undefined, goneLeadersCount: true }).isMember(member))
+    assert.isFalse(remains({ holderOf: () => undefined }).isMember(member))
+  })
+
+  it("seed C20: start times that `ps` gives may lie a little apart", () => {
+    const leader = entry({ pid: 600, session: 600, start: 199_999 })
+    assert.isTrue(remains({ holderOf: () => 199_999, tolerance: 2 }).isMember(leader))
+    assert.isFalse(remains({ holderOf: () => 199_999 }).isMember(leader))
   })
 })

@@ -2,33 +2,26 @@
  * Ends what a dead host has left, then exits. A program of its own, run by the guardian or by the next host; it imports
  * nothing but Node, so that it starts fast.
  *
- * Arguments: pid and start time of the host, grace in ms, path of the host's record or `-`.
+ * Arguments: pid and start time of the host, grace in ms, path of a record of the host or `-`, and `told` where the
+ * guardian gives its ledger by the standard input: there may be no record, or one that a full disk has cut short.
  */
 import * as fs from "node:fs"
 import type { Entry } from "./internal/Entry.ts"
+import * as HostRecord from "./internal/HostRecord.ts"
 import * as Ledger from "./internal/Ledger.ts"
 import { RemainsAttribution } from "./internal/Membership.ts"
 import * as ProcTable from "./internal/ProcTable.ts"
 import * as PsTable from "./internal/PsTable.ts"
-import { sendTo } from "./internal/Signals.ts"
+import { exists, sendTo } from "./internal/Signals.ts"
 import { removeGroups } from "./linux/ControlGroups.ts"
 
 const [hostPid, hostStart, grace] = process.argv.slice(2, 5).map(Number) as [number, number, number]
-const record = process.argv[5]
+const record = process.argv[5] === "-" ? undefined : process.argv[5]
+const told = process.argv[6] === "told"
 
 const sleep = (ms: number): void => void Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms)
 const now = (): number => performance.now()
 const useProc = ProcTable.isAvailable()
-
-const ledger = Ledger.parse(
-  record === undefined || record === "-" ? "" : (() => {
-    try {
-      return fs.readFileSync(record, "utf8")
-    } catch {
-      return ""
-    }
-  })()
-)
 
 /** The descriptors of a dying process are closed before it is gone, so it may be seen for a moment. */
 const hostLives = (): boolean => {
@@ -43,12 +36,27 @@ const hostLives = (): boolean => {
   return true
 }
 
-const groups = new Map([...ledger.trees.values()].filter(({ pid }) => pid > 1).map(({ pid, start }) => [pid, start]))
+const hostAlive = hostLives()
+
+/** Of the platform that has ended, and of the others in its host: each has a record and a guardian. */
+const own = told ? Ledger.parse(fs.readFileSync(0, "utf8")) : record === undefined ? undefined : HostRecord.read(record)
+const others = () => record === undefined ? [] : HostRecord.besides(record)
+const ledgersOf = (files: ReadonlyArray<string>) => files.flatMap((file) => HostRecord.read(file) ?? [])
+const ownPart = Ledger.together(own === undefined ? [] : [own])
+const whole = Ledger.together([...(own === undefined ? [] : [own]), ...ledgersOf(others())])
+/** What a Worker has left is its own part only, for the rest of its host lives. */
+const { folders, leaders } = hostAlive ? ownPart : whole
+
+/** Start times of all processes, where they come from `ps`. */
+let listed = new Map<number, number>()
 const attribution = new RemainsAttribution({
   host: { pid: hostPid, start: hostStart },
-  groups,
-  kept: ledger.kept,
-  only: hostLives() ? new Set(ledger.trees.keys()) : undefined
+  groups: leaders,
+  holderOf: (leader) => useProc ? ProcTable.readStat(leader)?.start : listed.get(leader),
+  goneLeadersCount: told,
+  tolerance: useProc ? 0 : 2,
+  kept: whole.kept,
+  only: hostAlive ? new Set(own?.trees.keys()) : undefined
 })
 
 let foreign = new Set<number>()
@@ -70,10 +78,11 @@ const pass = (found: (entry: Entry) => void): boolean => {
     }
     return true
   }
-  const vanished = useProc
-    ? ProcTable.scan({ since: hostStart, foreign }, visit)
-    : PsTable.readSync().filter(visit).length < 0
-  return living === 0 && !vanished
+  if (useProc) return !ProcTable.scan({ since: hostStart, foreign }, visit) && living === 0
+  const entries = PsTable.readSync()
+  listed = new Map(entries.map(({ pid, start }) => [pid, start]))
+  entries.forEach(visit)
+  return living === 0
 }
 
 /** Passes in a row that found nothing and the time they must span before the tree counts as gone. */
@@ -87,7 +96,7 @@ const ask = (entry: Entry): void => {
   if (asked.has(key)) return
   asked.add(key)
   // The guardian has already asked the groups that it knows.
-  if (groups.has(entry.group)) return
+  if (told && ownPart.leaders.has(entry.group)) return
   sendTo(entry.pid, "SIGTERM")
   sendTo(entry.pid, "SIGCONT")
 }
@@ -112,5 +121,13 @@ while (now() < capEnds && (passes < quietPasses || now() - quietSince < quietMs)
   }
 }
 // Whoever has shaken off everything else is still in the control group of its tree.
-if (ledger.groups !== undefined) removeGroups(ledger.groups, (tree) => attribution.ends(tree))
-if (record !== undefined && record !== "-") fs.rmSync(record, { force: true })
+for (const folder of folders) removeGroups(folder, (tree) => attribution.ends(tree))
+
+// What was kept is for the other sweepers of this host to know, so the record stays until the last of them.
+const guards = (guardian: Ledger.Leader) => useProc ? HostRecord.lives(guardian) : exists(guardian.pid)
+const rest = others()
+const isLast = !hostAlive && !Ledger.together(ledgersOf(rest)).guardians.some(guards)
+if (record !== undefined && (isLast || ownPart.kept.size === 0)) fs.rmSync(record, { force: true })
+if (isLast) {
+  for (const file of rest) fs.rmSync(file, { force: true })
+}

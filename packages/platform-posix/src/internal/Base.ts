@@ -26,11 +26,9 @@ export const make = (
   Effect.gen(function*() {
     const shell = options.shell ?? "/bin/sh"
     const grace = options.hostDeathGrace ?? defaultGrace
-    const host: TagHost = {
-      pid: process.pid,
-      start: (parts.linux ? ProcTable.readStat(process.pid)?.start : undefined) ??
-        Math.floor(Date.now() / 1000 - process.uptime())
-    }
+    // Whatever table it uses: records, sweepers and other hosts know it by this.
+    const start = ProcTable.isAvailable() ? ProcTable.readStat(process.pid)?.start : undefined
+    const host: TagHost = { pid: process.pid, start: start ?? Math.floor(Date.now() / 1000 - process.uptime()) }
     const instance = Numbers.instance()
     const guardian = new Guardian({
       shell,
@@ -41,8 +39,8 @@ export const make = (
     })
     yield* Effect.addFinalizer(() => Effect.sync(() => guardian.close()))
     if (options.sweepOrphaned !== false && parts.linux) {
-      const records = HostRecord.ofDead().filter(({ guarded }) => !guarded)
-      const problems = records.length === 0 ? [] : yield* Effect.promise(() => sweepOrphaned(records, grace))
+      const dead = HostRecord.ofDead().filter(({ guarded }) => !guarded)
+      const problems = dead.length === 0 ? [] : yield* Effect.promise(() => sweepOrphaned(dead, grace))
       for (const problem of problems) yield* Effect.logWarning(problem)
     }
     return { host, shell, instance, guardian }

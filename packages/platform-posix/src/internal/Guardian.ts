@@ -7,7 +7,7 @@ import * as fs from "node:fs"
 import { fileURLToPath } from "node:url"
 import { isMainThread } from "node:worker_threads"
 import { guardianScript } from "./guardianScript.ts"
-import type { HostRecord } from "./HostRecord.ts"
+import type { Dead, HostRecord } from "./HostRecord.ts"
 import * as Ledger from "./Ledger.ts"
 import * as ProcTable from "./ProcTable.ts"
 import * as Tag from "./Tag.ts"
@@ -239,17 +239,15 @@ export class Guardian {
  * Sweeps what dead hosts have left, by the same program that the guardian uses; returns when it has ended, with what went
  * wrong.
  */
-export const sweepOrphaned = (
-  records: ReadonlyArray<{ readonly path: string; readonly host: Tag.TagHost }>,
-  grace: number
-): Promise<ReadonlyArray<string>> =>
-  Promise.all(records.map(({ host, path }) =>
+export const sweepOrphaned = (hosts: ReadonlyArray<Dead>, grace: number): Promise<ReadonlyArray<string>> =>
+  Promise.all(hosts.map(({ host, paths }) =>
     new Promise<string | undefined>((resolve) => {
-      const args = [sweeperPath, String(host.pid), String(host.start), String(Math.round(grace)), path]
+      // The sweeper finds the other records of a host by one of them.
+      const args = [sweeperPath, String(host.pid), String(host.start), String(Math.round(grace)), paths[0]!]
       const child = child_process.execFile(process.execPath, args, { timeout: 30_000 }, (error) => {
         // A record that makes the sweeper fail would be tried by every host for ever.
         if (error === null) return resolve(undefined)
-        fs.rmSync(path, { force: true })
+        for (const path of paths) fs.rmSync(path, { force: true })
         resolve(`what host ${host.pid} left behind was not swept: ${error.message}`)
       })
       child.unref()

@@ -83,12 +83,35 @@ export class HostRecord {
   }
 }
 
-/** A record whose host is dead. */
+/** The ledger of a record; undefined when it has gone, or is nobody's to read. */
+export const read = (file: string): Ledger.Ledger | undefined => {
+  try {
+    return Ledger.parse(fs.readFileSync(file, "utf8"))
+  } catch {
+    return undefined
+  }
+}
+
+/** The other records of the host that this one is of. */
+export const besides = (file: string): ReadonlyArray<string> => {
+  const [directory, own] = [path.dirname(file), path.basename(file)]
+  const hostOf = (name: string) => pattern.exec(name)?.slice(1, 4).join("-")
+  const host = hostOf(own)
+  try {
+    return fs.readdirSync(directory)
+      .filter((name) => name !== own && host !== undefined && hostOf(name) === host)
+      .map((name) => path.join(directory, name))
+  } catch {
+    return []
+  }
+}
+
+/** The records of a dead host. */
 export interface Dead {
-  readonly path: string
+  readonly paths: ReadonlyArray<string>
   readonly host: TagHost
-  readonly ledger: Ledger.Ledger
-  /** Its guardian lives, and ends what is left. */
+  readonly ledger: Ledger.Together
+  /** A guardian of it lives, and ends what is left. */
   readonly guarded: boolean
 }
 
@@ -98,29 +121,34 @@ const startOf = (pid: number): number | undefined => {
   return stat !== undefined && ProcTable.isAlive(stat) ? stat.start : undefined
 }
 
-/** Records of dead hosts. */
+/** Whether a guardian lives. */
+export const lives = (guardian: Ledger.Leader): boolean => startOf(guardian.pid) === guardian.start
+
+/** Dead hosts that have left records. */
 export const ofDead = (): ReadonlyArray<Dead> => {
   const directory = folder()
   if (directory === undefined) return []
   const scope = scopeName()
-  return fs.readdirSync(directory).flatMap((name) => {
+  const found = new Map<string, { readonly host: TagHost; readonly paths: Array<string> }>()
+  for (const name of fs.readdirSync(directory)) {
     const match = pattern.exec(name)
-    if (match === null) return []
+    if (match === null) continue
     if (match[1] !== scope) {
       // Of an earlier boot nothing can be left; of another pid namespace nothing can be told.
       if (match[1]!.split("-", 1)[0] !== scope.split("-", 1)[0]) fs.rmSync(path.join(directory, name), { force: true })
-      return []
+      continue
     }
     const host = { pid: Number(match[2]), start: Number(match[3]) }
-    if (startOf(host.pid) === host.start) return []
-    const file = path.join(directory, name)
-    try {
-      const ledger = Ledger.parse(fs.readFileSync(file, "utf8"))
-      const { guardian } = ledger
-      const guarded = guardian !== undefined && startOf(guardian.pid) === guardian.start
-      return [{ path: file, host, ledger, guarded }]
-    } catch {
-      return []
-    }
+    if (startOf(host.pid) === host.start) continue
+    const key = `${host.pid}.${host.start}`
+    const known = found.get(key)
+    if (known === undefined) found.set(key, { host, paths: [path.join(directory, name)] })
+    else known.paths.push(path.join(directory, name))
+  }
+  return [...found.values()].flatMap(({ host, paths }) => {
+    const ledgers = paths.flatMap((file) => read(file) ?? [])
+    if (ledgers.length === 0) return []
+    const ledger = Ledger.together(ledgers)
+    return [{ paths, host, ledger, guarded: ledger.guardians.some(lives) }]
   })
 }

@@ -59,3 +59,24 @@ export const parse = (text: string): Ledger => {
   }
   return ledger
 }
+
+/** What the ledgers of one host add up to: each platform in it, in a second copy or a Worker, has its own. */
+export interface Together {
+  /** Pids of leaders, with their start times. */
+  readonly leaders: ReadonlyMap<number, number>
+  readonly kept: ReadonlySet<number>
+  readonly guardians: ReadonlyArray<Leader>
+  /** Folders of control groups. */
+  readonly folders: ReadonlyArray<string>
+}
+
+export const together = (ledgers: ReadonlyArray<Ledger>): Together => {
+  const trees = new Map(ledgers.flatMap((ledger) => [...ledger.trees]))
+  return {
+    leaders: new Map([...trees.values()].filter(({ pid }) => pid > 1).map(({ pid, start }) => [pid, start])),
+    // A platform that is closed does not hear of the end of what it has released, and the number is used again.
+    kept: new Set(ledgers.flatMap((ledger) => [...ledger.kept]).filter((tree) => !trees.has(tree))),
+    guardians: ledgers.flatMap(({ guardian }) => guardian ?? []),
+    folders: ledgers.flatMap(({ groups }) => groups ?? [])
+  }
+}

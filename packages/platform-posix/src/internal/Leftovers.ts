@@ -8,10 +8,16 @@ import * as ProcTable from "./ProcTable.ts"
 import * as Tag from "./Tag.ts"
 import type { TagHost } from "./Tag.ts"
 
-const attributionOf = ({ host, ledger: { kept, trees } }: HostRecord.Dead): RemainsAttribution => {
-  const groups = new Map([...trees.values()].filter(({ pid }) => pid > 1).map(({ pid, start }) => [pid, start]))
-  return new RemainsAttribution({ host, groups, kept, only: undefined })
-}
+const attributionOf = ({ host, ledger: { kept, leaders } }: HostRecord.Dead): RemainsAttribution =>
+  new RemainsAttribution({
+    host,
+    groups: leaders,
+    holderOf: (leader) => ProcTable.readStat(leader)?.start,
+    goneLeadersCount: false,
+    tolerance: 0,
+    kept,
+    only: undefined
+  })
 
 /**
  * See `Engine.leftoversOf`. The guardian is known by its tag, also where the record is not found because this process has
@@ -19,16 +25,14 @@ const attributionOf = ({ host, ledger: { kept, trees } }: HostRecord.Dead): Rema
  */
 export const of = (host: TagHost): ReadonlyArray<Entry> => {
   if (ProcTable.stillLives(host)) return []
-  const records = HostRecord.ofDead().filter((record) =>
-    record.host.pid === host.pid && record.host.start === host.start
-  )
-  const attributions = records.map(attributionOf)
+  const dead = HostRecord.ofDead().find((dead) => dead.host.pid === host.pid && dead.host.start === host.start)
+  const attribution = dead && attributionOf(dead)
   const guards = (entry: Entry): boolean =>
     (isGuardian(entry) && entry.tag !== undefined && Tag.isOf(entry.tag, host)) ||
-    records.some(({ ledger: { guardian } }) => entry.pid === guardian?.pid && entry.start === guardian.start)
+    dead?.ledger.guardians.some(({ pid, start }) => entry.pid === pid && entry.start === start) === true
   const found: Array<Entry> = []
   ProcTable.scan({ since: host.start, foreign: new Set() }, (entry) => {
-    if (entry.alive && (guards(entry) || attributions.some((one) => one.isMember(entry)))) found.push(entry)
+    if (entry.alive && (guards(entry) || attribution?.isMember(entry) === true)) found.push(entry)
     return true
   })
   return found
@@ -45,11 +49,11 @@ const grace = 500
 export const end = (pids: ReadonlyArray<number>): Effect.Effect<ReadonlyArray<number>> =>
   Effect.gen(function*() {
     const entries = pids.flatMap((pid) => ProcTable.find(pid) ?? [])
-    const found = HostRecord.ofDead().map((record) => {
-      const attribution = attributionOf(record)
-      return { record, pids: entries.filter((entry) => attribution.isMember(entry)).map(({ pid }) => pid) }
+    const found = HostRecord.ofDead().map((dead) => {
+      const attribution = attributionOf(dead)
+      return { dead, pids: entries.filter((entry) => attribution.isMember(entry)).map(({ pid }) => pid) }
     }).filter(({ pids }) => pids.length > 0)
-    const orphaned = found.map(({ record }) => record).filter(({ guarded }) => !guarded)
+    const orphaned = found.map(({ dead }) => dead).filter(({ guarded }) => !guarded)
     const problems = orphaned.length === 0 ? [] : yield* Effect.promise(() => sweepOrphaned(orphaned, grace))
     for (const problem of problems) yield* Effect.logWarning(problem)
     return [...new Set(found.flatMap(({ pids }) => pids))]

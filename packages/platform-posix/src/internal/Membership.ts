@@ -133,6 +133,15 @@ export interface Remains {
   readonly host: Host
   /** Leaders of the groups that were registered, with their start times. */
   readonly groups: ReadonlyMap<number, number>
+  /** The start time of whoever has a leader's number now; undefined when nobody has it. */
+  readonly holderOf: (leader: number) => number | undefined
+  /**
+   * Whether the session and group of a leader that has gone are still the tree's: only in the moment of the host's death.
+   * Later the number may have been a stranger's, who has gone as well.
+   */
+  readonly goneLeadersCount: boolean
+  /** How far two readings of one start time may lie apart. */
+  readonly tolerance: number
   /** Trees that were released on purpose and live on. */
   readonly kept: ReadonlySet<number>
   /**
@@ -165,7 +174,7 @@ export class RemainsAttribution {
   }
 
   private decide(entry: Entry): boolean {
-    const { groups, host } = this.remains
+    const { host } = this.remains
     const { tag } = entry
     if (tag !== undefined) {
       if (Tag.isOf(tag, host)) return this.ends(tag.tree)
@@ -174,9 +183,15 @@ export class RemainsAttribution {
     }
     const own = entry.mark.filter((segment) => isSegmentOf(segment, host))
     if (own.length > 0) return own.some((segment) => this.ends(segment.tree))
-    const start = groups.get(entry.session) ?? groups.get(entry.group)
-    if (start === undefined || entry.start < start) return false
-    // The number of a leader that has gone may be a stranger's by now.
-    return !groups.has(entry.pid) || groups.get(entry.pid) === entry.start
+    return this.isLedBy(entry, entry.session) || this.isLedBy(entry, entry.group)
+  }
+
+  /** The number is that of a registered leader, and not a stranger's by now. It is looked up for those in question only. */
+  private isLedBy(entry: Entry, leader: number): boolean {
+    const { goneLeadersCount, groups, holderOf, tolerance } = this.remains
+    const start = groups.get(leader)
+    if (start === undefined || entry.start < start - tolerance) return false
+    const holder = holderOf(leader)
+    return holder === undefined ? goneLeadersCount : Math.abs(holder - start) <= tolerance
   }
 }

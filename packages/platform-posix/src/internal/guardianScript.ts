@@ -3,7 +3,12 @@
  *
  * It reads the ledger from its standard input, whose other end only the host holds. End of file means that the host has
  * gone, however it went. Then every registered group gets SIGTERM at once; what follows is the sweeper's work, or the
- * loop below where no Node can be started any more.
+ * loop below where no Node can be started any more. The sweeper is told what this program knows, because there may be no
+ * record, or one that a full disk has cut short.
+ *
+ * A group is signalled unless the number of its leader has passed to another process, which has another start time: field
+ * 22 of /proc/PID/stat, counted from the last `)` because a name may hold anything (proc(5)). A leader that has gone leaves
+ * its number to its group. What is kept is what any record of the host says, for it may have several platforms.
  *
  * Arguments: own tag, tag prefix of the host, pid and start time of the host, grace in ms, node, sweeper, record or `-`.
  */
@@ -14,26 +19,52 @@ self=$1 prefix=$2 host=$3 start=$4 grace=$5 node=$6 sweeper=$7 record=$8
 trees=
 groups=
 kept=' '
+keep() {
+  case $op in
+    =) kept="$kept$a " ;;
+    '~') case $kept in *" $a "*) kept="\${kept%%" $a "*} \${kept#*" $a "}" ;; esac ;;
+  esac
+}
 while read -r op a b c; do
   case $op in
-    +) trees="$trees|$a:$b|" ;;
-    -) case $trees in *"|$a:"*) rest=\${trees#*"|$a:"}; trees="\${trees%%"|$a:"*}\${rest#*"|"}" ;; esac ;;
-    =) kept="$kept$a " ;;
-    '~') kept="\${kept%%" $a "*} \${kept#*" $a "}" ;;
+    +) trees="$trees|$a $b $c|" ;;
+    -) case $trees in *"|$a "*) rest=\${trees#*"|$a "}; trees="\${trees%%"|$a "*}\${rest#*"|"}" ;; esac ;;
+    = | '~') keep ;;
     C) groups=$a ;;
     Q) exit 0 ;;
   esac
 done
+reused() {
+  [ -r /proc/self/limits ] || return 1
+  stat=
+  while read -r line; do stat="$stat $line"; done <"/proc/$1/stat"
+  [ -n "$stat" ] || return 1
+  then=$2
+  set -- \${stat##*") "}
+  [ "\${20}" != "$then" ]
+}
 each() {
+  signals=$*
   IFS='|'
-  for entry in $trees; do
-    leader=\${entry#*:}
-    [ "\${leader:-0}" -le 1 ] || kill -"$1" "-$leader" 2>/dev/null
-  done
+  for tree in $trees; do
+    unset IFS
+    set -- $tree
+    [ "\${2:-0}" -le 1 ] || reused "$2" "$3" || for signal in $signals; do kill -"$signal" "-$2"; done
+  done 2>/dev/null
   unset IFS
 }
-if [ "$grace" -gt 0 ]; then each TERM; each CONT; fi
-[ -x "$node" ] && "$node" "$sweeper" "$host" "$start" "$grace" "$record" && exit 0
+state() {
+  IFS='|'
+  for tree in $trees; do [ -z "$tree" ] || echo "+ $tree"; done
+  unset IFS
+  for tree in $kept; do echo "= $tree"; done
+  [ -z "$groups" ] || echo "C $groups"
+}
+[ "$grace" -le 0 ] || each TERM CONT
+[ -x "$node" ] && state | "$node" "$sweeper" "$host" "$start" "$grace" "$record" told && exit 0
+[ "$record" = - ] || for file in "\${record%-*}"-*.host; do
+  [ "$file" = "$record" ] || while read -r op a b c; do keep; done <"$file"
+done
 members() {
   [ -r /proc/self/limits ] || return
   { grep -l "^Max file locks  *$prefix" /proc/[0-9]*/limits; grep -l "TREELINE_TREE=[0-9./]*$host\\\\.$start\\\\." /proc/[0-9]*/environ; } 2>/dev/null |
@@ -66,5 +97,5 @@ if [ -n "$groups" ]; then
   done 2>/dev/null
   rmdir "$groups" 2>/dev/null
 fi
-[ "$record" = - ] || rm -f "$record"
+case $kept in *[0-9]*) ;; *) [ "$record" = - ] || rm -f "$record" ;; esac
 `
