@@ -4,10 +4,12 @@
 import { assert, layer } from "@effect/vitest"
 import { ExitStatus, ProcessPlatform, ShutdownPlan } from "@treeline/core"
 import { WindowsPlatform } from "@treeline/platform-windows"
+import * as JobEngine from "@treeline/platform-windows/JobEngine"
 import { Effect, Scope } from "effect"
 import { ChildProcess } from "effect/process"
 import * as v8 from "node:v8"
 import * as vm from "node:vm"
+import * as Kernel32 from "../../packages/platform-windows/src/internal/Kernel32.ts"
 import { program } from "../fixtures/windowsPrograms.ts"
 import { eventually } from "../support/Eventually.ts"
 import { handleCount, killIfAlive } from "./support/Processes.ts"
@@ -101,7 +103,12 @@ layer(WindowsPlatform.layer, { excludeTestServices: true })("trees", (it) => {
 
   it.effect("400 exits at once are all seen", () =>
     Effect.gen(function*() {
-      const platform = yield* ProcessPlatform.ProcessPlatform
+      const kernel = Kernel32.load()
+      if (kernel instanceof Error) return assert.fail(kernel.message)
+      // Consoles would be as many processes again, so none is shared.
+      const platform = ProcessPlatform.make(
+        yield* JobEngine.make(() => assert.fail("there are jobs"), { ...kernel, GetConsoleCP: () => 437 })
+      )
       const scope = yield* Effect.acquireRelease(Scope.make(), (scope, exit) => Scope.close(scope, exit))
       const waiting = ChildProcess.make("ping.exe", ["-n", "120", "127.0.0.1"], {
         stdin: "ignore",
@@ -109,7 +116,6 @@ layer(WindowsPlatform.layer, { excludeTestServices: true })("trees", (it) => {
         stderr: "ignore"
       })
       const trees = yield* Scope.provide(
-        // Consoles would be as many processes again.
         Effect.forEach(Array.from({ length: 400 }), () => platform.launch(waiting, { ...kill, session: "shared" })),
         scope
       )

@@ -18,7 +18,7 @@ import * as Executable from "./internal/Executable.ts"
 import { Job, JobProblem, type Means } from "./internal/Job.ts"
 import * as JobTree from "./internal/JobTree.ts"
 import * as Kernel32 from "./internal/Kernel32.ts"
-import { type Console, Launcher, LaunchFailed } from "./internal/Launch.ts"
+import { type Console, type Launched, Launcher, LaunchFailed } from "./internal/Launch.ts"
 import { Processes } from "./internal/Processes.ts"
 import * as Structs from "./internal/Structs.ts"
 import * as Waits from "./internal/Waits.ts"
@@ -86,32 +86,39 @@ const reportOf = (means: Means): Report => ({
   ]
 })
 
-/** A child that is given the host's console as a descriptor can only use it where it is attached to it. */
-const consoleOf = (request: LaunchRequest, launcher: Launcher): Console => {
+/**
+ * A child that is given the host's console as a descriptor can only use it where it is attached to it. Where the host has
+ * none there is nothing to share, and the system would open a new one with a window.
+ */
+const consoleOf = (request: LaunchRequest, launcher: Launcher, kernel: Kernel32.Kernel32): Console => {
   const inherits = request.stdio.some(({ _tag }, fd) => fd <= 2 && _tag === "inherit" && launcher.ends.isConsole(fd))
-  if (request.session === "shared" || inherits) return "shared"
+  if (inherits || (request.session === "shared" && kernel.GetConsoleCP() !== 0)) return "shared"
   return request.windowsHide ? "own" : "visible"
 }
 
 /**
- * Whether the system starts anything in a job of ours: this host's own image, suspended, so that nothing of it runs. A
- * job that this host is in may refuse to have further ones inside.
+ * Whether the system lets nothing start in a job of ours: this host's own image, suspended, so that nothing of it runs. A
+ * job that this host is in may refuse to have further ones inside. Any other problem says nothing about that.
  */
-const startsInJob = (means: Means, launcher: Launcher): boolean => {
+const refusesJobs = (means: Means, launcher: Launcher): boolean => {
   const job = Job.make(means)
   if (job instanceof JobProblem) return false
-  const launched = launcher.launch({
-    file: process.execPath,
-    commandLine: `"${process.execPath}"`,
-    environment: EnvironmentBlock.encode({}),
-    cwd: undefined,
-    stdio: [{ _tag: "ignore" }, { _tag: "ignore" }, { _tag: "ignore" }],
-    console: "none",
-    suspended: true
-  }, job)
-  if (!(launched instanceof LaunchFailed)) means.kernel.CloseHandle(launched.process)
-  job.close()
-  return !(launched instanceof LaunchFailed)
+  try {
+    const launched = launcher.launch({
+      file: process.execPath,
+      commandLine: `"${process.execPath}"`,
+      environment: EnvironmentBlock.encode({}),
+      cwd: undefined,
+      stdio: [{ _tag: "ignore" }, { _tag: "ignore" }, { _tag: "ignore" }],
+      console: "none",
+      suspended: true
+    }, job)
+    if (launched instanceof LaunchFailed) return launched.code === Kernel32.ERROR_ACCESS_DENIED
+    means.kernel.CloseHandle(launched.process)
+    return false
+  } finally {
+    job.close()
+  }
 }
 
 /**
@@ -132,6 +139,35 @@ export const make = (
     let report: Report | undefined = undefined
     let substitute: Engine | undefined = undefined
 
+    /**
+     * Starts it in its job. What could not be started, or whose end can't be seen (undefined), leaves nothing, also when
+     * something is thrown.
+     */
+    const start = (request: LaunchRequest, command: Commands.Command, job: Job, console: Console) => {
+      let launched: Launched | LaunchFailed | undefined = undefined
+      let tree: EngineTree | undefined = undefined
+      try {
+        launched = launcher.launch({
+          file: command.file,
+          commandLine: command.commandLine,
+          environment: EnvironmentBlock.encode(command.env),
+          cwd: command.cwd,
+          stdio: request.stdio,
+          console
+        }, job)
+        if (launched instanceof LaunchFailed) return launched
+        return tree = JobTree.make({ means, job, launched, console, consoleControl })
+      } finally {
+        if (tree === undefined) {
+          job.close()
+          if (launched !== undefined && !(launched instanceof LaunchFailed)) {
+            kernel.CloseHandle(launched.process)
+            for (const socket of launched.sockets) socket.destroy()
+          }
+        }
+      }
+    }
+
     const spawn = (request: LaunchRequest): Effect.Effect<EngineTree, LaunchError | ContainmentUnavailable> =>
       Effect.gen(function*() {
         if (substitute !== undefined) return yield* substitute.spawn(request)
@@ -145,37 +181,24 @@ export const make = (
         if (job instanceof JobProblem) {
           return yield* new ContainmentUnavailable({ required: "sealed", available: "sealed", reason: job.detail })
         }
-        const console = consoleOf(request, launcher)
-        const launched = launcher.launch({
-          file: command.file,
-          commandLine: command.commandLine,
-          environment: EnvironmentBlock.encode(command.env),
-          cwd: command.cwd,
-          stdio: request.stdio,
-          console
-        }, job)
-        if (launched instanceof LaunchFailed) {
-          job.close()
-          if (launched.code === Kernel32.ERROR_ACCESS_DENIED && !startsInJob(means, launcher)) {
+        const console = consoleOf(request, launcher, kernel)
+        const started = start(request, command, job, console)
+        if (started instanceof LaunchFailed) {
+          if (started.code === Kernel32.ERROR_ACCESS_DENIED && refusesJobs(means, launcher)) {
             substitute = withoutJobs("this host is in a job that lets no further job be made inside of it")
             return yield* substitute.spawn(request)
           }
-          return yield* new LaunchError({ command: Commands.nameOf(request), ...Executable.reasonOf(launched.code) })
+          return yield* new LaunchError({ command: Commands.nameOf(request), ...Executable.reasonOf(started.code) })
         }
-        const tree = JobTree.make({ means, job, launched, console, consoleControl })
-        if (tree !== undefined) {
-          if (console !== "shared") consoleControl.startSoon()
-          return tree
+        if (started === undefined) {
+          return yield* new LaunchError({
+            command: Commands.nameOf(request),
+            reason: "ResourceExhausted",
+            detail: "the system has no room for one more wait"
+          })
         }
-        // Whose end can't be seen is not left running.
-        job.close()
-        kernel.CloseHandle(launched.process)
-        for (const socket of launched.sockets) socket.destroy()
-        return yield* new LaunchError({
-          command: Commands.nameOf(request),
-          reason: "ResourceExhausted",
-          detail: "the system has no room for one more wait"
-        })
+        if (console !== "shared") consoleControl.startSoon()
+        return started
       })
 
     return {

@@ -25,6 +25,8 @@ export interface Kernel32 {
   readonly GetStdHandle: (which: number) => Handle
   readonly GetFileType: (handle: Handle) => number
   readonly GetConsoleMode: (handle: Handle, mode: Uint32Array) => number
+  /** 0 without a console. */
+  readonly GetConsoleCP: () => number
   readonly CreateFileW: (
     name: Buffer,
     access: number,
@@ -215,6 +217,7 @@ const open = (): Kernel32 => {
     GetStdHandle: bind("uintptr_t __stdcall GetStdHandle(int32_t which)"),
     GetFileType: bind("uint32_t __stdcall GetFileType(uintptr_t handle)"),
     GetConsoleMode: bind("int __stdcall GetConsoleMode(uintptr_t handle, void *mode)"),
+    GetConsoleCP: bind("uint32_t __stdcall GetConsoleCP()"),
     CreateFileW: bind(
       "uintptr_t __stdcall CreateFileW(void *name, uint32_t access, uint32_t share, void *security, uint32_t disposition, uint32_t flags, uintptr_t template)"
     ),

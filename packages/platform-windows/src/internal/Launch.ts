@@ -75,15 +75,8 @@ export class Launcher {
   }
 
   launch(program: Program, job: Job): Launched | LaunchFailed {
-    const ends: Array<Pipes.End> = []
-    for (const [fd, descriptor] of program.stdio.entries()) {
-      const end = this.ends.open(descriptor, fd)
-      if (end instanceof Pipes.EndProblem) {
-        this.ends.close(ends, true)
-        return new LaunchFailed(end.code)
-      }
-      ends.push(end)
-    }
+    const ends = this.open(program.stdio)
+    if (ends instanceof LaunchFailed) return ends
     const started = this.start(program, job, ends)
     if (started instanceof LaunchFailed) return started
     const pipes = new Map<number, Pipe>()
@@ -97,15 +90,34 @@ export class Launcher {
     return { ...started, pipes, sockets }
   }
 
+  private open(stdio: LaunchRequest["stdio"]): ReadonlyArray<Pipes.End> | LaunchFailed {
+    const ends: Array<Pipes.End> = []
+    try {
+      for (const [fd, descriptor] of stdio.entries()) {
+        const end = this.ends.open(descriptor, fd)
+        if (end instanceof Pipes.EndProblem) return new LaunchFailed(end.code)
+        ends.push(end)
+      }
+      return ends
+    } finally {
+      if (ends.length < stdio.length) this.ends.close(ends, true)
+    }
+  }
+
   /** Starts it on these descriptors and gives back the child's ends; in no job but those of this host without one. */
   start(
     program: Omit<Program, "stdio">,
     job: Job | undefined,
     ends: ReadonlyArray<Pipes.End>
   ): Pick<Launched, "pid" | "process"> | LaunchFailed {
-    const started = this.create(program, job, ends)
-    this.ends.close(ends, started instanceof LaunchFailed)
-    return started
+    let isStarted = false
+    try {
+      const started = this.create(program, job, ends)
+      isStarted = !(started instanceof LaunchFailed)
+      return started
+    } finally {
+      this.ends.close(ends, !isStarted)
+    }
   }
 
   private create(
