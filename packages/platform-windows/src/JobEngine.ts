@@ -74,15 +74,20 @@ const limitsOf = (means: Means): Report["mechanisms"][number] => {
   }
 }
 
-const reportOf = (means: Means): Report => ({
+/** `limits`: what can be limited. `console`: why no console event can be sent. */
+const reportOf = (limits: Report["mechanisms"][number], console: string | undefined): Report => ({
   platform: "win32 (job objects)",
   level: "sealed",
   highest: "sealed",
   mechanisms: [
     { name: "job object", available: true, detail: "the kernel holds each tree, and ends it with this host" },
     { name: "native launch", available: true, detail: "CreateProcessW through koffi, inside the job from the start" },
-    { name: "console events", available: true, detail: "Ctrl+Break and Ctrl+C, by a helper process" },
-    limitsOf(means)
+    {
+      name: "console events",
+      available: console === undefined,
+      detail: console ?? "Ctrl+Break and Ctrl+C, by a helper process"
+    },
+    limits
   ]
 })
 
@@ -136,7 +141,7 @@ export const make = (
     const consoleControl = new ConsoleControl(means, launcher)
     yield* Effect.addFinalizer(() => Effect.sync(() => consoleControl.stop()))
     const files = filesOf(kernel)
-    let report: Report | undefined = undefined
+    let limits: Report["mechanisms"][number] | undefined = undefined
     let substitute: Engine | undefined = undefined
 
     /**
@@ -202,7 +207,9 @@ export const make = (
       })
 
     return {
-      report: Effect.suspend(() => substitute?.report ?? Effect.succeed(report ??= reportOf(means))),
+      report: Effect.suspend(() =>
+        substitute?.report ?? Effect.sync(() => reportOf(limits ??= limitsOf(means), consoleControl.problem))
+      ),
       // The live clock, also under TestClock: real processes take real time.
       clock: Effect.succeed(Clock.Clock.defaultValue()),
       spawn,

@@ -3,10 +3,12 @@
  * console at a time: so this is a process of its own, without a console, that joins the console of a tree for the length
  * of one event. It ends when its input ends, and with its host by the job that it is in.
  *
- * A request is a line `ID EVENT HOST PID...`, the answer `ID CONSOLES`: how many consoles were given the event.
+ * It says `ready` first: a host whose own program is not Node would start something else here.
  */
 import { createRequire } from "node:module"
 import * as readline from "node:readline"
+import { setTimeout } from "node:timers/promises"
+import * as ConsoleEvents from "./internal/ConsoleEvents.ts"
 
 interface Library {
   readonly func: (prototype: string) => never
@@ -47,48 +49,34 @@ const protect = (): void => {
   SetConsoleCtrlHandler(0, 1)
 }
 
-let leaving: NodeJS.Timeout | undefined = undefined
-
-const leave = (): void => {
-  clearTimeout(leaving)
-  leaving = undefined
-  FreeConsole()
-  protect()
-}
-
-/** Our own event must have met the handler before it is gone, so the console is left a little later. */
-const lingering = 100
-
 const pids = new Uint32Array(4096)
 
-/** Sends `event` to the console of `pid`; the pids that got it, or undefined when it has none or is the host's. */
-const send = (event: string, host: number, pid: number): ReadonlyArray<number> | undefined => {
-  leave()
-  if (AttachConsole(pid) === 0) return undefined
-  protect()
-  const count = GetConsoleProcessList(pids, pids.length)
-  const attached = count <= pids.length ? [...pids.subarray(0, count)] : []
-  if (attached.includes(host)) return undefined
+const itsConsole: ConsoleEvents.Console = {
+  join: (pid) => {
+    const joined = AttachConsole(pid) !== 0
+    if (joined) protect()
+    return joined
+  },
+  leave: () => {
+    FreeConsole()
+    protect()
+  },
+  attached: () => {
+    const count = GetConsoleProcessList(pids, pids.length)
+    // 0 is an error, and of more than there is room for none is told.
+    return count === 0 || count > pids.length ? undefined : [...pids.subarray(0, count)]
+  },
   // Wine has no Ctrl+Break.
-  const sent = (event === "break" && GenerateConsoleCtrlEvent(CTRL_BREAK_EVENT, 0) !== 0) ||
+  send: (event) =>
+    (event === "break" && GenerateConsoleCtrlEvent(CTRL_BREAK_EVENT, 0) !== 0) ||
     GenerateConsoleCtrlEvent(CTRL_C_EVENT, 0) !== 0
-  return sent ? attached : undefined
 }
 
+const answer = (line: string) => void process.stdout.write(`${line}\n`)
+
 protect()
-const lines = readline.createInterface({ input: process.stdin })
-lines.on("line", (line) => {
-  const [id, event = "", host, ...targets] = line.split(" ")
-  const asked = new Set<number>()
-  let consoles = 0
-  for (const target of targets.map(Number)) {
-    if (asked.has(target)) continue
-    const attached = send(event, Number(host), target)
-    if (attached === undefined) continue
-    consoles++
-    for (const pid of attached) asked.add(pid)
-  }
-  leaving = setTimeout(leave, lingering)
-  process.stdout.write(`${id} ${consoles}\n`)
-})
-lines.on("close", () => process.exit(0))
+answer("ready")
+for await (const line of readline.createInterface({ input: process.stdin })) {
+  await ConsoleEvents.handle(line, itsConsole, answer, setTimeout)
+}
+process.exit(0)
