@@ -1,7 +1,7 @@
 /**
  * What is started on Windows, what is refused, and how it ends.
  */
-import { assert, layer } from "@effect/vitest"
+import { assert, describe, it, layer } from "@effect/vitest"
 import { ExitStatus, ProcessPlatform, ShutdownPlan } from "@treeline/core"
 import { WindowsPlatform } from "@treeline/platform-windows"
 import * as JobEngine from "@treeline/platform-windows/JobEngine"
@@ -17,7 +17,7 @@ import * as Pipes from "../../packages/platform-windows/src/internal/Pipes.ts"
 import { line, program, windowsPrograms } from "../fixtures/windowsPrograms.ts"
 import { eventually } from "../support/Eventually.ts"
 import { accessListOf, accountOfThisProcess } from "./support/Accounts.ts"
-import { childrenOf, handleCount, identify, type Identity } from "./support/Processes.ts"
+import { childrenOf, handleCount, identify, type Identity, isAlive } from "./support/Processes.ts"
 import { assertGone, launch, living } from "./support/Trees.ts"
 
 const kill = { shutdown: ShutdownPlan.kill }
@@ -256,21 +256,6 @@ layer(WindowsPlatform.layer, { excludeTestServices: true })("launch", (it) => {
       assert.strictEqual(list[0]?.account, accountOfThisProcess())
     }))
 
-  it.effect("the helper for console events runs before the first tree is asked to end", () =>
-    Effect.gen(function*() {
-      const helpers = () => childrenOf(identify(process.pid)!, path.basename(process.execPath).toLowerCase())
-      const before = new Set(helpers().map(({ pid }) => pid))
-      yield* Effect.scoped(Effect.gen(function*() {
-        const platform = yield* Effect.map(
-          Layer.build(Layer.fresh(WindowsPlatform.layer)),
-          Context.get(ProcessPlatform.ProcessPlatform)
-        )
-        yield* platform.launch(windowsPrograms.exit(0))
-        yield* eventually("it runs", () => helpers().some(({ pid }) => !before.has(pid)))
-      }))
-      yield* eventually("it ends with the layer", () => helpers().every(({ pid }) => before.has(pid)))
-    }))
-
   it.effect("C28: a process that is not ours is found by its identity, and with a wrong one it is not", () =>
     Effect.gen(function*() {
       const platform = yield* ProcessPlatform.ProcessPlatform
@@ -280,5 +265,23 @@ layer(WindowsPlatform.layer, { excludeTestServices: true })("launch", (it) => {
       const { startTime } = own
       assert.strictEqual((yield* platform.find({ pid: process.pid, startTime, boot }))._tag, "Some")
       assert.strictEqual((yield* platform.find({ pid: process.pid, startTime: "1", boot }))._tag, "None")
+    }))
+})
+
+describe("the helper for console events", () => {
+  // Beside no other layer, whose helper could start or end meanwhile.
+  it.live("runs before the first tree is asked to end, and ends with the layer", () =>
+    Effect.gen(function*() {
+      const helpers = () => childrenOf(identify(process.pid)!, path.basename(process.execPath).toLowerCase())
+      const before = new Set(helpers().map(({ pid }) => pid))
+      const seen = yield* Effect.scoped(Effect.gen(function*() {
+        const platform = yield* Effect.map(
+          Layer.build(WindowsPlatform.layer),
+          Context.get(ProcessPlatform.ProcessPlatform)
+        )
+        yield* platform.launch(windowsPrograms.exit(0))
+        return yield* eventually("it runs", () => helpers().find(({ pid }) => !before.has(pid)))
+      }))
+      yield* eventually("it has ended", () => !isAlive(seen))
     }))
 })
