@@ -257,27 +257,13 @@ describe.runIf(process.platform === "linux")("the guardian", () => {
       const available = child_process.spawnSync(shell[0]!, [...shell.slice(1), "-c", ":"]).status === 0
       const name = shell.join(" ")
 
-      /**
-       * Leaves a tree without host and guardian, then runs the guardian's script on the host's record and some lines more.
-       */
-      const sweepByShell = Effect.fn(function*(
-        role: string,
-        reports: number,
-        more: string = "",
-        sweeper = ["/nonexistent/node", "/nonexistent/sweeper.js"]
+      /** Runs the guardian's script for a host and tells it these lines. */
+      const runScript = Effect.fn(function*(
+        host: Host.Host,
+        record: string,
+        told: string,
+        sweeper: ReadonlyArray<string> = ["/nonexistent/node", "/nonexistent/sweeper.js"]
       ) {
-        const { guardian, host, scratch } = yield* start(role, reports)
-        if (role === "stopped") {
-          yield* eventually("the tree is stopped", () => scratch.living().every(({ pid }) => stateOf(pid) === "T"))
-        }
-        const record = Host.recordOf(host, scratch)!
-        process.kill(guardian.pid, "SIGSTOP")
-        host.signal("SIGKILL")
-        process.kill(guardian.pid, "SIGKILL")
-        yield* host.awaitDead
-        yield* eventually("the guardian is dead", () => !isAlive(guardian))
-        const leaderGone = role === "gone" ? 1 : 0
-        assert.strictEqual(scratch.living().length, reports - leaderGone)
         const tagHost = { pid: host.identity.pid, start: Number(host.identity.start) }
         const args = [
           Tag.encode(tagHost, 0),
@@ -286,7 +272,7 @@ describe.runIf(process.platform === "linux")("the guardian", () => {
           String(tagHost.start),
           "300",
           ...sweeper,
-          record.path
+          record
         ]
         const script = yield* Effect.acquireRelease(
           Effect.sync(() => {
@@ -303,8 +289,32 @@ describe.runIf(process.platform === "linux")("the guardian", () => {
           ({ identity }) => Effect.sync(() => identity !== undefined && killIfAlive(identity))
         )
         // The end of its input is the host's death.
-        script.child.stdin.end(record.text + more)
+        script.child.stdin.end(told)
         yield* eventually("the script has ended", () => script.child.exitCode !== null)
+      })
+
+      /**
+       * Leaves a tree without host and guardian, then runs the guardian's script on the host's record and some lines more.
+       */
+      const sweepByShell = Effect.fn(function*(
+        role: string,
+        reports: number,
+        more: string = "",
+        sweeper?: ReadonlyArray<string>
+      ) {
+        const { guardian, host, scratch } = yield* start(role, reports)
+        if (role === "stopped") {
+          yield* eventually("the tree is stopped", () => scratch.living().every(({ pid }) => stateOf(pid) === "T"))
+        }
+        const record = Host.recordOf(host, scratch)!
+        process.kill(guardian.pid, "SIGSTOP")
+        host.signal("SIGKILL")
+        process.kill(guardian.pid, "SIGKILL")
+        yield* host.awaitDead
+        yield* eventually("the guardian is dead", () => !isAlive(guardian))
+        const leaderGone = role === "gone" ? 1 : 0
+        assert.strictEqual(scratch.living().length, reports - leaderGone)
+        yield* runScript(host, record.path, record.text + more, sweeper)
         return { scratch, record }
       })
 
@@ -323,6 +333,19 @@ describe.runIf(process.platform === "linux")("the guardian", () => {
           Effect.gen(function*() {
             const { scratch } = yield* sweepByShell("cleared", 2, "- 1\n= 1\n")
             yield* stays("the tree lives", () => scratch.living().length === 2, window)
+          }))
+
+        it.live("peer 44: of a host that lives it ends only what it was told of", () =>
+          Effect.gen(function*() {
+            const { host, scratch } = yield* start("cleared", 4, { trees: 2 })
+            const told = yield* eventually(
+              "the first tree is registered",
+              () => /^\+ 1 .*\n/m.exec(Host.recordOf(host, scratch)?.text ?? "")?.[0]
+            )
+            yield* runScript(host, "-", told)
+            const left = () => scratch.living().map(({ name }) => name).sort().join()
+            yield* stays("the other tree lives", () => left() === "cleared,quiet", window)
+            assert.isTrue(host.isAlive())
           }))
 
         for (const sweeper of [undefined, [process.execPath, sweeperPath]]) {

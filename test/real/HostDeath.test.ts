@@ -7,6 +7,7 @@ import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as child_process from "node:child_process"
 import * as fs from "node:fs"
+import * as Leftovers from "../../packages/platform-posix/src/internal/Leftovers.ts"
 import { eventually, stays } from "../support/Eventually.ts"
 import * as Host from "../support/Host.ts"
 import { identify, isAlive, killIfAlive, stateOf } from "../support/Processes.ts"
@@ -227,6 +228,18 @@ describe.runIf(process.platform === "linux")("the host dies", () => {
       return host
     })
 
+    /** What this process takes for leftovers of a dead host, by the records in the folder of the test. */
+    const leftoversOf = ({ identity: { pid, start } }: Host.Host, scratch: Scratch.Scratch): ReadonlyArray<number> => {
+      const own = process.env["TMPDIR"]
+      process.env["TMPDIR"] = scratch.directory
+      try {
+        return Leftovers.of({ pid, start: Number(start) }).map(({ pid }) => pid)
+      } finally {
+        if (own === undefined) delete process.env["TMPDIR"]
+        else process.env["TMPDIR"] = own
+      }
+    }
+
     for (const [name, through] of [["", undefined], [", also as zombies that nobody reaps", "--lazy"]] as const) {
       it.live(`the next host sweeps what is left${name}`, () =>
         Effect.gen(function*() {
@@ -271,6 +284,8 @@ describe.runIf(process.platform === "linux")("the host dies", () => {
         yield* eventually("the second leader has gone", () => stateOf(led.pid) === undefined)
         const lines = [leads, led].map(({ pid, start }, index) => `+ ${900 + index} ${pid} ${Number(start) - 1}\n`)
         fs.appendFileSync(Host.recordOf(first, scratch)!.path, lines.join(""))
+        const left = scratch.living()
+        assert.sameMembers([...leftoversOf(first, scratch)], left.map(({ pid }) => pid))
         yield* Host.start({ on: "treeline", scratch, spec: { command: Host.treeCommand("plain", scratch) } })
         yield* scratch.awaitNamed("plain")
         assert.deepStrictEqual(scratch.living().map(({ name }) => name), ["plain"])

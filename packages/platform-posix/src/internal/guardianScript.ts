@@ -8,7 +8,8 @@
  *
  * A group is signalled unless the number of its leader has passed to another process, which has another start time: field
  * 22 of /proc/PID/stat, counted from the last `)` because a name may hold anything (proc(5)). A leader that has gone leaves
- * its number to its group. What is kept is what any record of the host says, for it may have several platforms.
+ * its number to its group. What is kept is what any record of the host says, for it may have several platforms. Where the
+ * host lives on and only a Worker has ended, just the trees that were told end.
  *
  * Arguments: own tag, tag prefix of the host, pid and start time of the host, grace in ms, node, sweeper, record or `-`.
  */
@@ -34,15 +35,15 @@ while read -r op a b c; do
     Q) exit 0 ;;
   esac
 done
-reused() {
-  [ -r /proc/self/limits ] || return 1
+look() {
   stat=
-  while read -r line; do stat="$stat $line"; done <"/proc/$1/stat"
+  [ ! -r /proc/self/limits ] || while read -r line; do stat="$stat $line"; done <"/proc/$1/stat"
   [ -n "$stat" ] || return 1
-  then=$2
   set -- \${stat##*") "}
-  [ "\${20}" != "$then" ]
+  is=$1 since=\${20}
 }
+reused() { look "$1" && [ "$since" != "$2" ]; }
+lives() { look "$host" && [ "$since" = "$start" ] && case $is in Z | X) false ;; esac; }
 each() {
   signals=$*
   IFS='|'
@@ -62,6 +63,10 @@ state() {
 }
 [ "$grace" -le 0 ] || each TERM CONT
 [ -x "$node" ] && state | "$node" "$sweeper" "$host" "$start" "$grace" "$record" told && exit 0
+waited=0
+while [ "$waited" -lt 300 ] && lives; do sleep 0.05; waited=$((waited + 50)); done
+part=
+lives && part=1
 [ "$record" = - ] || for file in "\${record%-*}"-*.host; do
   [ "$file" = "$record" ] || while read -r op a b c; do keep; done <"$file"
 done
@@ -74,6 +79,7 @@ members() {
     tag=\${tag#*"$prefix"}; tag=\${tag%%" "*}
     case $tag in 0000000) continue ;; [0-9]*) while [ "\${tag#0}" != "$tag" ]; do tag=\${tag#0}; done ;; esac
     case $kept in *" $tag "*) continue ;; esac
+    case $part$trees in 1*"|$tag "*) ;; 1*) continue ;; esac
     echo "$pid"
   done
 }
