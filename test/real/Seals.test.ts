@@ -3,8 +3,11 @@ import { assert, describe, it, layer } from "@effect/vitest"
 import { ProcessPlatform, ShutdownPlan } from "@treeline/core"
 import { PosixPlatform } from "@treeline/platform-posix"
 import { HostGroup } from "@treeline/platform-posix/linux/Cgroup"
+import { removeGroups } from "@treeline/platform-posix/linux/ControlGroups"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import { ChildProcess } from "effect/process"
+import * as Scope from "effect/Scope"
 import * as child_process from "node:child_process"
 import * as fs from "node:fs"
 import * as path from "node:path"
@@ -19,6 +22,7 @@ const mount = /^\S+ \S+ \S+ \S+ (\S+) .* - cgroup2 /m.exec(
 
 const host = { pid: process.pid, start: Number(identify(process.pid)?.start ?? 0) }
 const soon = ShutdownPlan.terminate({ within: 300 })
+const sealed = { require: "sealed", shutdown: soon } as const
 const quiet = { stdin: "ignore", stdout: "ignore", stderr: "ignore" } as const
 
 /** A group and those inside it, the innermost first. */
@@ -62,9 +66,23 @@ const closeToProcesses = (group: string): void => {
   fs.writeFileSync(path.join(group, "threads", "cgroup.type"), "threaded")
 }
 
+/** The group that a process is in. */
+const groupOf = (pid: number): string =>
+  path.join(mount!, /^0::(.*)$/m.exec(fs.readFileSync(`/proc/${pid}/cgroup`, "utf8"))![1]!)
+
+/** A leader that ends when a member has shed tag, mark, session and parents and has moved into a group of its own making. */
+const hides = (scratch: Scratch.Scratch, more = ":") => {
+  const script = `group=${mount}$(sed -n 's/^0:://p' /proc/self/cgroup)/inner; mkdir "$group"; ${more}
+    (env -i PATH="$PATH" setsid prlimit --locks=unlimited sh -c \
+      'echo 0 >"$1/cgroup.procs" && echo "inner $$" >>"$2"; exec sleep 60' sh "$group" "${scratch.report}" &)
+    until grep -q inner "${scratch.report}"; do sleep 0.01; done`
+  return ChildProcess.make("/bin/sh", ["-c", script], quiet)
+}
+
 const whyNot = (): string | undefined => {
   if (!Host.isNative) return "the portable engine has no seal"
   if (mount === undefined) return "cgroup v2 is not mounted"
+  if (child_process.spawnSync("prlimit", ["--version"]).status !== 0) return "prlimit(1) is missing"
   const group = path.join(mount, `treeline-test-${process.pid}`)
   try {
     fs.mkdirSync(group)
@@ -93,7 +111,7 @@ describe.skipIf(problem !== undefined)(
         const open = yield* testGroup
         const refused = HostGroup.makeIn([closed], host, 900)
         assert.match(JSON.stringify(refused), /a process can't be moved into/)
-        assert.deepStrictEqual(groupsIn(closed).length, 2)
+        yield* eventually("what was tried is removed", () => groupsIn(closed).length === 2)
         assert.strictEqual(path.dirname(made([closed, open]).folder), open)
       }))
 
@@ -147,21 +165,90 @@ describe.skipIf(problem !== undefined)(
         assert.isFalse(fs.existsSync(nameOf(999_999_998)))
       }))
 
+    it.live("giving groups back never blocks: one with an inner group goes when nobody lives there, the host's with the last", () =>
+      Effect.gen(function*() {
+        const group = made([yield* testGroup])
+        const [idle, dying, living] = [group.seal(1, {}), group.seal(2, {}), group.seal(3, {})]
+        if (!("folder" in idle && "folder" in dying && "folder" in living)) return assert.fail("no group")
+        fs.mkdirSync(path.join(idle.folder, "inner", "most"), { recursive: true })
+        for (const { folder } of [dying, living]) sleepIn(path.join(folder, "inner"))
+        const startedAt = performance.now()
+        idle.remove()
+        dying.remove()
+        const removed = group.remove()
+        assert.isBelow(performance.now() - startedAt, 50)
+        dying.kill()
+        yield* Effect.promise(() => removed)
+        // A tree may outlive its platform.
+        assert.deepStrictEqual(fs.readdirSync(group.folder).filter((name) => /^\d+$/.test(name)), ["3"])
+        assert.isTrue(isPopulated(living.folder))
+        living.kill()
+        living.remove()
+        yield* eventually("the group of the host is gone", () => !fs.existsSync(group.folder))
+      }))
+
+    it.live("the sweeper removes inner groups, and leaves a released tree and its empty inner group alone", () =>
+      Effect.gen(function*() {
+        const parent = yield* testGroup
+        for (const tree of ["1", "2"]) {
+          sleepIn(path.join(parent, tree, "inner"))
+          fs.mkdirSync(path.join(parent, tree, "bare"))
+        }
+        removeGroups(parent, (tree) => tree === 1)
+        assert.isFalse(fs.existsSync(path.join(parent, "1")))
+        assert.isTrue(isPopulated(path.join(parent, "2")))
+        assert.isTrue(fs.existsSync(path.join(parent, "2", "bare")))
+      }))
+
     layer(PosixPlatform.layerWith({ seal: "cgroup" }), { excludeTestServices: true })((it) => {
+      for (const ends of ["by its shutdown", "with its scope", "by a kill"] as const) {
+        it.effect(`a member that has shed all and moved into an inner group is seen when the leader has ended, and ends ${ends}`, () =>
+          Effect.gen(function*() {
+            const platform = yield* ProcessPlatform.ProcessPlatform
+            const scratch = yield* Scratch.make
+            const scope = yield* Scope.make()
+            const tree = yield* Scope.provide(platform.launch(hides(scratch), sealed), scope)
+            yield* tree.exited
+            const [inner] = yield* scratch.awaitReported(1)
+            const group = groupOf(inner!.pid)
+            assert.deepStrictEqual((yield* tree.members).map(({ pid }) => pid), [inner!.pid])
+            if (ends === "by its shutdown") assert.deepStrictEqual(yield* tree.shutdown(), [])
+            if (ends === "by a kill") assert.deepStrictEqual(yield* tree.shutdown(ShutdownPlan.kill), [])
+            yield* Scope.close(scope, Exit.void)
+            assert.deepStrictEqual(scratch.living(), [])
+            yield* eventually("its groups are gone", () => !fs.existsSync(path.dirname(group)))
+          }))
+      }
+
+      it.effect("a member hidden behind more groups than are looked at is not overlooked, and ends all the same", () =>
+        Effect.gen(function*() {
+          const platform = yield* ProcessPlatform.ProcessPlatform
+          const scratch = yield* Scratch.make
+          const scope = yield* Scope.make()
+          const more = "seq -f \"$group/%g\" 300 | xargs mkdir"
+          const tree = yield* Scope.provide(platform.launch(hides(scratch, more), sealed), scope)
+          yield* tree.exited
+          const [inner] = yield* scratch.awaitReported(1)
+          const group = groupOf(inner!.pid)
+          assert.strictEqual((yield* tree.members).length, 1)
+          yield* Scope.close(scope, Exit.void)
+          assert.deepStrictEqual(scratch.living(), [])
+          yield* eventually("its groups are gone", () => !fs.existsSync(path.dirname(group)))
+        }))
+
       it.effect("a launch whose process does not get into its group is refused, and nothing runs", () =>
         Effect.gen(function*() {
           const platform = yield* ProcessPlatform.ProcessPlatform
           const scratch = yield* Scratch.make
           const launch = (role: string) => {
             const [file, ...args] = Host.treeCommand(role, scratch)
-            return platform.launch(ChildProcess.make(file!, args, quiet), { require: "sealed", shutdown: soon })
+            return platform.launch(ChildProcess.make(file!, args, quiet), sealed)
           }
           const before = fs.readdirSync("/proc/self/fd").length
           const group = yield* Effect.scoped(Effect.gen(function*() {
             const tree = yield* launch("plain")
             yield* scratch.awaitReported(1)
-            const inside = fs.readFileSync(`/proc/${tree.pid}/cgroup`, "utf8")
-            return path.dirname(path.join(mount!, /^0::(.*)$/m.exec(inside)![1]!))
+            return path.dirname(groupOf(tree.pid))
           }))
           yield* Effect.acquireUseRelease(
             Effect.sync(() => closeToProcesses(group)),
@@ -177,7 +264,7 @@ describe.skipIf(problem !== undefined)(
             () => Effect.sync(() => fs.rmdirSync(path.join(group, "threads")))
           )
           yield* eventually("no descriptor is left open", () => fs.readdirSync("/proc/self/fd").length <= before + 2)
-          assert.deepStrictEqual(groupsIn(group), [group])
+          yield* eventually("no group of a tree is left", () => groupsIn(group).length === 1)
         }))
     })
   }

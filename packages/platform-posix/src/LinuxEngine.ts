@@ -75,7 +75,7 @@ const reportOf = (shell: string, subreaper: boolean, sealer: Sealer | SealProble
   return {
     ...report,
     raise: sealed
-      ? "require \"sealed\" at a launch that needs it; it costs about a millisecond"
+      ? "require \"sealed\" at a launch that needs it; it costs about two milliseconds"
       : "\"sealed\" needs a cgroup v2 group that this user may make groups in (root, systemd with Delegate=yes) or namespaces"
   }
 }
@@ -110,8 +110,8 @@ export const make = (options: Options): Effect.Effect<Engine, never, Scope.Scope
       return sealer
     }
     yield* Effect.addFinalizer(() =>
-      Effect.sync(() => {
-        if (sealer !== undefined && !(sealer instanceof SealProblem)) sealer.remove()
+      Effect.promise(async () => {
+        if (sealer !== undefined && !(sealer instanceof SealProblem)) await sealer.remove()
       })
     )
     yield* Effect.acquireRelease(Effect.sync(() => reaper.start()), () => Effect.sync(() => reaper.stop()))

@@ -75,6 +75,9 @@ const entryLimit = 5000
 /** How long the end of one that is not is awaited, in ms. */
 const killLimit = 1000
 
+/** How often the members of a container are looked for that is not empty and shows none. */
+const sealLooks = 10
+
 /** How long the kernel may take to stop everything in a group, in ms. */
 const freezeLimit = 1000
 
@@ -209,14 +212,43 @@ export const make = (parts: Parts): Engine => {
 
     /** Living processes that only the seal still holds: they have shaken off everything else. */
     const onlySealed = async (found: ReadonlyArray<Entry>): Promise<ReadonlyArray<Entry>> => {
-      if (seal === undefined || !seal.populated()) return []
       const known = new Set(found.map((entry) => entry.pid))
       const entries: Array<Entry> = []
-      for (const pid of seal.pids()) {
-        const entry = known.has(pid) ? undefined : await table.find(pid)
-        if (entry?.alive === true) entries.push(entry)
+      // Who forks or changes groups may be missed by one look.
+      for (let looks = 0; looks < sealLooks && seal?.populated() === true; looks++) {
+        if (looks > 0) await pause(sealPoll)
+        for (const pid of seal.pids()) {
+          const entry = known.has(pid) ? undefined : await table.find(pid)
+          if (entry?.alive === true) entries.push(entry)
+        }
+        if (found.length > 0 || entries.length > 0) break
       }
       return entries
+    }
+
+    /** While the kernel knows of somebody inside, the tree is not empty: the leader stands for whom no look has found. */
+    const unseen = (): ReadonlyArray<Entry> =>
+      seal?.populated() === true
+        ? [{
+          ...leader,
+          parent: 0,
+          group: pid,
+          session: pid,
+          state: "?",
+          alive: true,
+          command: "",
+          tag: undefined,
+          mark: []
+        }]
+        : []
+
+    /** What was found of the tree, with what only the seal holds. */
+    const allOf = async (found: ReadonlyArray<Entry>): Promise<ReadonlyArray<Entry>> => {
+      const entries = [...found, ...await onlySealed(found)]
+      if (entries.length > 0) return entries
+      const rest = unseen()
+      if (watched.ended && rest.length === 0) settle()
+      return rest
     }
 
     const isEmpty = (): boolean => {
@@ -225,10 +257,7 @@ export const make = (parts: Parts): Engine => {
     }
 
     const look = Effect.promise(async (): Promise<ReadonlyArray<Entry>> => {
-      const found = await watcher.members(watched)
-      const entries = [...found, ...await onlySealed(found)]
-      if (watched.ended && entries.length === 0) settle()
-      return entries
+      return allOf(await watcher.members(watched))
     })
 
     const members = Effect.suspend(() => isEmpty() ? Effect.succeed<ReadonlyArray<Entry>>([]) : look)
@@ -237,14 +266,12 @@ export const make = (parts: Parts): Engine => {
       if (settled) return []
       const endsAt = performance.now() + cap
       seal?.kill()
-      let entries = await watcher.kill(watched, cap)
+      const entries = await watcher.kill(watched, cap)
       while (seal?.populated() === true && performance.now() < endsAt) {
         seal.kill()
         await pause(sealPoll)
       }
-      entries = [...entries, ...await onlySealed(entries)]
-      if (watched.ended && entries.length === 0) settle()
-      return entries
+      return allOf(entries)
     }
 
     const awaitEmpty = Effect.callback<void>((resume) => {

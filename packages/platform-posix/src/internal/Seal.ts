@@ -19,6 +19,7 @@ export interface Seal {
   readonly isFrozen?: (() => boolean) | undefined
   /** Memory (bytes) and processor time (ms) of everything that was ever inside, where the kernel counts it. */
   readonly usage: () => { readonly memory: number | undefined; readonly cpu: number | undefined }
+  /** Gives back what the kernel holds for the tree, beside everything else. */
   readonly remove: () => void
 }
 
@@ -37,5 +38,6 @@ export interface Sealer {
   readonly seal: (tree: number, limits: Limits) => Seal | SealProblem
   /** The folder of the host's group, which the guardian removes when the host has died. */
   readonly folder: string | undefined
-  readonly remove: () => void
+  /** Resolves when what can be removed is, in bounded time; what still lives is left. */
+  readonly remove: () => Promise<void>
 }

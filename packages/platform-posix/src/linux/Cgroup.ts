@@ -12,7 +12,7 @@ import * as ProcTable from "../internal/ProcTable.ts"
 import { type Seal, type Sealer, SealProblem } from "../internal/Seal.ts"
 import type { TagHost } from "../internal/Tag.ts"
 import { shellVariables } from "../internal/Tagging.ts"
-import { removeBare, removeGroup } from "./ControlGroups.ts"
+import { groupsOf, isPopulated, removeBare, removeGroup } from "./ControlGroups.ts"
 
 const read = (file: string): string | undefined => {
   try {
@@ -67,8 +67,10 @@ const quote = (text: string): string => `'${text.replaceAll("'", "'\\''")}'`
 /** The group of one tree. */
 class TreeGroup implements Seal {
   readonly folder: string
-  constructor(folder: string) {
+  readonly remove: () => void
+  constructor(folder: string, remove: () => void) {
     this.folder = folder
+    this.remove = remove
   }
 
   private get joinFile(): string {
@@ -93,12 +95,15 @@ class TreeGroup implements Seal {
     return this.populated() || (this.usage().cpu ?? 0) > 0
   }
 
+  /** Also of groups that a program has made inside. */
   pids(): ReadonlyArray<number> {
-    return (read(this.joinFile) ?? "").split("\n").filter((line) => line !== "").map(Number)
+    const groups = new Set([this.folder, ...groupsOf(this.folder)])
+    const lists = [...groups].map((group) => read(path.join(group, "cgroup.procs")) ?? "")
+    return lists.join("").split("\n").filter((line) => line !== "").map(Number)
   }
 
   populated(): boolean {
-    return /^populated 1$/m.test(read(path.join(this.folder, "cgroup.events")) ?? "")
+    return isPopulated(this.folder)
   }
 
   /** Kills every process in the group, forks included (cgroup.kill, Linux 5.14). Never the host. */
@@ -131,10 +136,6 @@ class TreeGroup implements Seal {
       cpu: cpu === undefined ? undefined : Number(cpu) / 1000
     }
   }
-
-  remove(): void {
-    removeGroup(this.folder)
-  }
 }
 
 /** The group of a host, in which each tree gets one of its own. */
@@ -143,6 +144,10 @@ export class HostGroup implements Sealer {
   readonly folder: string
   /** The controllers that trees can be limited by. */
   readonly controllers: ReadonlyArray<string>
+  /** Trees whose groups are there. */
+  private trees = 0
+  private readonly removals = new Set<Promise<void>>()
+  private closed = false
 
   private constructor(folder: string, controllers: ReadonlyArray<string>) {
     this.folder = folder
@@ -173,13 +178,13 @@ export class HostGroup implements Sealer {
         continue
       }
       if (!fs.existsSync(path.join(folder, "cgroup.kill"))) {
-        removeGroup(folder)
+        removeBare(folder)
         return new SealProblem("the kernel has no cgroup.kill (Linux 5.14)")
       }
       const group = new HostGroup(folder, HostGroup.enable(folder))
       const joined = group.tryJoin()
       if (joined === undefined) return group
-      removeGroup(folder)
+      void group.remove()
       problem = joined
     }
     return new SealProblem(problem)
@@ -251,17 +256,33 @@ export class HostGroup implements Sealer {
     try {
       fs.mkdirSync(folder)
       for (const [file, value] of limitFiles(limits)) fs.writeFileSync(path.join(folder, file), value)
-      return new TreeGroup(folder)
+      this.trees++
+      return new TreeGroup(folder, () => void this.removeTree(folder))
     } catch (error) {
-      removeGroup(folder)
+      removeBare(folder)
       return new SealProblem(
         `the group of the tree can't be set up (${(error as NodeJS.ErrnoException).code ?? "unknown"})`
       )
     }
   }
 
-  remove(): void {
-    removeGroup(this.folder)
+  /** Removes the group of a tree that has ended, beside everything else. */
+  private removeTree(folder: string): Promise<void> {
+    const removal = removeGroup(folder).then(() => {
+      this.removals.delete(removal)
+      this.trees--
+      // A tree may outlive the scope of its platform.
+      return this.closed && this.trees === 0 ? removeGroup(this.folder) : undefined
+    })
+    this.removals.add(removal)
+    return removal
+  }
+
+  /** The group of the host goes with the last tree. */
+  async remove(): Promise<void> {
+    this.closed = true
+    await Promise.all(this.removals)
+    if (this.trees === 0) await removeGroup(this.folder)
   }
 }
 

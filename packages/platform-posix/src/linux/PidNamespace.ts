@@ -55,6 +55,6 @@ export const make = (): Sealer | SealProblem => {
       Object.values(limits).some((limit) => limit !== undefined)
         ? new SealProblem("limits need cgroup v2; a pid namespace has none")
         : sealOf(args),
-    remove: () => {}
+    remove: () => Promise.resolve()
   }
 }
