@@ -300,7 +300,8 @@ describe.runIf(process.platform === "linux")("the guardian", () => {
         role: string,
         reports: number,
         more: string = "",
-        sweeper?: ReadonlyArray<string>
+        sweeper?: ReadonlyArray<string>,
+        beside?: string
       ) {
         const { guardian, host, scratch } = yield* start(role, reports)
         if (role === "stopped") {
@@ -314,6 +315,8 @@ describe.runIf(process.platform === "linux")("the guardian", () => {
         yield* eventually("the guardian is dead", () => !isAlive(guardian))
         const leaderGone = role === "gone" ? 1 : 0
         assert.strictEqual(scratch.living().length, reports - leaderGone)
+        // Of another platform in the same host.
+        if (beside !== undefined) fs.writeFileSync(record.path.replace(/\d+\.host$/, "99.host"), beside)
         yield* runScript(host, record.path, record.text + more, sweeper)
         return { scratch, record }
       })
@@ -350,6 +353,12 @@ describe.runIf(process.platform === "linux")("the guardian", () => {
 
         for (const sweeper of [undefined, [process.execPath, sweeperPath]]) {
           const by = sweeper === undefined ? "" : ", and so does the sweeper that it starts"
+          it.live(`leaves a tree that another platform of the host has released${by}`, () =>
+            Effect.gen(function*() {
+              const { scratch } = yield* sweepByShell("cleared", 2, "- 1\n", sweeper, "= 1\n")
+              assert.strictEqual(scratch.living().length, 2)
+            }))
+
           it.live(`peer 22: leaves a stranger that has the number of a former leader${by}`, () =>
             Effect.gen(function*() {
               const strangers = yield* Scratch.make

@@ -60,6 +60,16 @@ describe.runIf(process.platform === "linux")("the host dies", () => {
         assert.isBelow(Math.min(...times), 2000)
       }))
 
+    it.live("the tree is gone where processes are looked up by ps, also what has left the group", () =>
+      Effect.gen(function*() {
+        const scratch = yield* Scratch.make
+        const spec = { command: Host.treeCommand("session", scratch), table: "ps", tag: false } as const
+        const host = yield* Host.start({ on: "treeline", scratch, spec })
+        yield* scratch.awaitReported(3)
+        host.signal("SIGKILL")
+        yield* outcome("treeline", host, scratch)
+      }))
+
     it.live("control: on child_process it lives on", () =>
       Effect.gen(function*() {
         const scratch = yield* Scratch.make
