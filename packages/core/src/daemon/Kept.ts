@@ -15,7 +15,7 @@ export const Facts = Schema.Struct({
   service: Schema.String,
   version: Schema.String,
   /** The file of the shim: while it lives, nothing of a managed install that it needs is removed. */
-  program: Schema.String,
+  program: Schema.String.pipe(Schema.withDecodingDefaultKey(Effect.succeed(""))),
   /** It can be talked to. */
   listens: Schema.Boolean,
   /** Of what it has launched: `digest` of the description, the leader, and how long its orderly end may take, in ms. */
