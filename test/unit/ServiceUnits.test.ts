@@ -16,6 +16,7 @@ const service: ServiceUnits.Service = {
   stop: ["/usr/bin/node", "/opt/100% treeline/bin.js", "daemon", "stop"],
   directory: "/srv/shop",
   config: "/srv/shop/treeline.json",
+  user: "SHOP\\anna",
   errors: "/srv/shop/.treeline/daemon.err",
   grace: 65_500,
   notifies: true,
@@ -65,6 +66,13 @@ describe("service units", () => {
     const { text } = ServiceUnits.unitOf("windows", { ...service, command: ["C:\\node.exe", "C:\\a b\\", "--x"] })
     assert.include(text, "<Command>C:\\node.exe</Command>")
     assert.include(text, "<Arguments>&quot;C:\\a b\\\\&quot; --x</Arguments>")
+  })
+
+  it("Windows: the logon of one user starts it, at the priority of ordinary programs", () => {
+    const { text } = ServiceUnits.unitOf("windows", { ...service, user: "R&D\\anna" })
+    assert.match(text, /<Enabled>true<\/Enabled>\n +<UserId>R&amp;D\\anna<\/UserId>\n +<\/LogonTrigger>/)
+    assert.include(text, "<Priority>5</Priority>")
+    assert.notInclude(ServiceUnits.unitOf("windows", { ...service, user: undefined }).text, "UserId")
   })
 
   it("the address of a notification socket is that of unix(7)", () => {

@@ -181,6 +181,7 @@ describe("treeline daemon", () => {
       )
       assert.strictEqual(code, 0, stderr)
       assert.include(stdout, `<Command>${process.execPath}</Command>`)
+      assert.match(stdout, /<UserId>[^<]+<\/UserId>/)
       assert.include(stdout, `<WorkingDirectory>${place.directory}</WorkingDirectory>`)
       assert.match(stdout, /This would be written to .*AppData[\\/]Local[\\/]treeline[\\/]treeline-\S+\.xml/)
     }))

@@ -34,6 +34,12 @@ const nameOf = (file: string): string => {
   return folder === "" ? "treeline" : `treeline-${folder}`
 }
 
+/** Who runs this, as the task scheduler of Windows names people. */
+const ownUser = (): string | undefined => {
+  const { USERDOMAIN, USERNAME } = process.env
+  return USERDOMAIN === undefined || USERNAME === undefined ? USERNAME : `${USERDOMAIN}\\${USERNAME}`
+}
+
 const canNotify = Effect.promise(async () =>
   process.platform === "linux" && (await import("@treeline/platform-posix/ServiceNotify")).isAvailable()
 )
@@ -79,6 +85,7 @@ export const install = Effect.fn("treeline daemon install")(function*(options: O
     stop: command("stop"),
     directory: path.dirname(file),
     config: file,
+    user: ownUser(),
     errors: path.join(directory, "daemon.err"),
     grace: config.daemon.stopWithin + margin,
     notifies: yield* canNotify,

@@ -15,6 +15,8 @@ export interface Service {
   readonly directory: string
   /** The configuration file, for people. */
   readonly config: string
+  /** Whose logon starts it on Windows, `DOMAIN\NAME`; undefined where that is not known. */
+  readonly user: string | undefined
   /** Where launchd puts what it says before it has a log. */
   readonly errors: string
   /** How long its orderly end may take, in ms. */
@@ -125,8 +127,13 @@ ${service.command.map((word) => `    <string>${xml(word)}</string>`).join("\n")}
 const windowsWord = (word: string): string =>
   /^[^\s"]+$/.test(word) ? word : `"${word.replaceAll(/(\\*)"/g, "$1$1\\\"").replace(/(\\*)$/, "$1$1")}"`
 
+/** The class of ordinary programs; the default of a task, 7, is below it, and all that it starts would be, too. */
+const normalPriority = 5
+
 const windows = (service: Service): Unit => {
   const [program = "", ...args] = service.command
+  // Without a user anybody's logon starts it, which only an administrator may ask for.
+  const user = service.user === undefined ? "" : `\n      <UserId>${xml(service.user)}</UserId>`
   return {
     file: `AppData/Local/treeline/${service.name}.xml`,
     text: `<?xml version="1.0" encoding="UTF-8"?>
@@ -136,7 +143,7 @@ const windows = (service: Service): Unit => {
   </RegistrationInfo>
   <Triggers>
     <LogonTrigger>
-      <Enabled>true</Enabled>
+      <Enabled>true</Enabled>${user}
     </LogonTrigger>
   </Triggers>
   <Settings>
@@ -144,6 +151,7 @@ const windows = (service: Service): Unit => {
     <DisallowStartIfOnBatteries>false</DisallowStartIfOnBatteries>
     <StopIfGoingOnBatteries>false</StopIfGoingOnBatteries>
     <ExecutionTimeLimit>PT0S</ExecutionTimeLimit>
+    <Priority>${normalPriority}</Priority>
     <RestartOnFailure>
       <Interval>PT1M</Interval>
       <Count>3</Count>
