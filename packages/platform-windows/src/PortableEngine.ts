@@ -1,6 +1,7 @@
 /**
  * Windows without native code: Node's child_process starts, and taskkill ends what still hangs together. What a parent
- * that has gone has left behind is not found, so this engine promises level `group`, and only to those who allow it.
+ * that has gone has left behind is not found, and what leaders have started outlives this host's death, so this engine
+ * promises level `group`, and only to those who allow it.
  */
 import type { Report } from "@treeline/core/Containment"
 import type { Engine, EngineTree, LaunchRequest, Pipe, SignalReport } from "@treeline/core/Engine"
@@ -28,7 +29,10 @@ const nobody: SignalReport = { delivered: 0, denied: [] }
 /** How long taskkill may take, in ms. */
 const taskkillLimit = 5_000
 
-/** Ends a process and what its living descendants are; otherwise why taskkill did not. */
+/**
+ * Ends a process and what its living descendants are; otherwise why taskkill did not. It knows a pid only, which is
+ * another's if the process ends meanwhile and its number is given out again.
+ */
 const taskkill = (pid: number): Promise<string | undefined> =>
   new Promise((resolve) => {
     const program = path.join(Commands.systemDirectory(), "taskkill.exe")

@@ -6,6 +6,8 @@
  * - Signals: SIGTERM and SIGBREAK are Ctrl+Break, SIGINT is Ctrl+C, for everything on the consoles of the tree; SIGKILL
  *   terminates. All others are delivered to nobody. Each tree has a console of its own without a window, so nobody else
  *   gets the event. A tree that shares the host's console (`session: "shared"`, or an inherited console) gets none.
+ *   Events are sent by a helper that `process.execPath` runs: where that is not Node, as in a single executable
+ *   application, none is delivered, and `containment` says so.
  * - Exit: `Signaled` by SIGKILL where this host ended it, `Terminated` where the code is an NTSTATUS such as 0xC0000005,
  *   else `Exited`.
  * - Programs are looked for in the child's PATH by its PATHEXT, not in the working directory. Batch files are run by the
