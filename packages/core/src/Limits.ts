@@ -10,7 +10,10 @@ import { InvalidSpec } from "./Errors.ts"
  * can't, the launch fails with `ContainmentUnavailable` and nothing runs.
  */
 export interface Limits {
-  /** Bytes of memory; beyond it the kernel ends the whole tree (Linux), or refuses the allocation (Windows). */
+  /**
+   * Bytes of memory; beyond it the kernel ends the whole tree (Linux), or refuses the allocation (Windows). On Linux a
+   * tree with this limit gets no swap, where the kernel counts swap.
+   */
   readonly memory?: number | undefined
   /** Processes and threads; beyond it fork fails. */
   readonly processes?: number | undefined

@@ -255,7 +255,8 @@ export class HostGroup implements Sealer {
     const folder = path.join(this.folder, String(tree))
     try {
       fs.mkdirSync(folder)
-      for (const [file, value] of limitFiles(limits)) fs.writeFileSync(path.join(folder, file), value)
+      const exists = (file: string) => fs.existsSync(path.join(folder, file))
+      for (const [file, value] of limitFiles(limits, exists)) fs.writeFileSync(path.join(folder, file), value)
       this.trees++
       return new TreeGroup(folder, () => void this.removeTree(folder))
     } catch (error) {
@@ -288,11 +289,18 @@ export class HostGroup implements Sealer {
 
 const cpuPeriod = 100_000
 
-/** The files of a group and what limits write there (cgroup-v2.rst of the kernel). */
-export const limitFiles = (limits: Limits): ReadonlyArray<readonly [file: string, value: string]> => [
+/**
+ * The files of a group and what limits write there (cgroup-v2.rst of the kernel). Without swap.max a tree at its limit
+ * would go on in swap; the file is missing where the kernel does not count swap.
+ */
+export const limitFiles = (
+  limits: Limits,
+  exists: (file: string) => boolean
+): ReadonlyArray<readonly [file: string, value: string]> => [
   ...(limits.memory === undefined
     ? []
     : [["memory.max", String(limits.memory)], ["memory.oom.group", "1"]] as const),
+  ...(limits.memory === undefined || !exists("memory.swap.max") ? [] : [["memory.swap.max", "0"]] as const),
   ...(limits.processes === undefined ? [] : [["pids.max", String(limits.processes)]] as const),
   ...(limits.cpu === undefined ? [] : [["cpu.max", `${Math.round(limits.cpu * cpuPeriod)} ${cpuPeriod}`]] as const)
 ]
