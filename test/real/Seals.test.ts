@@ -96,6 +96,25 @@ const whyNot = (): string | undefined => {
 
 const problem = whyNot()
 
+/** What this module says of /proc as the first process of a pid namespace. */
+const isProcAvailable = (...args: ReadonlyArray<string>) => {
+  const table = new URL("../../packages/platform-posix/src/internal/ProcTable.ts", import.meta.url)
+  const script = `import(${JSON.stringify(table)}).then(({ isAvailable }) => console.log(isAvailable()))`
+  return child_process.spawnSync("unshare", [...args, process.execPath, "--conditions=source", "-e", script], {
+    encoding: "utf8"
+  })
+}
+
+const canMountProc = process.platform === "linux" &&
+  child_process.spawnSync("unshare", ["--pid", "--fork", "--mount-proc", "true"]).status === 0
+
+describe.runIf(canMountProc)("the process table in a pid namespace (on Linux, where one can be made)", () => {
+  it("the /proc of another namespace is none, because its numbers are other processes' numbers", () => {
+    assert.strictEqual(isProcAvailable("--pid", "--fork").stdout, "false\n")
+    assert.strictEqual(isProcAvailable("--pid", "--fork", "--mount-proc").stdout, "true\n")
+  })
+})
+
 describe.skipIf(problem !== undefined)(
   `control groups${problem === undefined ? "" : ` (not here: ${problem})`}`,
   () => {

@@ -174,5 +174,15 @@ export const pidNamespace = (): string => {
   }
 }
 
-/** True where /proc is Linux's and shows this process. */
-export const isAvailable = (): boolean => process.platform === "linux" && readStat(process.pid)?.pid === process.pid
+/** The process that /proc takes this one for: another number where it belongs to another pid namespace. */
+const self = (): string | undefined => {
+  try {
+    return fs.readlinkSync("/proc/self")
+  } catch {
+    return undefined
+  }
+}
+
+/** True where /proc is Linux's and shows this process, by the number that it has itself. */
+export const isAvailable = (): boolean =>
+  process.platform === "linux" && self() === String(process.pid) && readStat(process.pid)?.pid === process.pid

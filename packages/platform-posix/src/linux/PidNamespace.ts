@@ -5,13 +5,16 @@
  * `unshare` of util-linux makes it and is the leader of the tree; a small shell is the init, because a program that is
  * init itself would not be ended by SIGTERM. So a death by signal is seen as the shell reports it, 128 + number, and what
  * the program leaves behind ends with it.
+ *
+ * /proc stays the one of the machine. One of its own would need a mount namespace too, in which nothing that the program
+ * mounts is seen outside, and a millisecond more.
  */
 import type { Limits } from "@treeline/core/Limits"
 import * as child_process from "node:child_process"
 import type { Program } from "../internal/Launcher.ts"
 import { type Seal, type Sealer, SealProblem } from "../internal/Seal.ts"
 
-/** Runs the program, waits for it and for orphans, and passes its status on. */
+/** Runs the program, waits for it, and passes its status on; orphans end with the shell. */
 const init = "\"$@\"; exit $?"
 
 const unshare = "/usr/bin/unshare"
