@@ -157,7 +157,7 @@ export const make = (options: Options, reason: string): Engine => {
           required: request.require ?? "sealed",
           available: "group",
           reason:
-            `${reason}; without it a tree can only be promised level "group", which has to be allowed: withoutJobs`
+            `${reason}; without job objects a tree can only be promised level "group", which has to be allowed: withoutJobs`
         })
       }
       const command = yield* Effect.fromResult(Commands.resolve(request, {
