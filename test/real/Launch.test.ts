@@ -126,6 +126,25 @@ const everyStep = (next: () => number): Scheduler.Scheduler => ({
   }
 })
 
+/** A scheduler that sends a fiber away, once, before the first step that comes after the start of a process. */
+const rightAfterStart = (ms: number): Scheduler.Scheduler => {
+  const familiar = children()
+  let sentAway = false
+  const away = (): boolean => {
+    if (sentAway) return false
+    sentAway = [...children()].some((pid) => !familiar.has(pid))
+    return sentAway
+  }
+  return {
+    executionMode: "async",
+    shouldYield: away,
+    makeDispatcher: () => ({
+      flush: () => {},
+      scheduleTask: (task) => void setTimeout(task, sentAway ? ms : 0)
+    })
+  }
+}
+
 layer(PosixPlatform.layer, { excludeTestServices: true })("a launch that fails", (it) => {
   it.effect("peer 65, P15, P26: each way has its reason, and leaves no zombie and no descriptor", () =>
     Effect.gen(function*() {
@@ -275,6 +294,30 @@ layer(PosixPlatform.layer, { excludeTestServices: true })("interruption", (it) =
       }),
     120_000
   )
+
+  it.effect("a launch whose fiber has to wait right after the start sees the end and keeps the orphans", () =>
+    Effect.gen(function*() {
+      yield* warmUp
+      const cookie = `yield-${process.pid}-${Date.now()}`
+      const platform = yield* Platform
+      const leaves = ChildProcess.make("sh", ["-c", "sleep 60 & exit 3"], {
+        env: { TREELINE_TEST_COOKIE: cookie },
+        extendEnv: true,
+        stdout: "ignore",
+        stderr: "ignore"
+      })
+      yield* Effect.scoped(Effect.gen(function*() {
+        const tree = yield* Effect.provideService(
+          platform.launch(leaves, { shutdown: ShutdownPlan.kill }),
+          Scheduler.Scheduler,
+          rightAfterStart(200)
+        )
+        assert.deepStrictEqual(yield* Effect.timeoutOption(tree.exited, 3000), Option.some(ExitStatus.exited(3)))
+        assert.deepStrictEqual((yield* tree.members).map(({ pid }) => pid), [...carriers(cookie)])
+        assert.strictEqual(carriers(cookie).length, 1)
+      }))
+      assert.deepStrictEqual(carriers(cookie), [])
+    }))
 
   it.effect("control for peer 69: a spawn whose owner is interrupted before it could register an end lives on", () =>
     Effect.gen(function*() {

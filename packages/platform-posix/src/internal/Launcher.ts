@@ -45,5 +45,9 @@ export interface Launcher {
   readonly tagging: string | undefined
   /** The leader stays a zombie until `reap`, so that its pid, group and session can't become a stranger's. */
   readonly holdsNumber: boolean
-  readonly launch: (program: Program) => Effect.Effect<Launched, LaunchProblem>
+  /**
+   * What was started is a plain value, so that it can be registered in the same turn of the event loop, before its end or
+   * an orphan of it is seen. Why nothing was started may take a turn to know.
+   */
+  readonly launch: (program: Program) => Launched | Effect.Effect<never, LaunchProblem>
 }

@@ -2,6 +2,7 @@
 import type { LaunchRequest, Pipe } from "@treeline/core/Engine"
 import * as ExitStatus from "@treeline/core/ExitStatus"
 import * as NodePipes from "@treeline/platform-node/NodePipes"
+import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as child_process from "node:child_process"
 import type { Socket } from "node:net"
@@ -50,27 +51,27 @@ export const make = (tagger: Tagger | undefined): Launcher => ({
   // The tagger is what Node starts, so its errors would be the tagger's.
   find: Executable.resolve,
   holdsNumber: false,
-  launch: (program) =>
-    Effect.suspend((): Effect.Effect<Launched, LaunchProblem> => {
-      const { args, cwd, name, ownSession, stdio, tag } = program
-      const env = Environment.toRecord(program.env)
-      const command = tagger === undefined || tag === undefined
-        ? { file: name, args }
-        : tagger.wrap(tag, name, args, env)
-      let child: child_process.ChildProcess
-      try {
-        child = child_process.spawn(command.file, command.args, {
-          cwd,
-          env,
-          detached: ownSession,
-          stdio: stdio.map((descriptor) => descriptor._tag)
-        })
-      } catch (error) {
-        return Effect.fail({ code: (error as NodeJS.ErrnoException).code })
-      }
-      if (child.pid !== undefined) return Effect.succeed(launched(child, child.pid, stdio))
-      return Effect.callback<never, LaunchProblem>((resume) => {
-        child.once("error", (error: NodeJS.ErrnoException) => resume(Effect.fail({ code: error.code })))
+  launch: (program) => {
+    const { args, cwd, name, ownSession, stdio, tag } = program
+    const env = Environment.toRecord(program.env)
+    const command = tagger === undefined || tag === undefined
+      ? { file: name, args }
+      : tagger.wrap(tag, name, args, env)
+    let child: child_process.ChildProcess
+    try {
+      child = child_process.spawn(command.file, command.args, {
+        cwd,
+        env,
+        detached: ownSession,
+        stdio: stdio.map((descriptor) => descriptor._tag)
       })
-    })
+    } catch (error) {
+      return Effect.fail({ code: (error as NodeJS.ErrnoException).code })
+    }
+    if (child.pid !== undefined) return launched(child, child.pid, stdio)
+    // Listened for at once: the error is told with the end of this turn.
+    const problem = Deferred.makeUnsafe<never, LaunchProblem>()
+    child.once("error", ({ code }: NodeJS.ErrnoException) => Deferred.doneUnsafe(problem, Effect.fail({ code })))
+    return Deferred.await(problem)
+  }
 })

@@ -16,7 +16,7 @@ import { type Entry, toInfo } from "./Entry.ts"
 import * as Environment from "./Environment.ts"
 import * as Executable from "./Executable.ts"
 import type { Guardian } from "./Guardian.ts"
-import type { Launched, Launcher, LaunchProblem, Program } from "./Launcher.ts"
+import type { Launched, Launcher, Program } from "./Launcher.ts"
 import * as Leftovers from "./Leftovers.ts"
 import * as Listeners from "./Listeners.ts"
 import * as Mark from "./Mark.ts"
@@ -135,20 +135,22 @@ export const make = (parts: Parts): Engine => {
         ownSession: request.session === "own",
         tag: launcher.tagging === undefined ? undefined : Tag.encode(host, number)
       }
-      return launcher.launch(seal?.wrap(program) ?? program).pipe(
-        Effect.map((launched) => treeOf(launched, number, program.ownSession, seal)),
-        Effect.catch(({ code }: LaunchProblem) => {
-          seal?.remove()
-          Numbers.giveBack(number)
-          // A look at the file often tells more than the error code.
-          const looked = Executable.resolve(name, directory, searchPath)
-          if (looked._tag === "Failed") return fail(looked.reason, looked.detail)
-          // What Node says of its arguments may quote them.
-          const detail = code?.startsWith("ERR_") === true ? "an argument or option can't be used" : code ?? "unknown"
-          return fail(Executable.reasonOf(code), detail)
-        }),
-        Effect.flatMap((started) => seal?.entered === undefined ? Effect.succeed(started.tree) : inside(started, seal))
-      )
+      // A fiber may be sent to another turn of the event loop between any two operations, so this is one.
+      const outcome = launcher.launch(seal?.wrap(program) ?? program)
+      if ("pid" in outcome) {
+        const started = treeOf(outcome, number, program.ownSession, seal)
+        return seal?.entered === undefined ? Effect.succeed(started.tree) : inside(started, seal)
+      }
+      return outcome.pipe(Effect.catch(({ code }) => {
+        seal?.remove()
+        Numbers.giveBack(number)
+        // A look at the file often tells more than the error code.
+        const looked = Executable.resolve(name, directory, searchPath)
+        if (looked._tag === "Failed") return fail(looked.reason, looked.detail)
+        // What Node says of its arguments may quote them.
+        const detail = code?.startsWith("ERR_") === true ? "an argument or option can't be used" : code ?? "unknown"
+        return fail(Executable.reasonOf(code), detail)
+      }))
     })
 
   /** A tree that did not get into its seal is none: what was to run there has not been run. */

@@ -305,10 +305,9 @@ export const make = (libc: Libc.Libc, reaper: Reaper): Launcher => {
     // The system's own answer is exact, so nothing is tried twice.
     find: Executable.locate,
     holdsNumber: true,
-    launch: (program) =>
-      Effect.suspend(() => {
-        const outcome = launch(program)
-        return "pid" in outcome ? Effect.succeed(outcome) : Effect.fail(outcome)
-      })
+    launch: (program) => {
+      const outcome = launch(program)
+      return "pid" in outcome ? outcome : Effect.fail(outcome)
+    }
   }
 }
