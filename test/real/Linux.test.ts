@@ -342,6 +342,15 @@ describe.runIf(Host.isNative)("the engine of Linux", () => {
     it.effect("a daemon of the user that comes to the host is left alone, and reaped when it has ended", () =>
       Effect.gen(function*() {
         const platform = yield* ProcessPlatform.ProcessPlatform
+        // So is an orphan of the portable engine, which has this host's tag and nobody who reaps it.
+        const orphan = yield* Effect.scoped(Effect.gen(function*() {
+          const context = yield* Layer.build(PosixPlatform.layerWith({ engine: "portable" }))
+          const portable = Context.get(context, ProcessPlatform.ProcessPlatform)
+          const leaves = sh("sleep 60 >/dev/null 2>&1 & echo $!", { stdin: "ignore" })
+          const tree = yield* portable.launch(leaves, { shutdown: ShutdownPlan.kill })
+          return Number(yield* Stream.mkString(Stream.decodeText(tree.stdout.stream)))
+        }))
+        assert.strictEqual(stateOf(orphan), "Z")
         const out = child_process.execFileSync("/bin/sh", ["-c", "sleep 0.4 >/dev/null 2>&1 & echo $!"], {
           encoding: "utf8"
         })
@@ -350,8 +359,22 @@ describe.runIf(Host.isNative)("the engine of Linux", () => {
           yield* platform.launch(ChildProcess.make("/bin/sleep", ["60"]), { shutdown: soon })
         }))
         assert.isTrue(isAlive(stranger))
-        yield* eventually("it is reaped", () => !fs.existsSync(`/proc/${stranger.pid}`), { within: 15_000 })
+        yield* eventually(
+          "both are reaped",
+          () => [stranger.pid, orphan].every((pid) => !fs.existsSync(`/proc/${pid}`)),
+          { within: 15_000 }
+        )
       }))
+
+    it("orphans come to a host while it has a platform, and to nobody of it afterwards", () => {
+      const run = child_process.spawnSync(process.execPath, [
+        "--conditions=source",
+        "--input-type=module",
+        "-e",
+        adopter
+      ], { encoding: "utf8" })
+      assert.strictEqual(run.stdout, "false true true false\n", run.stderr)
+    })
 
     it.effect("10,000 launches: no descriptor, listener or memory more", () =>
       Effect.gen(function*() {
@@ -588,6 +611,35 @@ describe.runIf(Host.isNative)("the engine of Linux", () => {
       }))
   })
 })
+
+/** A host of its own, which says whether orphans come to it: before, with two platforms, with one, and after the last. */
+const adopter = `
+  import { PosixPlatform } from "@treeline/platform-posix"
+  import { Effect, Exit, Layer, Scope } from "effect"
+  import * as child_process from "node:child_process"
+  import * as fs from "node:fs"
+  const adopts = () => {
+    const script = "(sleep 60 >/dev/null 2>&1 & echo $!)"
+    const orphan = Number(child_process.execFileSync("/bin/sh", ["-c", script], { encoding: "utf8" }))
+    const parent = /^PPid:\\s+(\\d+)/m.exec(fs.readFileSync("/proc/" + orphan + "/status", "utf8"))[1]
+    process.kill(orphan, "SIGKILL")
+    return Number(parent) === process.pid
+  }
+  const build = async () => {
+    const scope = Scope.makeUnsafe()
+    await Effect.runPromise(Layer.buildWithScope(PosixPlatform.layerWith({ sweepOrphaned: false }), scope))
+    return () => Effect.runPromise(Scope.close(scope, Exit.void))
+  }
+  const answers = [adopts()]
+  const first = await build()
+  const second = await build()
+  answers.push(adopts())
+  await first()
+  answers.push(adopts())
+  await second()
+  answers.push(adopts())
+  console.log(answers.join(" "))
+`
 
 /** A full collection, so that what is left of the heap is in use. */
 const collectGarbage = (): void => {

@@ -23,6 +23,7 @@ import * as NativeLauncher from "./linux/NativeLauncher.ts"
 import * as NativeTable from "./linux/NativeTable.ts"
 import * as PidNamespace from "./linux/PidNamespace.ts"
 import { Reaper } from "./linux/Reaper.ts"
+import * as Subreaper from "./linux/Subreaper.ts"
 
 /** Why the engine can't be had here; undefined when it can. */
 export const unavailable = (): string | undefined => {
@@ -32,6 +33,7 @@ export const unavailable = (): string | undefined => {
   const libc = Libc.load()
   if (libc instanceof Error) return `koffi could not be loaded: ${libc.message.split("\n", 1)[0]}`
   if (!Reaper.isAvailable()) return "the kernel does not list children (CONFIG_PROC_CHILDREN)"
+  if (!Subreaper.isAvailable(libc)) return "prctl(2) refuses PR_SET_CHILD_SUBREAPER"
   return canTag(libc) ? undefined : "RLIMIT_LOCKS can't be set"
 }
 
@@ -47,7 +49,7 @@ const canTag = (libc: Libc.Libc): boolean => {
   return set && after[0] === probe[0]
 }
 
-const reportOf = (shell: string, subreaper: boolean, sealer: Sealer | SealProblem): Report => {
+const reportOf = (shell: string, sealer: Sealer | SealProblem): Report => {
   const sealed = !(sealer instanceof SealProblem)
   const report: Report = {
     platform: "linux (native engine)",
@@ -60,11 +62,7 @@ const reportOf = (shell: string, subreaper: boolean, sealer: Sealer | SealProble
       { name: "mark", available: true, detail: `${Mark.variable} in the environment of every process of a tree` },
       { name: "tag", available: true, detail: "RLIMIT_LOCKS, set by setrlimit(2)" },
       { name: "native launch", available: true, detail: "posix_spawn(3) through koffi" },
-      {
-        name: "subreaper",
-        available: subreaper,
-        detail: subreaper ? "orphans come to the host and are reaped" : "prctl(2) refused PR_SET_CHILD_SUBREAPER"
-      },
+      { name: "subreaper", available: true, detail: "orphans come to the host and are reaped" },
       {
         name: "seal",
         available: sealed,
@@ -96,11 +94,10 @@ export const make = (options: Options): Effect.Effect<Engine, never, Scope.Scope
     const libc = Libc.load()
     if (libc instanceof Error) return yield* Effect.die(libc)
     const { guardian, host, instance, shell } = yield* Base.make(options, { linux: true, tagged: true })
-    const subreaper = libc.prctl(Libc.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) === 0
     const table = NativeTable.make(libc)
     const attribution = Watcher.attribution(host, table)
     const reaper = new Reaper(libc, host, attribution, (tree) => watcher.hurry(tree))
-    const watcher: Watcher = new Watcher(table, attribution, subreaper ? reaper : undefined)
+    const watcher: Watcher = new Watcher(table, attribution, reaper)
     let sealer: Sealer | SealProblem | undefined = undefined
     const getSealer = (): Sealer | SealProblem => {
       if (sealer === undefined) {
@@ -123,6 +120,6 @@ export const make = (options: Options): Effect.Effect<Engine, never, Scope.Scope
       watcher,
       level: "tagged",
       sealer: getSealer,
-      report: () => reportOf(shell, subreaper, getSealer())
+      report: () => reportOf(shell, getSealer())
     })
   })

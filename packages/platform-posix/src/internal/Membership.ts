@@ -65,6 +65,10 @@ export class Attribution<K extends Key> {
     return this.byTree.size
   }
 
+  has(tree: number): boolean {
+    return this.byTree.has(tree)
+  }
+
   keys(): Iterable<K> {
     return this.byTree.values()
   }

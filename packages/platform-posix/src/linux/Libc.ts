@@ -29,7 +29,7 @@ export interface Libc {
   readonly getsid: (pid: number) => number
   readonly getpgid: (pid: number) => number
   readonly prlimit: (pid: number, resource: number, next: Pointer, previous: Pointer) => number
-  readonly prctl: (option: number, a: number, b: number, c: number, d: number) => number
+  readonly prctl: (option: number, a: Long, b: number, c: number, d: number) => number
   readonly waitid: (type: number, id: number, info: Uint8Array, options: number) => number
   readonly posix_spawn: (
     pid: Int32Array,
@@ -59,7 +59,7 @@ export interface Libc {
   /** Where the address of the environment stands (environ(7)). */
   readonly environ: bigint
   readonly errno: () => number
-  readonly address: (buffer: Uint8Array) => bigint
+  readonly address: (buffer: Uint8Array | Int32Array) => bigint
 }
 
 export const O_CLOEXEC = 0o2000000
@@ -78,6 +78,7 @@ export const O_NONBLOCK = 0o4000
 export const FIONREAD = 0x541b
 export const RLIMIT_LOCKS = 10
 export const PR_SET_CHILD_SUBREAPER = 36
+export const PR_GET_CHILD_SUBREAPER = 37
 export const P_PID = 1
 export const WNOHANG = 1
 export const WEXITED = 4

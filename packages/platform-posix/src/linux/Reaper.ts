@@ -1,6 +1,6 @@
 /**
  * Sees the end of children without taking it away: leaders stay zombies until their trees are empty, orphans of trees
- * come to the host, which is a subreaper (prctl(2), PR_SET_CHILD_SUBREAPER), and are reaped when they die.
+ * come to the host, which is a subreaper (see Subreaper.ts), and are reaped when they die.
  *
  * Nothing is waited for but pids that this host started or adopted: Node's own children stay Node's.
  */
@@ -14,6 +14,7 @@ import * as ProcTable from "../internal/ProcTable.ts"
 import * as Tag from "../internal/Tag.ts"
 import type { Orphans, Watched } from "../internal/Watcher.ts"
 import * as Libc from "./Libc.ts"
+import * as Subreaper from "./Subreaper.ts"
 
 /** Offsets in siginfo_t on 64-bit Linux. */
 const siCode = 8
@@ -44,8 +45,8 @@ const childrenPath = `/proc/self/task/${process.pid}/children`
 const none: ReadonlySet<number> = new Set()
 
 interface Foreign {
-  /** Of another platform in this process, such as a second copy of the library: it is reaped there. */
-  readonly elsewhere: boolean
+  /** The tree of this process that its tag names. */
+  readonly tree: number | undefined
   /** Since when it has been a zombie; undefined while it lives. */
   zombieSince: number | undefined
 }
@@ -84,6 +85,7 @@ export class Reaper implements Orphans {
   private stopping = false
   private referenced = 0
   private timer: NodeJS.Timeout | undefined = undefined
+  private readonly owns = (tree: number) => this.attribution.has(tree)
   private readonly onSignal = () => this.schedule()
   private readonly onNodeChild = (message: unknown) => {
     const { process: child } = message as { readonly process: { readonly pid?: number } }
@@ -110,6 +112,7 @@ export class Reaper implements Orphans {
 
   start(): void {
     this.childrenFile = fs.openSync(childrenPath, "r")
+    Subreaper.join(this.libc, this.owns)
     process.on("SIGCHLD", this.onSignal)
     channel("child_process").subscribe(this.onNodeChild)
     this.timer = setInterval(() => {
@@ -129,6 +132,7 @@ export class Reaper implements Orphans {
     process.off("SIGCHLD", this.onSignal)
     channel("child_process").unsubscribe(this.onNodeChild)
     clearInterval(this.timer)
+    Subreaper.leave(this.libc, this.owns)
     fs.closeSync(this.childrenFile)
     this.childrenFile = -1
   }
@@ -300,19 +304,21 @@ export class Reaper implements Orphans {
   }
 
   /**
-   * A child that belongs to no tree: Node's, or a daemon that the user started and that came to the host because it is a
-   * subreaper. Nobody waits for the latter, so it would stay a zombie for as long as the host lives.
+   * A child that belongs to no tree: Node's, or one that came to the host because it is a subreaper: a daemon that the user
+   * started, an orphan of a tree of the portable engine, what could not be killed in a tree that has been given up. Nobody
+   * waits for the latter, so they would stay zombies for as long as the host lives.
    */
   private considerForeign(pid: number): void {
     const known = this.foreign.get(pid)
     if (known === undefined) {
       const { tag } = this.tagOnly(pid)
       // A guardian is nobody's leader; one of what this process was before an execve(2) has nobody else.
-      const elsewhere = tag !== undefined && tag.tree !== 0 && Tag.isOf(tag, this.host)
-      this.foreign.set(pid, { elsewhere, zombieSince: undefined })
+      const tree = tag !== undefined && tag.tree !== 0 && Tag.isOf(tag, this.host) ? tag.tree : undefined
+      this.foreign.set(pid, { tree, zombieSince: undefined })
       return
     }
-    if (known.elsewhere) return
+    // Another platform of this process reaps it, such as one of a second copy of the library.
+    if (known.tree !== undefined && Subreaper.isOwned(known.tree)) return
     if (known.zombieSince === undefined) {
       const stat = ProcTable.readStat(pid)
       if (stat !== undefined && !ProcTable.isAlive(stat)) known.zombieSince = performance.now()
