@@ -619,6 +619,17 @@ describe("peer 22: a number that has passed to a stranger", () => {
       assert.isFalse(outcome.leftLives)
     }))
 
+  it.live.skipIf(!namespaces || !isNative)(
+    `nor where somebody else has reaped a leader that the engine holds${note}`,
+    () =>
+      Effect.gen(function*() {
+        const outcome = yield* run("taken")
+        assert.strictEqual(outcome.stranger, outcome.leader)
+        assert.isTrue(outcome.strangerLives)
+        assert.isFalse(outcome.leftLives)
+      })
+  )
+
   it.live.skipIf(!namespaces)(
     `control: a signal to the remembered group ends the stranger${note}`,
     () =>

@@ -23,8 +23,11 @@ export interface Program {
 export interface Launched {
   readonly pid: number
   readonly pipes: ReadonlyMap<number, Pipe>
-  /** Called once, when the leader has ended. */
-  readonly onExit: (listener: (status: ExitStatus) => void) => void
+  /**
+   * Called once, when the leader has ended; `held` when it stays a zombie until `reap`, so that its pid, group and session
+   * can't become a stranger's.
+   */
+  readonly onExit: (listener: (status: ExitStatus, held: boolean) => void) => void
   /** Whether the child keeps the event loop of the host alive. */
   readonly setReferenced: (referenced: boolean) => void
   /** The tree is empty: the leader's number may be given back to the system. */
@@ -43,8 +46,6 @@ export interface Launcher {
   readonly name: string
   /** How the tag is set; undefined where it can't be. */
   readonly tagging: string | undefined
-  /** The leader stays a zombie until `reap`, so that its pid, group and session can't become a stranger's. */
-  readonly holdsNumber: boolean
   /**
    * What was started is a plain value, so that it can be registered in the same turn of the event loop, before its end or
    * an orphan of it is seen. Why nothing was started may take a turn to know.

@@ -33,7 +33,8 @@ const launched = (child: child_process.ChildProcess, pid: number, stdio: LaunchR
     onExit: (listener) =>
       void child.once("exit", (code, signal) =>
         listener(
-          code !== null ? ExitStatus.exited(code) : signal !== null ? ExitStatus.signaled(signal) : ExitStatus.unknown
+          code !== null ? ExitStatus.exited(code) : signal !== null ? ExitStatus.signaled(signal) : ExitStatus.unknown,
+          false
         )),
     setReferenced: (referenced) => {
       const change = referenced ? "ref" : "unref"
@@ -50,7 +51,6 @@ export const make = (tagger: Tagger | undefined): Launcher => ({
   tagging: tagger?.name,
   // The tagger is what Node starts, so its errors would be the tagger's.
   find: Executable.resolve,
-  holdsNumber: false,
   launch: (program) => {
     const { args, cwd, name, ownSession, stdio, tag } = program
     const env = Environment.toRecord(program.env)

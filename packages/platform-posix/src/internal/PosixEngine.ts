@@ -205,9 +205,9 @@ export const make = (parts: Parts): Engine => {
     }
 
     const exited = Deferred.makeUnsafe<ExitStatus.ExitStatus>()
-    launched.onExit((status) => {
+    launched.onExit((status, held) => {
       watched.ended = true
-      watched.reaped = !launcher.holdsNumber
+      watched.reaped = !held
       Deferred.doneUnsafe(exited, Effect.succeed(status))
       watcher.hurry(watched)
     })

@@ -53,8 +53,8 @@ class Child implements Launched {
   readonly sockets: Array<net.Socket> = []
   referenced = true
   private readonly reaper: Reaper
-  private status: ExitStatus | undefined = undefined
-  private listener: ((status: ExitStatus) => void) | undefined = undefined
+  private end: { readonly status: ExitStatus; readonly held: boolean } | undefined = undefined
+  private listener: ((status: ExitStatus, held: boolean) => void) | undefined = undefined
 
   constructor(pid: number, reaper: Reaper) {
     this.pid = pid
@@ -64,15 +64,15 @@ class Child implements Launched {
   }
 
   /** The reaper has seen the end. */
-  ended(status: ExitStatus): void {
-    this.status = status
+  ended(status: ExitStatus, held: boolean): void {
+    this.end = { status, held }
     this.unreference()
-    this.listener?.(status)
+    this.listener?.(status, held)
   }
 
-  onExit(listener: (status: ExitStatus) => void): void {
+  onExit(listener: (status: ExitStatus, held: boolean) => void): void {
     this.listener = listener
-    if (this.status !== undefined) listener(this.status)
+    if (this.end !== undefined) listener(this.end.status, this.end.held)
   }
 
   private unreference(): void {
@@ -84,7 +84,7 @@ class Child implements Launched {
   setReferenced(next: boolean): void {
     for (const socket of this.sockets) socket[next ? "ref" : "unref"]()
     if (!next) this.unreference()
-    else if (!this.referenced && this.status === undefined) {
+    else if (!this.referenced && this.end === undefined) {
       this.referenced = true
       this.reaper.reference()
     }
@@ -92,7 +92,7 @@ class Child implements Launched {
 
   reap(): void {
     this.unreference()
-    this.reaper.reap(this.pid)
+    this.reaper.reap(this.pid, this)
   }
 }
 
@@ -304,7 +304,6 @@ export const make = (libc: Libc.Libc, reaper: Reaper): Launcher => {
     tagging: "setrlimit(2)",
     // The system's own answer is exact, so nothing is tried twice.
     find: Executable.locate,
-    holdsNumber: true,
     launch: (program) => {
       const outcome = launch(program)
       return "pid" in outcome ? outcome : Effect.fail(outcome)

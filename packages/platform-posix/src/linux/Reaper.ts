@@ -52,8 +52,9 @@ interface Foreign {
 }
 
 /** A child that is told of its end. */
-interface Leader {
-  readonly ended: (status: ExitStatus.ExitStatus) => void
+export interface Leader {
+  /** `held` when it stays a zombie until it is reaped here, and not when somebody else has done so. */
+  readonly ended: (status: ExitStatus.ExitStatus, held: boolean) => void
 }
 
 export class Reaper implements Orphans {
@@ -64,7 +65,9 @@ export class Reaper implements Orphans {
   /** Leaders whose exit has not been seen. */
   private readonly running = new Map<number, Leader>()
   /** Leaders that are held or run: never taken for orphans. */
-  private readonly leaders = new Set<number>()
+  private readonly leaders = new Map<number, Leader>()
+  /** Leaders that have been watched and not given back, also those that somebody else has reaped. */
+  private watched = 0
   /** Ends that have been seen and are told soon. */
   private readonly untold: Array<() => void> = []
   private telling = false
@@ -125,7 +128,7 @@ export class Reaper implements Orphans {
   /** Ends the watch, when the last leader has been reaped: a tree may outlive the scope of its platform. */
   stop(): void {
     this.stopping = true
-    if (this.leaders.size === 0) this.close()
+    if (this.watched === 0) this.close()
   }
 
   private close(): void {
@@ -148,18 +151,23 @@ export class Reaper implements Orphans {
 
   /** Called in the turn of the spawn, so that the SIGCHLD of its end comes later. */
   watch(pid: number, leader: Leader): void {
-    this.leaders.add(pid)
+    this.watched++
+    this.leaders.set(pid, leader)
     this.running.set(pid, leader)
   }
 
-  /** Gives a leader's number back to the system. */
-  reap(pid: number): void {
-    this.running.delete(pid)
-    if (!this.leaders.delete(pid)) return
-    this.info.fill(0)
-    // One that still runs (unkillable) becomes an orphan like others.
-    this.libc.waitid(Libc.P_PID, pid, this.info, Libc.WEXITED | Libc.WNOHANG)
-    if (this.stopping && this.leaders.size === 0) this.close()
+  /** Gives a leader's number back to the system; called once for each. */
+  reap(pid: number, leader: Leader): void {
+    this.watched--
+    // One that somebody else has reaped may have passed its number on, even to another leader.
+    if (this.leaders.get(pid) === leader) {
+      this.running.delete(pid)
+      this.leaders.delete(pid)
+      this.info.fill(0)
+      // One that still runs (unkillable) becomes an orphan like others.
+      this.libc.waitid(Libc.P_PID, pid, this.info, Libc.WEXITED | Libc.WNOHANG)
+    }
+    if (this.stopping && this.watched === 0) this.close()
   }
 
   /** A burst of exits is taken in once per turn of the event loop, and less often where there are very many children. */
@@ -182,7 +190,9 @@ export class Reaper implements Orphans {
       const status = this.peek(pid)
       if (status === undefined) continue
       this.running.delete(pid)
-      this.untold.push(() => leader.ended(status))
+      const held = status !== "taken"
+      if (!held) this.leaders.delete(pid)
+      this.untold.push(() => leader.ended(held ? status : ExitStatus.unknown, held))
     }
     // Whoever hears of an end may ask at once what it has left, so the orphans are taken in before.
     this.look()
@@ -201,12 +211,12 @@ export class Reaper implements Orphans {
     if (this.telling) setImmediate(() => this.tellSome())
   }
 
-  /** How a child ended, if it has; it stays a zombie (waitid(2), WNOWAIT). */
-  private peek(pid: number): ExitStatus.ExitStatus | undefined {
+  /** How a child ended, if it has; it stays a zombie (waitid(2), WNOWAIT). `taken` when somebody else has reaped it. */
+  private peek(pid: number): ExitStatus.ExitStatus | "taken" | undefined {
     const { info } = this
     info.writeInt32LE(0, siPid)
     if (this.libc.waitid(Libc.P_PID, pid, info, Libc.WEXITED | Libc.WNOHANG | Libc.WNOWAIT) !== 0) {
-      return ExitStatus.unknown // somebody else has taken it
+      return "taken"
     }
     if (info.readInt32LE(siPid) !== pid) return undefined
     const code = info.readInt32LE(siCode)
