@@ -190,6 +190,21 @@ layer(PosixPlatform.layer, { excludeTestServices: true })("a launch that fails",
       assert.deepStrictEqual(children(), before.children)
     }))
 
+  it.effect("a file of the PATH that can't be run is passed over (exec(3p))", () =>
+    Effect.gen(function*() {
+      const scratch = yield* Scratch.make
+      const folders = ["lost", "closed", "good"].map((name) => scratch.file(name))
+      for (const folder of folders) fs.mkdirSync(folder)
+      const [lost, closed, good] = folders.map((folder) => `${folder}/program`)
+      fs.writeFileSync(lost!, "#!/no/such/interpreter\n", { mode: 0o755 })
+      // Others may execute it, and its owner may not; root may execute both.
+      fs.writeFileSync(closed!, "#!/bin/sh\necho closed\n", { mode: process.getuid?.() === 0 ? 0o644 : 0o001 })
+      fs.writeFileSync(good!, "#!/bin/sh\necho good\n", { mode: 0o755 })
+      const command = ChildProcess.make("program", [], { env: { PATH: folders.join(":") } })
+      const tree = yield* Platform.use((platform) => platform.launch(command))
+      assert.strictEqual(yield* textOf(tree.stdout.stream), "good\n")
+    }))
+
   it("peer 65: no descriptor left is ResourceExhausted, at the first launch and later", () => {
     // A host of its own with a low limit: here it would hurt the test runner.
     const host = child_process.spawnSync("sh", [

@@ -103,8 +103,8 @@ const isProgram = (file: string): boolean => {
 }
 
 /**
- * The file that `command` probably names, at least cost: whether it can be run is for the system to say. Same rules as
- * `resolve`.
+ * The file that `command` probably names, at least cost: the first one in the PATH that anybody may execute. Whether this
+ * user may, and whether it can be run, is for the system to say; when it says no, `resolve` has the last word.
  */
 export const locate = (command: string, cwd: string, searchPath: string | undefined): Resolution => {
   if (command.includes("/")) return { _tag: "Found", file: path.resolve(cwd, command) }
@@ -115,6 +115,9 @@ export const locate = (command: string, cwd: string, searchPath: string | undefi
   // Nothing so simple; the full search finds the reason.
   return resolve(command, cwd, searchPath)
 }
+
+/** Whether two absolute paths are one, which `locate` does not normalise. */
+export const isSame = (one: string, other: string): boolean => path.resolve(one) === path.resolve(other)
 
 /** What the error code of a failed spawn means. */
 export const reasonOf = (code: string | undefined): LaunchReason => {

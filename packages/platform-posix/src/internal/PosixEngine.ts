@@ -135,22 +135,32 @@ export const make = (parts: Parts): Engine => {
         ownSession: request.session === "own",
         tag: launcher.tagging === undefined ? undefined : Tag.encode(host, number)
       }
-      // A fiber may be sent to another turn of the event loop between any two operations, so this is one.
-      const outcome = launcher.launch(seal?.wrap(program) ?? program)
-      if ("pid" in outcome) {
-        const started = treeOf(outcome, number, program.ownSession, seal)
-        return seal?.entered === undefined ? Effect.succeed(started.tree) : inside(started, seal)
+      const start = (
+        program: Program,
+        last: boolean
+      ): Effect.Effect<EngineTree, LaunchError | ContainmentUnavailable> => {
+        // A fiber may be sent to another turn of the event loop between any two operations, so this is one.
+        const outcome = launcher.launch(seal?.wrap(program) ?? program)
+        if ("pid" in outcome) {
+          const started = treeOf(outcome, number, program.ownSession, seal)
+          return seal?.entered === undefined ? Effect.succeed(started.tree) : inside(started, seal)
+        }
+        return outcome.pipe(Effect.catch(({ code }) => {
+          // A look at the file often tells more than the error code.
+          const looked = Executable.resolve(name, directory, searchPath)
+          // The system has refused the first file of this name, and a later one in the PATH can be run (exec(3p)).
+          if (!last && looked._tag === "Found" && !Executable.isSame(looked.file, program.file)) {
+            return start({ ...program, file: looked.file }, true)
+          }
+          seal?.remove()
+          Numbers.giveBack(number)
+          if (looked._tag === "Failed") return fail(looked.reason, looked.detail)
+          // What Node says of its arguments may quote them.
+          const detail = code?.startsWith("ERR_") === true ? "an argument or option can't be used" : code ?? "unknown"
+          return fail(Executable.reasonOf(code), detail)
+        }))
       }
-      return outcome.pipe(Effect.catch(({ code }) => {
-        seal?.remove()
-        Numbers.giveBack(number)
-        // A look at the file often tells more than the error code.
-        const looked = Executable.resolve(name, directory, searchPath)
-        if (looked._tag === "Failed") return fail(looked.reason, looked.detail)
-        // What Node says of its arguments may quote them.
-        const detail = code?.startsWith("ERR_") === true ? "an argument or option can't be used" : code ?? "unknown"
-        return fail(Executable.reasonOf(code), detail)
-      }))
+      return start(program, false)
     })
 
   /** A tree that did not get into its seal is none: what was to run there has not been run. */
