@@ -88,22 +88,27 @@ describe.runIf(Host.isNative)("the engine of Linux", () => {
       Effect.gen(function*() {
         const script = "import fs from \"node:fs\"; import { ProcessPlatform } from \"@treeline/core\";" +
           "import { PosixPlatform } from \"@treeline/platform-posix\"; import { Effect, Stream } from \"effect\";" +
-          "import { ChildProcess } from \"effect/process\";" +
+          "import { ChildProcess } from \"effect/process\"; import * as Libc from \"./packages/platform-posix/src/linux/Libc.ts\";" +
+          // As in musl, and in glibc before 2.34.
+          "if (process.argv[1] === \"without\") Libc.load().actionsAddCloseFrom = undefined;" +
           "const text = ProcessPlatform.ProcessPlatform.use((p) => p.launch(ChildProcess.make(\"ls\", [\"/proc/self/fd\"])))" +
           ".pipe(Effect.flatMap((t) => Stream.mkString(Stream.decodeText(t.stdout.stream))), Effect.scoped, Effect.provide(PosixPlatform.layer));" +
           "console.log((await Effect.runPromise(text)).trim().split(/\\s+/).join(\" \"))"
-        const run = child_process.spawnSync("bash", [
-          "-c",
-          "exec 200</dev/null; exec \"$@\"",
-          "bash",
-          process.execPath,
-          "--conditions=source",
-          "--input-type=module",
-          "-e",
-          script
-        ], { encoding: "utf8" })
-        // 3 is the folder that ls reads.
-        assert.strictEqual(run.stdout, "0 1 2 3\n", run.stderr)
+        for (const closeFrom of ["with", "without"]) {
+          const run = child_process.spawnSync("bash", [
+            "-c",
+            "exec 200</dev/null; exec \"$@\"",
+            "bash",
+            process.execPath,
+            "--conditions=source",
+            "--input-type=module",
+            "-e",
+            script,
+            closeFrom
+          ], { encoding: "utf8" })
+          // 3 is the folder that ls reads.
+          assert.strictEqual(run.stdout, "0 1 2 3\n", `${closeFrom} addclosefrom_np: ${run.stderr}`)
+        }
       }))
 
     it.effect("peer 65: errors are exact: a script without #!, a cut-off program, a missing interpreter", () =>
@@ -365,6 +370,20 @@ describe.runIf(Host.isNative)("the engine of Linux", () => {
           { within: 15_000 }
         )
       }))
+
+    it("a host that may not be a subreaper has the portable engine, and says why", () => {
+      const run = child_process.spawnSync(process.execPath, [
+        "--conditions=source",
+        "--input-type=module",
+        "-e",
+        `import * as Libc from "./packages/platform-posix/src/linux/Libc.ts"
+        import * as LinuxEngine from "./packages/platform-posix/src/LinuxEngine.ts"
+        console.log(LinuxEngine.unavailable())
+        Libc.load().prctl = () => -1
+        console.log(LinuxEngine.unavailable())`
+      ], { encoding: "utf8" })
+      assert.strictEqual(run.stdout, "undefined\nprctl(2) refuses PR_SET_CHILD_SUBREAPER\n", run.stderr)
+    })
 
     it("orphans come to a host while it has a platform, and to nobody of it afterwards", () => {
       const run = child_process.spawnSync(process.execPath, [

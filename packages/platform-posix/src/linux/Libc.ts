@@ -71,6 +71,8 @@ export const DGRAM_CLOEXEC = 2 | 0o2000000
 /** MSG_DONTWAIT | MSG_NOSIGNAL */
 export const MSG_DONTWAIT_NOSIGNAL = 0x40 | 0x4000
 export const F_DUPFD_CLOEXEC = 1030
+export const F_SETFD = 2
+export const FD_CLOEXEC = 1
 export const F_GETFL = 3
 export const F_SETFL = 4
 export const F_SETPIPE_SZ = 1031

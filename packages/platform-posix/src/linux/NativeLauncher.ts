@@ -7,6 +7,7 @@
  */
 import type { Pipe } from "@treeline/core/Engine"
 import type { ExitStatus } from "@treeline/core/ExitStatus"
+import * as Descriptors from "@treeline/platform-node/Descriptors"
 import * as NodePipes from "@treeline/platform-node/NodePipes"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
@@ -159,6 +160,10 @@ export const make = (libc: Libc.Libc, reaper: Reaper): Launcher => {
   /** The strings of the call that is going on: C has only their addresses, so the collector must not move in. */
   const held: { strings: ReadonlyArray<CStrings.CStrings> } = { strings: [] }
   const hostEnvironment = new HostEnvironment(libc)
+  // Node opens nothing that children get, so what it was started with is all there is to close.
+  if (libc.actionsAddCloseFrom === undefined) {
+    for (const fd of Descriptors.inherited()) libc.fcntl(fd, Libc.F_SETFD, Libc.FD_CLOEXEC)
+  }
 
   const environmentOf = (env: Environment.Environment): CStrings.CStrings =>
     (env.inherits ? hostEnvironment.extend(env.changes) : undefined) ??
