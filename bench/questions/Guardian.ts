@@ -115,6 +115,7 @@ const start = async () => {
     host: { pid: process.pid, start: 0 },
     tagged: true,
     grace: 500,
+    warn: () => {},
     openRecord: () => undefined
   })
   const startedAt = performance.now()

@@ -2,7 +2,13 @@
  * The guardian: what it holds, when it ends, what it does without Node, and what escapes it.
  */
 import { assert, describe, it } from "@effect/vitest"
+import { ProcessPlatform } from "@treeline/core"
+import { PosixPlatform } from "@treeline/platform-posix"
+import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Logger from "effect/Logger"
+import { ChildProcess } from "effect/process"
 import * as child_process from "node:child_process"
 import * as fs from "node:fs"
 import { Guardian, sweeperPath } from "../../packages/platform-posix/src/internal/Guardian.ts"
@@ -51,6 +57,27 @@ describe.runIf(process.platform === "linux")("the guardian", () => {
       // A pipe has one name for both ends, a pair of sockets has two.
       if (lifeline!.startsWith("socket")) assert.notInclude(ownDescriptors(host.identity.pid), lifeline)
     }))
+
+  it.live("that can't be started is told once, and the report says so", () =>
+    Effect.gen(function*() {
+      const warnings: Array<string> = []
+      const logger = Logger.layer([Logger.make(({ message }) => void warnings.push(String(message)))])
+      const posix = PosixPlatform.layerWith({ shell: "/no/such/shell", sweepOrphaned: false })
+      const context = yield* Layer.build(Layer.provide(posix, logger))
+      const platform = Context.get(context, ProcessPlatform.ProcessPlatform)
+      const mechanism = Effect.map(
+        platform.containment,
+        ({ mechanisms }) => mechanisms.find(({ name }) => name === "guardian")!
+      )
+      assert.isTrue((yield* mechanism).available)
+      yield* Effect.scoped(Effect.flatMap(platform.launch(ChildProcess.make("true")), (tree) => tree.exited))
+      yield* eventually("it is told", () => warnings.length > 0)
+      const { available, detail } = yield* mechanism
+      assert.isFalse(available)
+      assert.match(detail, /\/no\/such\/shell.*ENOENT/)
+      // Longer than the pause after which another one is tried.
+      yield* stays("it is told once", () => warnings.length === 1, window)
+    }).pipe(Effect.scoped))
 
   it.live("holds no descriptor that the host was started with either", () =>
     Effect.gen(function*() {
@@ -186,7 +213,8 @@ describe.runIf(process.platform === "linux")("the guardian", () => {
       const shell = scratch.file("shell")
       fs.writeFileSync(shell, `#!/bin/sh\ncat >'${scratch.file("told")}'\n`, { mode: 0o755 })
       const host = { pid: process.pid, start: 1 }
-      const guardian = new Guardian({ shell, host, tagged: false, grace: 0, openRecord: () => undefined })
+      const options = { tagged: false, grace: 0, warn: () => {}, openRecord: () => undefined }
+      const guardian = new Guardian({ shell, host, ...options })
       guardian.ensure()
       const leader = { pid: 600, start: 1 }
       guardian.started(1, leader)

@@ -10,6 +10,7 @@ import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { isMainThread } from "node:worker_threads"
 import * as Base from "./internal/Base.ts"
+import type { Guardian } from "./internal/Guardian.ts"
 import * as Mark from "./internal/Mark.ts"
 import type { Options } from "./internal/Options.ts"
 import * as PosixEngine from "./internal/PosixEngine.ts"
@@ -49,7 +50,7 @@ const canTag = (libc: Libc.Libc): boolean => {
   return set && after[0] === probe[0]
 }
 
-const reportOf = (shell: string, sealer: Sealer | SealProblem): Report => {
+const reportOf = (guardian: Guardian, sealer: Sealer | SealProblem): Report => {
   const sealed = !(sealer instanceof SealProblem)
   const report: Report = {
     platform: "linux (native engine)",
@@ -57,7 +58,7 @@ const reportOf = (shell: string, sealer: Sealer | SealProblem): Report => {
     highest: sealed ? "sealed" : "tagged",
     mechanisms: [
       { name: "session", available: true, detail: "each child leads a session and process group of its own" },
-      { name: "guardian", available: true, detail: `${shell} ends every tree when the host has gone` },
+      guardian.mechanism,
       { name: "process table", available: true, detail: "/proc and prlimit(2)" },
       { name: "mark", available: true, detail: `${Mark.variable} in the environment of every process of a tree` },
       { name: "tag", available: true, detail: "RLIMIT_LOCKS, set by setrlimit(2)" },
@@ -120,6 +121,6 @@ export const make = (options: Options): Effect.Effect<Engine, never, Scope.Scope
       watcher,
       level: "tagged",
       sealer: getSealer,
-      report: () => reportOf(shell, getSealer())
+      report: () => reportOf(guardian, getSealer())
     })
   })

@@ -9,6 +9,7 @@ import type { Engine } from "@treeline/core/Engine"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import * as Base from "./internal/Base.ts"
+import type { Guardian } from "./internal/Guardian.ts"
 import * as Mark from "./internal/Mark.ts"
 import * as NodeLauncher from "./internal/NodeLauncher.ts"
 import type { Options } from "./internal/Options.ts"
@@ -29,7 +30,7 @@ const raise: Readonly<Record<Level, string>> = {
 
 const reportOf = (parts: {
   readonly level: Level
-  readonly shell: string
+  readonly guardian: Guardian
   readonly table: Table.Table
   readonly marksReadable: boolean
   readonly tagger: string | undefined
@@ -57,7 +58,7 @@ const reportOf = (parts: {
     highest: parts.level,
     mechanisms: [
       { name: "session", available: true, detail: "each child leads a session and process group of its own" },
-      { name: "guardian", available: true, detail: `${parts.shell} ends every tree when the host has gone` },
+      parts.guardian.mechanism,
       { name: "process table", available: true, detail: parts.table.name },
       mark,
       tag,
@@ -88,6 +89,6 @@ export const make = Effect.fn("PortableEngine.make")(function*(
     watcher: new Watcher(table, Watcher.attribution(host, table), undefined),
     level,
     sealer: () => new SealProblem("the portable engine has no part in the kernel's own containers"),
-    report: () => reportOf({ level, shell, table, marksReadable, tagger: tagger?.name, whyNotNative })
+    report: () => reportOf({ level, guardian, table, marksReadable, tagger: tagger?.name, whyNotNative })
   })
 })

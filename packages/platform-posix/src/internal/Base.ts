@@ -30,7 +30,9 @@ export const make = (
     const start = ProcTable.isAvailable() ? ProcTable.readStat(process.pid)?.start : undefined
     const host: TagHost = { pid: process.pid, start: start ?? Math.floor(Date.now() / 1000 - process.uptime()) }
     const instance = Numbers.instance()
+    const context = yield* Effect.context<never>()
     const guardian = new Guardian({
+      warn: (message) => void Effect.runForkWith(context)(Effect.logWarning(message)),
       shell,
       host,
       tagged: parts.tagged,

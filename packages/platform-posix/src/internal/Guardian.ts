@@ -1,6 +1,7 @@
 /**
  * The host's side of its guardian: starts it with the first launch, tells it every leader, starts another when it dies.
  */
+import type { Mechanism } from "@treeline/core/Containment"
 import * as Descriptors from "@treeline/platform-node/Descriptors"
 import * as child_process from "node:child_process"
 import * as fs from "node:fs"
@@ -24,6 +25,8 @@ export interface GuardianOptions {
   readonly tagged: boolean
   /** How long the processes of a dead host have between SIGTERM and SIGKILL, in ms. */
   readonly grace: number
+  /** Told once that it can't be started, for people. */
+  readonly warn: (message: string) => void
   readonly openRecord: () => HostRecord | undefined
 }
 
@@ -44,6 +47,9 @@ export class Guardian {
   private record: HostRecord | undefined = undefined
   /** Lines since the record was last written anew. */
   private recordLines = 0
+  /** Why none runs, although one should. */
+  private problem: string | undefined = undefined
+  private warned = false
   private closing = false
   private closeWhenIdle = false
   private restart: NodeJS.Timeout | undefined = undefined
@@ -59,6 +65,12 @@ export class Guardian {
 
   constructor(options: GuardianOptions) {
     this.options = options
+  }
+
+  /** What it is good for now; one that has not been needed yet counts. */
+  get mechanism(): Mechanism {
+    const detail = this.problem ?? `${this.options.shell} ends every tree when the host has gone`
+    return { name: "guardian", available: this.problem === undefined, detail }
   }
 
   /** The guardian's pid, while it lives. */
@@ -101,7 +113,8 @@ export class Guardian {
         detached: true,
         env: { PATH: process.env["PATH"] ?? "/bin:/usr/bin", TREELINE_GUARDIAN: guardianScript }
       })
-    } catch {
+    } catch (error) {
+      this.failed(error)
       return this.startLater()
     } finally {
       if (nothing !== undefined) fs.closeSync(nothing)
@@ -109,16 +122,19 @@ export class Guardian {
     child.stdin?.on("error", () => {}) // it has died; `exit` follows
     // Without a descriptor left there is no pid, and not even a stdin; the error is told later.
     if (child.pid === undefined) {
-      child.on("error", () => {})
+      child.on("error", (error) => this.failed(error))
       return this.startLater()
     }
     this.starts++
     this.child = child
+    this.problem = undefined
     child.on("error", () => {}) // a failed kill
     child.on("exit", () => {
       if (this.child !== child) return
       this.child = undefined
-      if (!this.closing) this.startLater()
+      if (this.closing) return
+      this.problem = `${shell} has ended, and is started again`
+      this.startLater()
     })
     child.unref()
     ;(child.stdin as unknown as { unref: () => void }).unref()
@@ -127,6 +143,14 @@ export class Guardian {
     const state = this.state()
     this.record?.write(state)
     child.stdin!.write(state)
+  }
+
+  private failed(error: unknown): void {
+    const problem = `${this.options.shell} can't be started: ${error instanceof Error ? error.message : String(error)}`
+    this.problem = problem
+    if (this.warned) return
+    this.warned = true
+    this.options.warn(`a tree would outlive a host that is killed now, until its guardian can be started: ${problem}`)
   }
 
   private startLater(): void {
