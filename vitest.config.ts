@@ -134,8 +134,6 @@ export default defineConfig({
         test: {
           name: "unit",
           include: ["test/unit/**/*.test.ts"],
-          // None of them changes what all share, so a process runs many files.
-          isolate: false,
           sequence: { groupOrder: 0 },
           execArgv: ["--conditions=source"],
           // Unit tests are on the test clock: one that takes real time hangs.
