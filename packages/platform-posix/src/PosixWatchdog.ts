@@ -35,7 +35,7 @@ class Dog implements Running {
   }
 
   private start(): void {
-    const host = ProcTable.readStat(process.pid)?.start ?? Math.floor(Date.now() / 1000 - process.uptime())
+    const host = ProcTable.ownStart()
     let child: child_process.ChildProcessByStdio<Writable, Readable, null>
     try {
       // A session of its own: what stops or ends the host's group leaves it alone. Little memory: it does nothing.

@@ -124,7 +124,7 @@ while (now() < capEnds && (passes < quietPasses || now() - quietSince < quietMs)
 for (const folder of folders) removeGroups(folder, (tree) => attribution.ends(tree))
 
 // What was kept is for the other sweepers of this host to know, so the record stays until the last of them.
-const guards = (guardian: Ledger.Leader) => useProc ? HostRecord.lives(guardian) : exists(guardian.pid)
+const guards = (guardian: Ledger.Leader) => useProc ? ProcTable.stillLives(guardian) : exists(guardian.pid)
 const rest = others()
 const isLast = !hostAlive && !Ledger.together(ledgersOf(rest)).guardians.some(guards)
 if (record !== undefined && (isLast || ownPart.kept.size === 0)) fs.rmSync(record, { force: true })

@@ -27,8 +27,7 @@ export const make = (
     const shell = options.shell ?? "/bin/sh"
     const grace = options.hostDeathGrace ?? defaultGrace
     // Whatever table it uses: records, sweepers and other hosts know it by this.
-    const start = ProcTable.isAvailable() ? ProcTable.readStat(process.pid)?.start : undefined
-    const host: TagHost = { pid: process.pid, start: start ?? Math.floor(Date.now() / 1000 - process.uptime()) }
+    const host: TagHost = { pid: process.pid, start: ProcTable.ownStart() }
     const instance = Numbers.instance()
     const context = yield* Effect.context<never>()
     const guardian = new Guardian({

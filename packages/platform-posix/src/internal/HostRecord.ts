@@ -115,16 +115,7 @@ export interface Dead {
   readonly guarded: boolean
 }
 
-/** The start time of a living process; a zombie is dead: where process 1 does not reap, a killed guardian stays one. */
-const startOf = (pid: number): number | undefined => {
-  const stat = ProcTable.readStat(pid)
-  return stat !== undefined && ProcTable.isAlive(stat) ? stat.start : undefined
-}
-
-/** Whether a guardian lives. */
-export const lives = (guardian: Ledger.Leader): boolean => startOf(guardian.pid) === guardian.start
-
-/** Dead hosts that have left records. */
+/** Dead hosts that have left records. A zombie is dead: where process 1 does not reap, a killed guardian stays one. */
 export const ofDead = (): ReadonlyArray<Dead> => {
   const directory = folder()
   if (directory === undefined) return []
@@ -139,7 +130,7 @@ export const ofDead = (): ReadonlyArray<Dead> => {
       continue
     }
     const host = { pid: Number(match[2]), start: Number(match[3]) }
-    if (startOf(host.pid) === host.start) continue
+    if (ProcTable.stillLives(host)) continue
     const key = `${host.pid}.${host.start}`
     const known = found.get(key)
     if (known === undefined) found.set(key, { host, paths: [path.join(directory, name)] })
@@ -149,6 +140,6 @@ export const ofDead = (): ReadonlyArray<Dead> => {
     const ledgers = paths.flatMap((file) => read(file) ?? [])
     if (ledgers.length === 0) return []
     const ledger = Ledger.together(ledgers)
-    return [{ paths, host, ledger, guarded: ledger.guardians.some(lives) }]
+    return [{ paths, host, ledger, guarded: ledger.guardians.some(ProcTable.stillLives) }]
   })
 }

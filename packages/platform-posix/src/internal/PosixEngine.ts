@@ -254,13 +254,16 @@ export const make = (parts: Parts): Engine => {
         }]
         : []
 
+    const withSealed = async (found: ReadonlyArray<Entry>): Promise<ReadonlyArray<Entry>> => {
+      const entries = [...found, ...await onlySealed(found)]
+      return entries.length > 0 ? entries : unseen()
+    }
+
     /** What was found of the tree, with what only the seal holds. */
     const allOf = async (found: ReadonlyArray<Entry>): Promise<ReadonlyArray<Entry>> => {
-      const entries = [...found, ...await onlySealed(found)]
-      if (entries.length > 0) return entries
-      const rest = unseen()
-      if (watched.ended && rest.length === 0) settle()
-      return rest
+      const entries = seal === undefined ? found : await withSealed(found)
+      if (watched.ended && entries.length === 0) settle()
+      return entries
     }
 
     const isEmpty = (): boolean => {

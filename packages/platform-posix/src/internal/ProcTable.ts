@@ -186,3 +186,7 @@ const self = (): string | undefined => {
 /** True where /proc is Linux's and shows this process, by the number that it has itself. */
 export const isAvailable = (): boolean =>
   process.platform === "linux" && self() === String(process.pid) && readStat(process.pid)?.pid === process.pid
+
+/** The start time of this process, by which others tell it from a later one of its number; in s without a /proc (`PsTable`). */
+export const ownStart = (): number =>
+  (isAvailable() ? readStat(process.pid)?.start : undefined) ?? Math.floor(Date.now() / 1000 - process.uptime())
